@@ -1,4 +1,4 @@
-"""The gateway: settings in, an ASGI application out. All wiring is here."""
+"""Creates the gateway's ASGI application from its settings, and connects all its parts."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -50,9 +50,10 @@ _FIRST_DISCOVERY_SECONDS = 2.0
 def create_app(
     settings: Settings | None = None, worker: WorkerContext | None = None, dialects: Sequence[Dialect] = DIALECTS
 ) -> FastAPI:
-    """Return the gateway application, or that of the worker that `worker` describes. Its lifespan starts the discovery.
+    """Return the application of the gateway, or of the worker process that `worker` describes.
 
-    The first of `dialects` owns all paths that no dialect claims.
+    Its lifespan starts model discovery, the task queue and the sweep of old files. The first of `dialects` owns all
+    paths that no dialect claims.
 
     Raises `ModelsFileError` for an invalid models file, `StoreError` and `DatabaseError` for settings of a store of
     files or a database of tasks that cannot be used, and `TracingError` for tracing that is not possible.
@@ -65,7 +66,7 @@ def create_app(
     configure_logging(settings.log_format, settings.log_level, worker)
     spans = tracing.from_environment()
     for problem in startup_checks.find_problems(settings):
-        structlog.get_logger("gateway").error("a part of the state cannot be used", reason=problem)
+        structlog.get_logger("gateway").error("part of the state folder cannot be used", reason=problem)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -76,8 +77,8 @@ def create_app(
             timeout=settings.request_timeout,
             secret=settings.triton_secret.get_secret_value() if settings.triton_secret else "",
             connect=transport.connector(settings),
-            bound=max(1, settings.model_requests // worker.num_workers),
-            described=model_descriptions,
+            max_open_requests=max(1, settings.model_requests // worker.num_workers),
+            descriptions=model_descriptions,
             aliases=settings.model_aliases,
         )
         app.state.catalog = catalog
@@ -117,8 +118,10 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.settings = settings
-    largest = settings.max_body_bytes + settings.media_request_max_bytes
-    app.state.held = MemoryPool(max(settings.requests_held_bytes, 2 * largest))  # one request always fits
+    largest_request = settings.max_body_bytes + settings.media_request_max_bytes
+    app.state.request_memory = MemoryPool(
+        max(settings.requests_held_bytes, 2 * largest_request)
+    )  # one request always fits
     metrics = app.state.metrics = Metrics(worker)
     app.state.event_loop = EventLoopMonitor(metrics.event_loop_lag_seconds, metrics.event_loop_held_seconds)
     store = settings.rate_limits_store.get_secret_value() if settings.rate_limits_store else None
@@ -149,32 +152,32 @@ async def _wait_for_models(catalog: Catalog) -> None:
 
 
 def _add_exception_handlers(app: OpenAPIApplication, render: Callable[[str, GatewayError], Response]) -> None:
-    """Answer what no route of a dialect has answered, in the error format of the dialect that owns the path."""
+    """Add handlers for errors outside the routes of dialects. The dialect that owns the path renders the error."""
 
     async def render_routing_error(request: Request, exception: Exception) -> Response:
-        """Answer a path that no route has, or a method that the routes of a path do not take."""
+        """Respond to a path without a route, or to a method that the routes of the path do not support."""
         error: GatewayError
         headers: dict[str, str] = {}
         path = request.scope["path"]  # `request.url` fails where the header `Host` is malformed
         if isinstance(exception, HTTPException) and exception.status_code == 405:
             allowed = ", ".join(sorted(app.allowed_methods(request.scope)))
             headers["Allow"] = allowed
-            error = MethodNotAllowed(f"{path[:200]} does not take {request.method}; it takes: {allowed}.")
+            error = MethodNotAllowed(f"{path[:200]} does not support {request.method}. Supported methods: {allowed}.")
         else:
-            error = NotFound(f"There is nothing at {request.method} {path[:200]}; /docs lists what there is.")
+            error = NotFound(f"No route matches {request.method} {path[:200]}. /docs lists all routes.")
         response = render(path, error)
         response.headers.update(headers)
         return response
 
     async def render_gateway_error(request: Request, exception: Exception) -> Response:
-        """Answer a failure of a route that belongs to no dialect."""
+        """Respond to a failure of a route that belongs to no dialect."""
         assert isinstance(exception, GatewayError)
         request.state.trace.record_failure(exception)
         return render(request.scope["path"], exception)
 
     async def render_unexpected_error(request: Request, exception: Exception) -> Response:
-        """Answer an exception that no route has caught; the server logs it."""
-        response = render(request.scope["path"], GatewayError("The gateway failed on this request."))
+        """Respond to an exception that no route has caught; the server logs it."""
+        response = render(request.scope["path"], GatewayError("The gateway failed because of an internal error."))
         response.headers.update(request.state.trace.headers)
         return response
 

@@ -34,7 +34,7 @@ _MAX_BACKOFF_SECONDS = 60.0
 
 
 class NodeError(Exception):
-    """The node does not answer, or refuses a call. The message is for the log."""
+    """The node does not respond, or refuses a call. The message is for the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ class NodeRegistrar:
                 self._log.warning("models stay registered", node=self._url, reason=str(failed[0]))
         except TimeoutError:
             self._log.warning(
-                "models stay registered", node=self._url, reason=f"no answer for {_SHUTDOWN_TIMEOUT_SECONDS:g} s"
+                "models stay registered", node=self._url, reason=f"no response within {_SHUTDOWN_TIMEOUT_SECONDS:g} s"
             )
 
     async def _sync(self, renew: bool) -> None:
@@ -147,7 +147,7 @@ class NodeRegistrar:
             models = (answer["data"] or {}).get(self._project) or []
             return {m["Model"] for m in models if m["CID"] == self._cid and m["API"].startswith(f"{self._api_base}/")}
         except (KeyError, TypeError, AttributeError):
-            raise NodeError("its list of models is not a node's") from None
+            raise NodeError("the list of models in its response has an unexpected form") from None
 
     async def _register(self, session: "aiohttp.ClientSession", registration: Registration) -> None:
         self._possibly_registered.add(registration.model)
@@ -180,18 +180,18 @@ class NodeRegistrar:
                 async with session.request(method, self._url + path, data=data, allow_redirects=False) as response:
                     answer = await response.read()
         except TimeoutError:
-            raise NodeError(f"{path}: no answer within {_CALL_TIMEOUT_SECONDS:g} seconds") from None
+            raise NodeError(f"{path}: no response within {_CALL_TIMEOUT_SECONDS:g} seconds") from None
         except (ClientError, OSError) as error:
-            raise NodeError(f"it cannot be reached: {error}") from None
+            raise NodeError(f"the node cannot be reached: {error}") from None
         try:
             result = orjson.loads(answer)
         except orjson.JSONDecodeError:
             result = None
         if not isinstance(result, dict):
-            raise NodeError(f"{path}: its answer with the status {response.status} is not a node's")
+            raise NodeError(f"{path}: the response with the HTTP status {response.status} is not a JSON object")
         if response.status != 200 or result.get("code", 0) != 0:
             subject = f" '{body['model'][:200]}'" if body and "model" in body else ""
-            raise NodeError(f"{path}{subject}: it refuses with the code {result.get('code')}: {result.get('message')}")
+            raise NodeError(f"{path}{subject}: refused with the code {result.get('code')}: {result.get('message')}")
         return result
 
     def _session(self) -> "aiohttp.ClientSession":
@@ -208,12 +208,17 @@ class NodeRegistrar:
         """Log a failure as a warning; a repetition at debug level."""
         write = self._log.debug if str(error) == self._last_error else self._log.warning
         self._last_error = str(error)
-        write("node unwilling", node=self._url, reason=str(error)[:500], exc_info=not isinstance(error, NodeError))
+        write(
+            "registration with the node failed",
+            node=self._url,
+            reason=str(error)[:500],
+            exc_info=not isinstance(error, NodeError),
+        )
 
     def _log_recovery(self) -> None:
         if self._last_error:
             self._last_error = ""
-            self._log.info("node willing", node=self._url)
+            self._log.info("registration with the node works again", node=self._url)
 
 
 def api_base(settings: Settings) -> str:

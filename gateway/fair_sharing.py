@@ -104,24 +104,24 @@ class MemoryPool:
 class MemoryReservation:
     """The bytes of a `MemoryPool` that one request holds."""
 
-    __slots__ = ("_full", "_held", "_pool", "caller")
+    __slots__ = ("_full_message", "_held", "_pool", "caller")
 
     def __init__(
         self,
         pool: MemoryPool,
         caller: str,
-        full: str = "The open requests of this caller hold as many bytes as they may.",
+        full_message: str = "The open requests of this caller hold the most memory that is allowed; try again later.",
     ) -> None:
-        """`full` is the message of the error when the caller may not have more bytes."""
+        """`full_message` is the message of the error when the caller may not have more bytes."""
         self.caller = caller
         self._pool = pool
-        self._full = full
+        self._full_message = full_message
         self._held = 0
 
     def acquire(self, count: int) -> None:
         """Take `count` more bytes. Raises `Overloaded` if the requests of the caller hold too many."""
         if not self._pool.acquire(self.caller, count):
-            raise Overloaded(self._full, retry_after=RETRY_AFTER_SECONDS)
+            raise Overloaded(self._full_message, retry_after=RETRY_AFTER_SECONDS)
         self._held += count
 
     def release(self) -> None:

@@ -74,7 +74,9 @@ def _parse_caller(name: str) -> str:
     try:
         return caller_of_address(str(ip_address(name)))
     except ValueError:
-        raise ValueError("a caller is named by 12 hexadecimal digits of its key's SHA-256, or by its address") from None
+        raise ValueError(
+            "name a caller by the first 12 hexadecimal digits of its key's SHA-256, or by its IP address"
+        ) from None
 
 
 def _parse_rate(words: str) -> Rate:

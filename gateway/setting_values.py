@@ -33,29 +33,29 @@ def split_pairs(value: object) -> object:
     if not isinstance(parts, list):
         return value
     if not all(name.strip() and other.strip() for name, _, other in (part.partition("=") for part in parts)):
-        raise ValueError("write NAME=MODEL, and commas between several")
+        raise ValueError("write NAME=MODEL, separated by commas")
     return {name.strip(): other.strip() for name, _, other in (part.partition("=") for part in parts)}
 
 
 def check_servers(urls: list[str]) -> list[str]:
     """Check that each URL is HOST:PORT or unix:/PATH. Return them without duplicates."""
     if not urls:
-        raise ValueError("name one server at least")
+        raise ValueError("name at least one server")
     for url in urls:
         if _SOCKET.fullmatch(url):
             continue
         found = _SERVER.fullmatch(url)
         if not found or not 0 < int(found[1]) < 65536:
-            raise ValueError(f"{url!r} is not HOST:PORT or unix:/PATH; an IPv6 address stands in brackets")
+            raise ValueError(f"{url!r} is not HOST:PORT or unix:/PATH; write an IPv6 address in brackets")
     return list(dict.fromkeys(urls))
 
 
 def check_secret(secret: SecretStr | None) -> SecretStr | None:
     """Check a secret that is sent as a header. An empty one means None."""
-    if secret is None or not secret.get_secret_value():  # docker-compose sets every variable, if only to an empty text
+    if secret is None or not secret.get_secret_value():  # docker-compose sets unset variables to an empty string
         return None
     if not re.fullmatch(r"[!-~]{1,512}", secret.get_secret_value()):
-        raise ValueError("write up to 512 printable characters of ASCII, without spaces")
+        raise ValueError("must have 1 to 512 printable ASCII characters and no spaces")
     return secret
 
 
@@ -65,7 +65,7 @@ def check_tls_ca(file: Path | None) -> Path | None:
         try:
             ssl.create_default_context(cafile=str(file))
         except (OSError, ssl.SSLError) as error:
-            raise ValueError(f"it holds no certificates in PEM: {error}") from None
+            raise ValueError(f"the file has no certificates in PEM format: {error}") from None
     return file
 
 
@@ -73,12 +73,12 @@ def check_tls_key(key: Path | None, info: ValidationInfo) -> Path | None:
     """Check that a client certificate and a private key belong together."""
     certificate = info.data.get("triton_tls_cert")
     if (key is None) != (certificate is None):
-        raise ValueError("a client certificate and its key need each other: name both, or neither")
+        raise ValueError("set both triton_tls_cert and triton_tls_key, or neither")
     if key and certificate:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
         except (OSError, ssl.SSLError) as error:
-            raise ValueError(f"it is not the key of the client certificate, or not in PEM: {error}") from None
+            raise ValueError(f"the file is not the key of the client certificate in PEM format: {error}") from None
     return key
 
 
@@ -89,9 +89,9 @@ def parse_rates(value: object) -> rate_rules.Rates:
 
 def check_redis(url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
     """Check the URL of the Redis for rate limits, which more than one worker requires."""
-    if url is None or not url.get_secret_value():  # docker-compose sets every variable, if only to an empty text
+    if url is None or not url.get_secret_value():  # docker-compose sets unset variables to an empty string
         if info.data.get("rate_limits") and info.data.get("workers", 1) > 1:
-            raise ValueError("several workers count together in a Redis alone: name one, or have one worker")
+            raise ValueError("several workers with rate limits require a Redis: set its URL here, or run one worker")
         return None
     parts = urlsplit(url.get_secret_value())
     if parts.scheme not in ("redis", "rediss", "unix") or parts.port == 0:
@@ -102,7 +102,7 @@ def check_redis(url: SecretStr | None, info: ValidationInfo) -> SecretStr | None
 def check_share_of_workers(requests: int, info: ValidationInfo) -> int:
     """Check that each worker gets at least one of the requests."""
     if requests < info.data.get("workers", 1):
-        raise ValueError("each worker has an equal part of these, which has to be one at least")
+        raise ValueError("must be at least the number of workers, which share it equally")
     return requests
 
 
@@ -110,7 +110,7 @@ def check_node_api_url(url: str | None, info: ValidationInfo) -> str | None:
     """Refuse URLs that a node refuses: it accepts `localhost` and addresses, and no other host names."""
     if url is None:
         if info.data.get("node_url") and info.data.get("port") == 0:
-            raise ValueError("set it, as the node needs the URL of the gateway and port 0 is not known beforehand")
+            raise ValueError("required if the port is 0, as the node needs the URL of the gateway")
         return None
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
@@ -119,7 +119,7 @@ def check_node_api_url(url: str | None, info: ValidationInfo) -> str | None:
         try:
             ip_address(parts.hostname)
         except ValueError:
-            raise ValueError("a node takes localhost or an address of its own machine, and no other name") from None
+            raise ValueError("the host must be localhost or an IP address: a node accepts no other names") from None
     return url
 
 
@@ -135,7 +135,9 @@ def check_hosts(names: list[str]) -> list[str]:
     """Check host names. Return them in lower case, without a dot at the end."""
     for name in names:
         if name != "*" and not (_HOST.fullmatch(name) or _is_address(name)):
-            raise ValueError(f"{name[:100]!r} is no host: write names or addresses without ports, *.NAME, or * for all")
+            raise ValueError(
+                f"{name[:100]!r} is not a host: write names or addresses without ports, *.NAME, or * for all"
+            )
     return [name.lower().rstrip(".") for name in names]
 
 
@@ -147,8 +149,8 @@ def parse_tables(value: object) -> object:
         try:
             return json.loads(value)
         except ValueError as error:
-            raise ValueError(f"it is not JSON: {error}") from None
+            raise ValueError(f"not valid JSON: {error}") from None
     try:
         return tomllib.loads(Path(value).read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"it is neither JSON nor the name of a TOML file that can be read: {error}") from None
+        raise ValueError(f"neither JSON nor the path of a readable TOML file: {error}") from None

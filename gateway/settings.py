@@ -118,14 +118,14 @@ class Settings(BaseSettings):
     node_interval: Annotated[float, Field(gt=0)] = 180.0
     """Interval at which all models are registered with the node again, in seconds."""
     cid: Annotated[str | None, Field(min_length=1)] = None
-    """Id that tells models of this gateway from models of the same name of others at the node. Default: the host name,
-    which in a container is the id of the container."""
+    """Id of this gateway at the node, which distinguishes its models from those of other gateways with the same names.
+    Default: the host name, which in a container is the id of the container."""
     media_timeout: Annotated[float, Field(gt=0)] = 10.0
     """Timeout for fetching one URL of a request, redirects included, in seconds."""
     media_max_bytes: Annotated[int, Field(gt=0)] = 20 * 1024 * 1024
-    """Largest image, document or sound of a request, in bytes after base64 or gzip are decoded."""
+    """Largest image, document or audio file of a request, in bytes after base64 or gzip are decoded."""
     media_request_max_bytes: Annotated[int, Field(gt=0)] = 64 * 1024 * 1024
-    """The same limit for all images, documents and sounds of one request together."""
+    """The same limit for all images, documents and audio files of one request together."""
     media_held_bytes: Annotated[int, Field(gt=0)] = 512 * 1024 * 1024
     """The same limit for all requests whose media are being fetched and decoded, shared fairly among callers."""
     media_request_timeout: Annotated[float, Field(gt=0)] = 60.0
@@ -133,7 +133,7 @@ class Settings(BaseSettings):
     media_concurrency: Annotated[int, Field(gt=0)] = 8
     """Most URLs that are fetched at a time, shared fairly among callers."""
     media_allow_private: bool = False
-    """Permit URLs that lead to loopback and private addresses. Callers then reach what the gateway reaches."""
+    """Permit URLs to loopback and private addresses. Callers can then reach every host that the gateway can reach."""
     media_allowed_hosts: Annotated[list[str], NoDecode] = []
     """Hosts that may have private addresses nevertheless, separated by commas: names or addresses, as in URLs."""
     picture_max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
@@ -145,21 +145,21 @@ class Settings(BaseSettings):
     picture_timeout: Annotated[float, Field(gt=0)] = 5.0
     """CPU seconds for decoding one image. The limit of wall-clock time is twice as long."""
     document_workers: Annotated[int, Field(gt=0)] = 4
-    """Most documents and sounds decoded at a time, each in a process of its own; shared fairly among callers."""
+    """Most documents and audio files decoded at a time, each in its own process; shared fairly among callers."""
     document_timeout: Annotated[float, Field(gt=0)] = 20.0
-    """CPU seconds for decoding one document or sound. The limit of wall-clock time is twice as long."""
+    """CPU seconds for decoding one document or audio file. The limit of wall-clock time is twice as long."""
     document_memory_bytes: Annotated[int, Field(ge=256 * 1024 * 1024)] = 1024 * 1024 * 1024
-    """Address space of a process that decodes an image, document or sound, in bytes; its libraries come on top."""
+    """Memory (address space) of a process that decodes a file, in bytes, in addition to its libraries."""
     document_max_characters: Annotated[int, Field(gt=0)] = 1_000_000
     """Most characters of the text of a document."""
     sound_max_seconds: Annotated[float, Field(gt=0)] = 1800.0
-    """Longest sound, in seconds."""
+    """Longest audio file, in seconds."""
     state: Path = Path(".tritonic")
     """Folder for persistent state: files, tasks, and the key that signs URLs of files."""
     files: str | None = None
-    """Where files are stored: a folder, or a bucket `s3://…`, `gs://…`, `az://…`. Default: `files` in `state`."""
+    """Storage of files: a folder, or a bucket `s3://…`, `gs://…`, `az://…`. Default: `files` in `state`."""
     files_style: Literal["url", "path"] = "url"
-    """How responses refer to files: `url`, a URL at this gateway; `path`, a path in the file system of this machine."""
+    """Form of file references in responses: `url`, a URL at this gateway; `path`, a path on this machine."""
     files_key: SecretStr | None = None
     """Key that signs URLs of files. Default: created once in `state`. Gateways behind one address share it."""
     files_url_seconds: Annotated[float, Field(gt=0)] = 86400.0

@@ -43,7 +43,7 @@ class WorkerContext:
 
     @property
     def is_ending(self) -> bool:
-        """Whether the whole gateway shuts down, not only this worker."""
+        """True if the whole gateway shuts down, not only this worker."""
         return self.folder is None or (self.folder / "ending").exists()
 
     def announce_shutdown(self) -> None:

@@ -1,4 +1,4 @@
-"""The APIs that callers speak. A dialect is a folder that exports one `Dialect`, and a line here."""
+"""The APIs that the gateway serves. A dialect is a folder that exports one `Dialect`, and a line here."""
 
 from gateway.dialects.dialect import Dialect
 from gateway.dialects.openai import OPENAI

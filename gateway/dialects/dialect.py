@@ -20,10 +20,10 @@ def _has_api_keys(settings: Settings) -> bool:
 class Dialect:
     """The parts of a dialect that the application uses.
 
-    `prefixes` are the beginnings of the paths that it owns, `/v1` for example; a segment in braces stands for any one
-    segment. A request that reaches no route under a prefix is refused in `errors`, and so is one that fails outside its
-    route. `stream_events` are the models of events for the OpenAPI document. `requires_key` returns whether any route
-    asks for a key under these settings; the document then says so.
+    `prefixes` are the prefixes of the paths that it owns, `/v1` for example; a segment in braces matches any segment.
+    `errors` renders the errors of requests under a prefix that match no route or fail outside their route.
+    `stream_events` are the models of stream events for the OpenAPI document. `requires_key` returns whether any route
+    requires an API key with these settings, for the OpenAPI document.
     """
 
     name: str
@@ -42,19 +42,24 @@ class DialectTable:
     """
 
     def __init__(self, dialects: Sequence[Dialect]) -> None:
-        """The first of `dialects` owns every path that no prefix fits. Raises `ValueError` for a prefix of two."""
+        """The first of `dialects` owns every path without a matching prefix.
+
+        Raises `ValueError` if two dialects have the same prefix.
+        """
         self._dialects = dialects
         owners: dict[tuple[str, ...], Dialect] = {}
         for dialect in dialects:
             for prefix in dialect.prefixes:
                 segments = tuple("{}" if part.startswith("{") else part for part in prefix.strip("/").split("/"))
                 if segments in owners:
-                    raise ValueError(f"'{prefix}' belongs to {owners[segments].name} and to {dialect.name}")
+                    raise ValueError(
+                        f"the dialects {owners[segments].name} and {dialect.name} have the same prefix '{prefix}'"
+                    )
                 owners[segments] = dialect
         self._owners = sorted(owners.items(), key=lambda owner: [part != "{}" for part in owner[0]], reverse=True)
 
     def in_order(self) -> list[Dialect]:
-        """Return the dialects in the order in which their routes have to be compared with a path."""
+        """Return the dialects in the order in which their routes must be matched with a path."""
         return list(dict.fromkeys([*(dialect for _, dialect in self._owners), *self._dialects]))
 
     def find(self, path: str) -> Dialect:

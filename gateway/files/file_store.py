@@ -1,4 +1,4 @@
-"""Storage of files that models produced, under names that cannot be guessed, at signed URLs that expire."""
+"""Stores generated files under names that cannot be guessed, and creates signed URLs for them that expire."""
 
 import asyncio
 import re
@@ -145,8 +145,8 @@ class FileStore:
             local = object_stores.local_folder(self._settings)
             assert local is not None  # `object_stores.check_settings` requires a folder
             return str(local / file)
-        lasting = self._settings.files_url_seconds if seconds is None else seconds
-        expires = int(time.time() + lasting)
+        lifetime = self._settings.files_url_seconds if seconds is None else seconds
+        expires = int(time.time() + lifetime)
         signature = self._get_signer().signature(file, expires)
         return f"{base.rstrip('/')}/files/{file}?expires={expires}&signature={signature}"
 
@@ -185,28 +185,28 @@ class FileStore:
     async def sweep(self, room: int = 0) -> tuple[int, int]:
         """Remove files older than `files_retention`, then the oldest until `files_max_bytes - room` bytes remain.
 
-        Return the numbers of removed files and of remaining bytes. Files with names of another form are left alone.
+        Return the number of removed files and of remaining bytes. Files whose names have another form are not touched.
         """
         store, _ = await self._open()
-        kept = []
+        files = []
         async for chunk in obstore.list(store):
-            kept += [found for found in chunk if _FILE_ID.fullmatch(found["path"])]
-        kept.sort(key=lambda found: found["last_modified"])
-        total = sum(found["size"] for found in kept)
-        oldest = time.time() - self._settings.files_retention
-        most = self._settings.files_max_bytes - room
-        gone = []
-        for found in kept:
-            if found["last_modified"].timestamp() >= oldest and total <= most:
+            files += [file for file in chunk if _FILE_ID.fullmatch(file["path"])]
+        files.sort(key=lambda file: file["last_modified"])
+        total = sum(file["size"] for file in files)
+        expired_before = time.time() - self._settings.files_retention
+        max_bytes = self._settings.files_max_bytes - room
+        removed = []
+        for file in files:
+            if file["last_modified"].timestamp() >= expired_before and total <= max_bytes:
                 break
-            gone.append(found["path"])
-            total -= found["size"]
-        await self.delete(*gone)
+            removed.append(file["path"])
+            total -= file["size"]
+        await self.delete(*removed)
         self._stored_bytes = total
         await asyncio.to_thread(self._sweep_temporary_files)
-        if gone:
-            self._log.info("files swept", files=len(gone), bytes_left=total)
-        return len(gone), total
+        if removed:
+            self._log.info("files swept", files=len(removed), bytes_left=total)
+        return len(removed), total
 
     def _sweep_temporary_files(self) -> None:
         local = object_stores.local_folder(self._settings)
@@ -278,7 +278,7 @@ def _valid_id(file: str) -> str:
     """Return `file` if it has the form of an id, else raise `FileNotFound`: no other name reaches a store."""
     found = _FILE_ID.fullmatch(file)
     if not found or found[1] not in CONTENT_TYPES:
-        raise FileNotFound("There is no such file.")
+        raise FileNotFound("The file does not exist.")
     return file
 
 
@@ -292,9 +292,9 @@ async def _translate_errors(work: Awaitable[T]) -> T:
 
 def _to_gateway_error(error: Exception) -> GatewayError:
     if isinstance(error, FileNotFoundError):
-        return FileNotFound("There is no such file, or no more: files are kept for a while only.")
+        return FileNotFound("The file does not exist, or its retention time has ended.")
     reason = f"{error} {error.__cause__ or ''}".lower()
     if any(word in reason for word in _FULL_MESSAGES):
-        return StorageFull("The store of this service is full: the file was not kept.")
+        return StorageFull("The file store is full: the file was not stored.")
     structlog.get_logger("gateway.files").error("store failed", reason=str(error)[:500])
-    return Overloaded("The store of this service does not answer.", retry_after=RETRY_AFTER_SECONDS)
+    return Overloaded("The file store does not respond.", retry_after=RETRY_AFTER_SECONDS)

@@ -16,7 +16,7 @@ _RETRY_TIMEOUT = timedelta(seconds=20)
 
 
 class StoreError(Exception):
-    """The setting `files` names no usable store. The message explains why."""
+    """The setting `files` does not name a usable store. The message has the reason."""
 
 
 def local_folder(settings: Settings) -> Path | None:
@@ -32,7 +32,7 @@ def local_folder(settings: Settings) -> Path | None:
 def check_settings(settings: Settings) -> None:
     """Raise `StoreError` if the settings contradict each other or name no store. Connects to nothing."""
     if settings.files_style == "path" and local_folder(settings) is None:
-        raise StoreError(f"TRITONIC_FILES_STYLE: only files in a folder have paths, not those in {settings.files}")
+        raise StoreError(f"TRITONIC_FILES_STYLE: 'path' requires files in a folder, not in {settings.files}")
     _open_store(settings, make=False)
 
 

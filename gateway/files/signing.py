@@ -1,4 +1,4 @@
-"""Signed URLs: whoever has one may read the file until it expires."""
+"""Signed URLs of files. Anyone who has a URL may read the file until the URL expires."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ _NAME_BYTES = 20
 
 
 class Signer:
-    """Signs the ids of files with HMAC-SHA256 (RFC 2104), and makes ids."""
+    """Signs the ids of files with HMAC-SHA256 (RFC 2104), and creates ids."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
@@ -30,9 +30,9 @@ class Signer:
         """Return the Unix second until which the signature is valid. Raises `Forbidden` if it is not or no longer."""
         until = int(expires) if expires.isascii() and expires.isdigit() and len(expires) < 16 else 0
         if not hmac.compare_digest(self.signature(file, until).encode(), signature.encode()):
-            raise Forbidden("The signature does not fit this address: use the address exactly as it was given.")
+            raise Forbidden("The signature does not match the URL. Use the URL exactly as it was returned.")
         if until < now:
-            raise Forbidden("This address has expired: ask for a new one where you got it.")
+            raise Forbidden("The URL has expired. Request a new one.")
         return until
 
     def name(self, of: str | None) -> str:
@@ -45,13 +45,13 @@ class Signer:
 
 
 def diagnose(path: Path) -> str | None:
-    """Return why the key in `path` cannot be used, and what helps. None: it can, or does not exist yet."""
+    """Return the reason why the key in `path` cannot be used, with a remedy; None if it can, or does not exist yet."""
     try:
         _read_key(path)
     except FileNotFoundError:
         return None
     except OSError as error:
-        return f"Files cannot be kept: {error}."
+        return f"Files cannot be stored: {error}."
     return None
 
 
@@ -60,7 +60,7 @@ def load_or_create_key(path: Path) -> bytes:
     with suppress(FileNotFoundError):
         return _read_key(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Written to a temporary file (mode 600) and linked, so that nobody reads a part of the key.
+    # Written to a temporary file (mode 600) and linked, so that no process reads an incomplete key.
     with NamedTemporaryFile(dir=path.parent, prefix=".key-") as made:
         made.write(_base64url(secrets.token_bytes(_KEY_BYTES)).encode())
         made.flush()
@@ -73,7 +73,9 @@ def load_or_create_key(path: Path) -> bytes:
 def _read_key(path: Path) -> bytes:
     key = path.read_bytes().strip()
     if len(key) < _KEY_BYTES:
-        raise OSError(f"{path} holds no key: remove it, and a new one is made, which invalidates older addresses")
+        raise OSError(
+            f"{path} is not a valid signing key. Remove it to create a new one; existing URLs of files become invalid"
+        )
     return key
 
 

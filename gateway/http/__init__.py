@@ -1,1 +1,1 @@
-"""What the gateway needs of HTTP itself, whatever the callers speak: how bodies are read, and what they may cost."""
+"""HTTP parts that all dialects share: routes, request bodies, limits, forms, delivery of responses, disconnects."""

@@ -1,4 +1,4 @@
-"""API keys: which key a request carries, and who its caller is."""
+"""Authentication by API keys."""
 
 import hmac
 from collections.abc import Callable, Collection
@@ -20,17 +20,17 @@ AUTHORIZATION = "Authorization"
 
 
 def authorize(request: Request) -> str:
-    """Return the id of the caller by the setting `api_keys`. Raises `Unauthorized`."""
+    """Return the id of the caller, with the keys of the setting `api_keys`. Raises `Unauthorized`."""
     settings: Settings = request.app.state.settings
     return authenticate(request, settings.api_keys)
 
 
 def authenticate(request: Request, keys: Collection[SecretStr], header: str = AUTHORIZATION) -> str:
-    """Return the id of the caller: of its key, or of its address where `keys` is empty.
+    """Return the id of the caller, derived from its key, or from its IP address if `keys` is empty.
 
-    Without configured keys any key would be accepted, and a caller could pose as a new one with every request.
-    `header` is where the dialect's callers send their key. Raises `Unauthorized` where the request carries no key or
-    one that is not among `keys`.
+    If `keys` is empty, a key in the request is ignored: a caller could send a new one with every request to evade
+    limits. `header` is the header that carries the key. Raises `Unauthorized` if the request has no key, or one that is
+    not among `keys`.
     """
     if not keys:
         return rate_rules.caller_of_address(request.client.host if request.client else None)
@@ -38,21 +38,24 @@ def authenticate(request: Request, keys: Collection[SecretStr], header: str = AU
 
 
 def match_api_key(request: Request, keys: Collection[SecretStr], header: str = AUTHORIZATION) -> str:
-    """Return which of `keys` a request carries in `header`. Raises `Unauthorized`."""
-    given = _read_key(request, header)
-    found = None
+    """Return the one of `keys` that the request has in `header`. Raises `Unauthorized` if it has none of them."""
+    sent_key = _read_key(request, header)
+    matched_key = None
     for key in keys:
-        # Compare with every key, each in constant time: response time must not tell anything about the keys.
+        # Compare with every key, each in constant time: the response time must not reveal anything about the keys.
         text = key.get_secret_value()
-        same = [hmac.compare_digest(given, encoded) for encoded in _key_encodings(text)]
-        found = text if any(same) else found
-    if found is None:
-        raise Unauthorized(f"The key of the header '{header}' is not known here.")
-    return found
+        matches = [hmac.compare_digest(sent_key, encoded) for encoded in _key_encodings(text)]
+        matched_key = text if any(matches) else matched_key
+    if matched_key is None:
+        raise Unauthorized(f"The API key in the header '{header}' is invalid.")
+    return matched_key
 
 
 def _read_key(request: Request, header: str) -> bytes:
-    """Return the key of a header: what follows `Bearer` in `Authorization`, and the whole value of any other header."""
+    """Return the key in a header: the part after `Bearer` of `Authorization`, or the whole value of any other header.
+
+    Raises `Unauthorized` if the request has none.
+    """
     name = header.lower().encode()
     key = next((value for found, value in request.headers.raw if found == name), b"")
     if header == AUTHORIZATION:
@@ -62,12 +65,12 @@ def _read_key(request: Request, header: str) -> bytes:
     key = key.strip(b" \t")
     if not key:
         example = "Bearer YOUR_KEY" if header == AUTHORIZATION else "YOUR_KEY"
-        raise Unauthorized(f"This service asks for a key: send the header '{header}: {example}'.")
+        raise Unauthorized(f"An API key is required: send the header '{header}: {example}'.")
     return key
 
 
 def _key_encodings(key: str) -> list[bytes]:
-    """Return the bytes that clients send for a key: beyond ASCII most encode headers as UTF-8, and some as Latin-1."""
+    """Return the bytes that clients may send for a key: most encode headers as UTF-8, some as Latin-1."""
     encodings = [key.encode()]
     if not key.isascii():
         with suppress(UnicodeEncodeError):

@@ -5,7 +5,7 @@ is closed, which cancels the request in Triton. Starlette notices a disconnect o
 module watches for one from the start.
 
 Backpressure: the next event is read only after the last one was sent, so that a slow reader slows its own model down.
-gRPC's flow control passes that on to Triton. A client that reads nothing for the setting `send_timeout` is treated as
+gRPC's flow control extends that to Triton. A client that reads nothing for the setting `send_timeout` is treated as
 disconnected.
 """
 
@@ -28,19 +28,19 @@ from gateway.settings import Settings
 __all__ = ["NamedEvent", "raw", "sse", "whole"]
 
 _CHUNK_BYTES = 64 * 1024
-"""Largest message that is sent at a time. With larger ones, a slow reader could not be told from one that is gone."""
+"""Largest message, in bytes. With larger messages, a slow reader would look like one that has stopped."""
 
 _STOP_SECONDS = 1.0
-"""How long a client may take to read the error event when the server stops."""
+"""Timeout for sending the error event to a client when the server shuts down, in seconds."""
 
 Event = TypeVar("Event")
 Result = TypeVar("Result")
 
 
 async def whole(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """Await `work`, which gathers the events of a response. Raise `ClientDisconnected` as soon as the client leaves."""
+    """Await `work` and return its result. Raises `ClientDisconnected` as soon as the client disconnects."""
     with DisconnectWatch(request.receive, request.state.trace) as watch:
-        return await watch.run(work, apart=True)
+        return await watch.run(work, in_own_task=True)
 
 
 async def sse(
@@ -107,25 +107,27 @@ class _StreamedResponse(Response, Generic[Event]):
         send_timeout: float,
     ) -> None:
         """Take over `watch`, which is closed when the response ends. `send_timeout` is in seconds."""
-        # As Starlette's StreamingResponse does: a Response that is given a body sets Content-Length.
+        # `Response.__init__` is not called, as in Starlette's StreamingResponse: it would set Content-Length.
         self.status_code, self.media_type, self.background = status, framing.media_type, None
         self.init_headers(framing.headers)
         self._first, self._events = first, events
         self._framing, self._encode = framing, framing.encode
         self._trace, self._watch = trace, watch
         self._send_timeout = send_timeout
-        # Counts of messages, so that no message reads the clock.
+        # `_is_stalled` compares counts of messages, so that sending a message does not read the clock.
         self._started_messages = self._sent_messages = 0
         self._mid_event = self._is_complete = False
         self._last_checked_message: int | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await self._watch.run(self._send_all(send), apart=True, stuck=self._is_stalled, seconds=self._send_timeout)
+            await self._watch.run(
+                self._send_all(send), in_own_task=True, is_stalled=self._is_stalled, stall_seconds=self._send_timeout
+            )
         except ClientDisconnected:
             pass
         except asyncio.CancelledError:
-            # Only the server cancels a response, when it stops before the response is complete.
+            # Only the server cancels a response, when it shuts down.
             if not self._is_complete:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_STOP_SECONDS):
@@ -141,7 +143,7 @@ class _StreamedResponse(Response, Generic[Event]):
         return sending is not None and sending == before
 
     def _fail(self, error: GatewayError) -> bytes | None:
-        """Note a late failure, and return what ends the body: None closes the connection."""
+        """Record a late failure, and return the bytes that end the body; None: the connection is closed."""
         self._trace.error = error
         return self._framing.encode_error(error)
 
@@ -158,7 +160,9 @@ class _StreamedResponse(Response, Generic[Event]):
                 last = self._fail(error)
             except Exception:
                 structlog.get_logger("gateway").exception("stream failed", request_id=self._trace.request_id)
-                last = self._fail(GatewayError("The gateway failed while it sent the answer."))
+                last = self._fail(
+                    GatewayError("The gateway failed because of an internal error while it sent the response.")
+                )
         await self._end(send, last)
 
     async def _begin(self, send: Send) -> None:

@@ -14,14 +14,14 @@ Result = TypeVar("Result")
 
 
 class ClientDisconnected(Exception):
-    """The client disconnected, so there is nobody to respond to."""
+    """The client disconnected before the response was complete."""
 
 
 class DisconnectWatch:
-    """Watches for a disconnect during one response, and then cancels the task that produces it."""
+    """Watches for a disconnect during one response, and cancels the task that produces the response."""
 
     def __init__(self, receive: Receive, trace: Trace) -> None:
-        """Start to watch `receive`. The caller must `close` this. A disconnect is noted in `trace`."""
+        """Start to watch `receive`, the ASGI callable. Sets `trace.disconnected`. The caller must call `close`."""
         self._trace = trace
         self._worker: asyncio.Task[Any] | None = None
         self._cancelled = False
@@ -42,16 +42,16 @@ class DisconnectWatch:
         self,
         work: Coroutine[Any, Any, Result],
         *,
-        apart: bool = False,
-        stuck: Callable[[], bool] = lambda: False,
-        seconds: float | None = None,
+        in_own_task: bool = False,
+        is_stalled: Callable[[], bool] = lambda: False,
+        stall_seconds: float | None = None,
     ) -> Result:
         """Await `work`. Cancel it and raise `ClientDisconnected` when the client disconnects first.
 
-        A client also counts as disconnected when `stuck` returns True, which is called every `seconds`.
+        A client also counts as disconnected when `is_stalled` returns True, which is called every `stall_seconds`.
 
-        `apart=True` runs the work in a task of its own: cheaper for streams, because a task that goes on passes through
-        all coroutines that await it; slower for a single wait.
+        `in_own_task=True` runs the work in a task of its own: cheaper for streams, because resuming a task passes
+        through all coroutines that await it; slower for a single wait.
         """
         task = asyncio.current_task()
         assert task
@@ -60,12 +60,12 @@ class DisconnectWatch:
             self._trace.disconnected = True
             raise ClientDisconnected
         other_cancellations = task.cancelling()
-        timer = _StallTimer(seconds, stuck, self._cancel_worker) if seconds else None
+        timer = _StallTimer(stall_seconds, is_stalled, self._cancel_worker) if stall_seconds else None
         self._worker = task
         try:
-            result = await (asyncio.create_task(work) if apart else work)
+            result = await (asyncio.create_task(work) if in_own_task else work)
         except BaseException as error:
-            # A disconnect counts however the work ends. A cancellation by the server goes on.
+            # After a disconnect, any error becomes `ClientDisconnected`. A cancellation by the server is passed on.
             if not self._cancelled or task.uncancel() > other_cancellations:
                 raise
             if not isinstance(error, asyncio.CancelledError | GatewayError):

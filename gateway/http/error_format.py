@@ -1,4 +1,4 @@
-"""How a dialect renders a failure: as a response, and as the last event of a stream."""
+"""The error format of a dialect: renders a failure as a response, or as the last event of a stream."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""GET /files/{id}: files that models produced, for everyone who has the signed URL. No key is required."""
+"""GET /files/{id}: returns a generated file to anyone with its signed URL. No API key is required."""
 
 import re
 import time
@@ -19,9 +19,9 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file.", "content": {"image/png": _BINARY, "image/jpeg": _BINARY, "image/webp": _BINARY}},
     206: {"description": "The requested part of the file.", "content": {"image/png": _BINARY}},
-    304: {"description": "The caller has this file already."},
+    304: {"description": "The client has this version of the file already."},
     403: {"description": "The signature does not match the URL, or the URL has expired."},
-    404: {"description": "The file does not exist any more."},
+    404: {"description": "The file does not exist, or was removed."},
     416: {"description": "The file ends before the requested part."},
     503: {"description": "The storage does not respond."},
 }
@@ -32,16 +32,16 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 async def fetch(file: str, request: Request, expires: str = "", signature: str = "") -> Response:
     """Return a file or a part of it (RFC 9110, section 14). Raises `Forbidden` and `FileNotFound`."""
     files: FileStore = request.app.state.files
-    until = files.verify(file, expires, signature)
+    expires_at = files.verify(file, expires, signature)
     part = None
     requested = _RANGE_HEADER.fullmatch(request.headers.get("range", ""))
     known_etags = request.headers.get("if-none-match", "")
-    # `get` makes the store send the file. Where the file may not be needed, `head` comes first.
+    # `get` makes the store send the file. If the content may not be needed, `head` is called first.
     found = await files.head(file) if request.method == "HEAD" or known_etags or requested else None
     if found:
         if known_etags.strip() == "*" or (found.etag and found.etag in known_etags):
-            return Response(status_code=304, headers=_headers(file, found, until))
-        if requested and (known := request.headers.get("if-range")) and not _is_unchanged(known, found):
+            return Response(status_code=304, headers=_headers(file, found, expires_at))
+        if requested and (if_range := request.headers.get("if-range")) and not _is_unchanged(if_range, found):
             requested = None  # a task that is executed again replaces its files
         if requested:
             part = _byte_range(requested, found.size)
@@ -51,7 +51,7 @@ async def fetch(file: str, request: Request, expires: str = "", signature: str =
         found = await files.get(file, part)
     elif part:
         found = replace(found, start=part[0], end=part[1])
-    headers = _headers(file, found, until)
+    headers = _headers(file, found, expires_at)
     headers["Content-Length"] = str(found.end - found.start)
     if part:
         headers["Content-Range"] = f"bytes {found.start}-{found.end - 1}/{found.size}"
@@ -61,10 +61,10 @@ async def fetch(file: str, request: Request, expires: str = "", signature: str =
     return await delivery.raw(request, found.chunks, found.content_type, headers=headers, status=status)
 
 
-def _headers(file: str, found: StoredFile, until: int) -> dict[str, str]:
+def _headers(file: str, found: StoredFile, expires_at: int) -> dict[str, str]:
     headers = {
         "Accept-Ranges": "bytes",
-        "Cache-Control": f"private, max-age={max(0, until - int(time.time()))}",
+        "Cache-Control": f"private, max-age={max(0, expires_at - int(time.time()))}",
         "Content-Disposition": f'inline; filename="{file}"',
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "Content-Type": content_type(file),
@@ -75,13 +75,13 @@ def _headers(file: str, found: StoredFile, until: int) -> dict[str, str]:
     return headers | ({"ETag": found.etag} if found.etag else {})
 
 
-def _is_unchanged(known: str, found: StoredFile) -> bool:
-    """Return whether the file is the one that the caller has a part of (RFC 9110, section 13.1.5)."""
-    return known in (found.etag, format_datetime(found.modified, usegmt=True))
+def _is_unchanged(if_range: str, found: StoredFile) -> bool:
+    """Return whether `If-Range` matches the file, so that a range may be served (RFC 9110, section 13.1.5)."""
+    return if_range in (found.etag, format_datetime(found.modified, usegmt=True))
 
 
 def _byte_range(requested: re.Match[str], size: int) -> tuple[int, int] | None:
-    """Return the first byte and the one after the last, None if the file has no byte of the requested part."""
+    """Return the offsets of the first byte and of the byte after the last; None if the file has no requested byte."""
     first, last, suffix = requested.groups()
     if suffix is not None:
         start, end = max(0, size - int(suffix)), size

@@ -1,7 +1,7 @@
 """Parsing of forms, `multipart/form-data` (RFC 7578), in UTF-8 only.
 
-All searches are done by C code that reads each byte once. Charsets are compared with a few allowed names and never
-looked up: Python has codecs that take minutes for a megabyte, and some that execute their input.
+C code does all searches, and reads each byte once. Charsets are compared with a list of allowed names and never looked
+up: some of Python's codecs take minutes for a megabyte, and some execute their input.
 """
 
 import re
@@ -20,7 +20,7 @@ _MAX_HEADER_BYTES = 8192
 """Most bytes of all headers of one part."""
 _MAX_CONTENT_TYPE_LENGTH = 1024
 _SEARCH_BYTES = 1024 * 1024
-"""Bytes that are searched at a time. Other threads get a turn in between."""
+"""Bytes that are searched in one call. Other threads can run between two calls."""
 _MAX_DELIMITER_BYTES = 512
 _MAX_LEADING_BYTES = 128
 """Most bytes of line breaks before the first boundary."""
@@ -57,10 +57,10 @@ def parse(content_type: str, body: bytes | bytearray) -> Form:
     parameters = _parameters(content_type)
     boundary = parameters.get("boundary", "")
     if not boundary:
-        raise InvalidRequest("The header 'Content-Type' of a form must name its boundary.")
+        raise InvalidRequest("The header 'Content-Type' of a form must have the parameter 'boundary'.")
     if not _BOUNDARY.fullmatch(boundary):
         raise _invalid("its boundary is longer than 200 characters, or has characters that are not allowed")
-    _must_be_utf8(parameters.get("charset"))
+    _require_utf8(parameters.get("charset"))
     form = Form()
     files = fields = 0
     for start, end in _parts(body, boundary.encode()):
@@ -70,7 +70,7 @@ def parse(content_type: str, body: bytes | bytearray) -> Form:
             fields += 1
             item = _text(body, at, end, name)
             if name == "_charset_":
-                _must_be_utf8(item)
+                _require_utf8(item)
         else:
             files += 1
             with memoryview(body) as view:
@@ -78,7 +78,7 @@ def parse(content_type: str, body: bytes | bytearray) -> Form:
             if not item.data and not item.name:
                 continue  # a browser's form in which no file was chosen
         if files > _MAX_FILES or fields > _MAX_FIELDS:
-            raise _invalid(f"it may have {_MAX_FIELDS} fields and {_MAX_FILES} files, and has more")
+            raise _invalid(f"it exceeds the limit of {_MAX_FIELDS} fields and {_MAX_FILES} files")
         key = name.removesuffix("[]")
         if key not in form:
             form[key] = [item] if name.endswith("[]") else item
@@ -93,9 +93,9 @@ def _invalid(reason: str) -> InvalidRequest:
     return InvalidRequest(f"The body is not a valid form: {reason}.")
 
 
-def _must_be_utf8(charset: str | None) -> None:
+def _require_utf8(charset: str | None) -> None:
     if charset is not None and charset.strip().lower() not in _CHARSETS:
-        raise InvalidRequest(f"Forms are read in UTF-8 alone, not in '{charset.strip()[:64]}'.")
+        raise InvalidRequest(f"The charset of a form must be UTF-8, not '{charset.strip()[:64]}'.")
 
 
 def _parameters(header: str) -> dict[str, str]:
@@ -111,7 +111,7 @@ def _parameters(header: str) -> dict[str, str]:
 
 
 def _parts(body: bytes | bytearray, boundary: bytes) -> Iterator[tuple[int, int]]:
-    """Yield start and end of each part, with its headers.
+    """Yield the start and end offset of each part, headers included. Raises `InvalidRequest`.
 
     A line that only starts with the boundary does not end a part.
     """
@@ -142,16 +142,16 @@ def _parts(body: bytes | bytearray, boundary: bytes) -> Iterator[tuple[int, int]
 
 
 def _cut_off() -> InvalidRequest:
-    """A form that is cut off is refused: the lost part may be the image to edit."""
-    return _invalid("it ends before the boundary that closes it")
+    """Return the error for a truncated form. It is refused, as the lost part may be the image to edit."""
+    return _invalid("it ends before its closing boundary")
 
 
 def _parse_part_headers(body: bytes | bytearray, start: int, end: int) -> tuple[str, str | None, int]:
     """Return the name of a part, its file name (None if it is no file), and the offset of its content."""
     stop = body.find(b"\r\n\r\n", max(start - 2, 0), min(end, start + _MAX_HEADER_BYTES))
     if stop < 0:
-        raise _invalid(f"the headers of a part have no end, or more than {_MAX_HEADER_BYTES} bytes")
-    disposition, filed_as = "", None
+        raise _invalid(f"the headers of a part do not end within {_MAX_HEADER_BYTES} bytes")
+    disposition, part_type = "", None
     lines = bytes(body[start:stop]).split(b"\r\n") if stop > start else []
     if len(lines) > _MAX_HEADERS:
         raise _invalid(f"a part has more than {_MAX_HEADERS} headers")
@@ -163,7 +163,7 @@ def _parse_part_headers(body: bytes | bytearray, start: int, end: int) -> tuple[
             case b"content-disposition":
                 disposition = header[2].decode("utf-8", "replace")
             case b"content-type":
-                filed_as = header[2].decode("latin-1")
+                part_type = header[2].decode("latin-1")
     parameters = _parameters(disposition)
     name = parameters.get("name")
     if name is None:
@@ -171,10 +171,10 @@ def _parse_part_headers(body: bytes | bytearray, start: int, end: int) -> tuple[
     if "\ufffd" in name:
         raise _invalid("the name of a part is not UTF-8")
     filename = parameters.get("filename")
-    if filename is None and filed_as and filed_as.lower().startswith(_FILE_TYPES):
+    if filename is None and part_type and part_type.lower().startswith(_FILE_TYPES):
         filename = ""
-    if filename is None and filed_as:
-        _must_be_utf8(_parameters(filed_as).get("charset"))  # files are not decoded here
+    if filename is None and part_type:
+        _require_utf8(_parameters(part_type).get("charset"))  # files are not decoded here
     return name, filename, stop + 4
 
 

@@ -1,4 +1,4 @@
-"""Framings: how the events of a streamed response become bytes of its body.
+"""Framings: formats of streamed response bodies, which encode each event as bytes.
 
 `gateway.http.delivery` handles disconnects, slow readers and late failures in the same way for every framing. A new
 framing, NDJSON for example, is one class here and one function there.
@@ -11,8 +11,8 @@ from typing import Generic, Protocol, TypeVar
 from gateway.errors import GatewayError
 
 _LINE_SEPARATORS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
-"""Characters that JSON may hold unescaped and that many clients take for the end of a line, as Python's `splitlines`
-does, each in UTF-8 with its JSON escape."""
+"""Characters that JSON may contain unescaped but that many clients read as the end of a line, as Python's `splitlines`
+does. Each entry is the character in UTF-8 and its JSON escape."""
 
 Event = TypeVar("Event")
 EventT = TypeVar("EventT", contravariant=True)
@@ -44,7 +44,7 @@ class Framing(Protocol[EventT]):
 
 @dataclass(frozen=True, slots=True)
 class NamedEvent:
-    """The data of a server-sent event with a name, for which browsers' `EventSource` has listeners of their own."""
+    """The data of a server-sent event with a name. `EventSource` in browsers dispatches events by name."""
 
     name: str
     data: bytes
@@ -63,7 +63,7 @@ class ServerSentEvents(Generic[Event]):
         render_error: Callable[[GatewayError], bytes | NamedEvent],
         done: bytes | None = None,
     ) -> None:
-        """`render` returns the data of the server-sent events that one event of the operation becomes, each JSON.
+        """`render` returns the server-sent events for one event of the operation; the data of each is JSON.
 
         `render_error` returns the data of the event that reports a late failure. `done` is the data of the event after
         the last one of a complete stream, `[DONE]` for example; None: there is none.
@@ -110,11 +110,11 @@ class RawBytes:
 
 
 def _format_event(data: bytes | NamedEvent) -> bytes:
-    """Return one server-sent event. Its data are JSON or a word, so line separators are in JSON strings alone."""
+    """Return one server-sent event. Its data is JSON or a word, so only JSON strings can contain line separators."""
     start = b"data: "
     if isinstance(data, NamedEvent):
         start, data = b"event: " + data.name.encode() + b"\ndata: ", data.data
-    if 0xE2 in data or 0xC2 in data:  # the first bytes of the separators: a search for one byte costs next to nothing
+    if 0xE2 in data or 0xC2 in data:  # the first bytes of the separators: searching for one byte is cheap
         for char, escaped in _LINE_SEPARATORS:
             data = data.replace(char, escaped)
     return start + data + b"\n\n"

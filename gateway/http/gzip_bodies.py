@@ -8,24 +8,25 @@ from gateway.errors import InvalidRequest, RequestTooLarge, UnsupportedEncoding
 
 _NAMES = frozenset({"gzip", "x-gzip"})
 _MAX_MEMBERS = 1024
-"""Most members of a gzip file. An empty member costs time as well. Programs that compress blocks of 64 KiB need half as
-many for the largest body that is allowed by default."""
+"""Most members of a gzip file: even an empty member takes time. Programs that compress blocks of 64 KiB write 512
+members for the largest body that is allowed by default."""
 _INPUT_BYTES = 64 * 1024
-"""Bytes of input that are decompressed at a time, and below those of output. Other threads get turns in between."""
+"""Bytes of input that are decompressed in one call. Other threads can run between two calls."""
 _MAX_OUTPUT_BYTES = 256 * 1024
+"""Most bytes of output of one call."""
 _GZIP = 16 + zlib.MAX_WBITS
 _MAGIC = b"\x1f\x8b"
 
 
 def is_gzipped(headers: Headers) -> bool:
     """Return whether the body is compressed by gzip. Raises `UnsupportedEncoding` for other encodings."""
-    given = ",".join(headers.getlist("content-encoding"))
-    if not given:
+    encodings = ",".join(headers.getlist("content-encoding"))
+    if not encodings:
         return False
-    codings = [name for name in (part.strip().lower() for part in given.split(",")) if name not in ("", "identity")]
+    codings = [name for name in (part.strip().lower() for part in encodings.split(",")) if name not in ("", "identity")]
     if codings and (len(codings) > 1 or codings[0] not in _NAMES):
         raise UnsupportedEncoding(
-            f"A body may be compressed by gzip once, or not at all, but not by '{given[:64]}'.",
+            f"The content encoding '{encodings[:64]}' is not supported. Send the body uncompressed or as gzip.",
             param="Content-Encoding",
         )
     return bool(codings)
@@ -34,55 +35,54 @@ def is_gzipped(headers: Headers) -> bool:
 class GzipDecoder:
     """Decompresses gzip. `body` is the output so far."""
 
-    def __init__(self, packed: bytes | bytearray, limit: int) -> None:
-        """`limit` is the most bytes that the body may have after decompression."""
+    def __init__(self, compressed: bytes | bytearray, limit: int) -> None:
+        """`limit` is the most bytes that the body may have after decompression. It applies to the whole body."""
         self.body = bytearray()
-        self._compressed = packed
-        self._at = 0
+        self._compressed = compressed
+        self._position = 0
         self._limit = limit
         self._member: zlib._Decompress | None = None
         self._num_members = 0
 
-    def decompress(self, enough: int | None = None) -> bool:
-        """Decompress all, or stop a little beyond `enough` bytes of input or output. Return whether that was all.
+    def decompress(self, stop_after: int | None = None) -> bool:
+        """Decompress the body; with `stop_after`, stop soon after that many bytes of input or output in this call.
 
-        Input is limited too, because there are blocks that cost time and have no output.
+        Return whether the whole body is decompressed. Input is limited too, because some blocks take time and have no
+        output.
 
         Raises `InvalidRequest` for invalid gzip, and `RequestTooLarge`.
         """
-        begun = self._at
+        start = self._position
         try:
             with memoryview(self._compressed) as view:
-                while self._at < len(view):
-                    if enough is not None and (len(self.body) > enough or self._at > begun + enough):
+                while self._position < len(view):
+                    if stop_after is not None and (len(self.body) > stop_after or self._position > start + stop_after):
                         return False
-                    self._step(view[self._at : self._at + _INPUT_BYTES])
+                    self._step(view[self._position : self._position + _INPUT_BYTES])
             if self._member is not None or not self._num_members:
-                raise _invalid("it ends too early")
+                raise _invalid("it is truncated")
         except BaseException:
-            self.body.clear()  # who keeps the error keeps this frame
+            self.body.clear()  # an error that is stored keeps this frame, and so the body, in memory
             raise
         return True
 
-    def _step(self, packed: memoryview) -> None:
+    def _step(self, compressed: memoryview) -> None:
         if self._member is None:
-            if self._num_members and packed[:2] != _MAGIC[: len(packed)]:
-                raise _invalid("something else follows its end")
+            if self._num_members and compressed[:2] != _MAGIC[: len(compressed)]:
+                raise _invalid("other data follows its end")
             self._num_members += 1
             if self._num_members > _MAX_MEMBERS:
                 raise _invalid(f"it has more than {_MAX_MEMBERS} members")
             self._member = zlib.decompressobj(_GZIP)
         try:
-            piece = self._member.decompress(packed, _MAX_OUTPUT_BYTES)
+            piece = self._member.decompress(compressed, _MAX_OUTPUT_BYTES)
         except zlib.error as error:
-            raise _invalid(str(error).partition(": ")[2] or "its bytes are damaged") from None
-        self._at += len(packed) - len(self._member.unused_data or self._member.unconsumed_tail)
+            raise _invalid(str(error).partition(": ")[2] or "it is damaged") from None
+        self._position += len(compressed) - len(self._member.unused_data or self._member.unconsumed_tail)
         if self._member.eof:
             self._member = None
         if len(self.body) + len(piece) > self._limit:
-            raise RequestTooLarge(
-                f"The body is larger than this service takes, {self._limit} bytes, after decompression."
-            )
+            raise RequestTooLarge(f"The body is larger than the limit of {self._limit} bytes after decompression.")
         self.body += piece
 
 

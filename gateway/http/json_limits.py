@@ -1,7 +1,7 @@
-"""Limits of JSON that are checked without parsing it: millions of values would cost seconds and gigabytes.
+"""Limits of JSON that are checked before parsing: parsing millions of values would take seconds and gigabytes.
 
-Each value but the first follows a comma or an opening bracket, so counting these outside of strings counts the values.
-All functions take time in proportion to the bytes, and hold the interpreter for a millisecond at a time.
+Each value but the first follows a comma or an opening bracket, so the number of these outside strings is the number of
+values. All functions take linear time, and hold the interpreter lock for about a millisecond at a time.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,26 +16,26 @@ MAX_NUMBER_DIGITS = 512
 
 _SLICE = 256 * 1024
 _UNCHECKED_BYTES = 4096
-"""JSON of up to so many bytes is not checked."""
+"""JSON of at most this many bytes is not checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class JSONLimits:
-    """Most values in the JSON of one request, with nested values and those of unknown fields.
+    """Most values in the JSON of one request, including nested values and those of unknown fields.
 
-    `max_containers` limits lists and objects, which are among the `values` and cost ten times as much as a number.
+    `max_containers` limits lists and objects, which are among the values and cost ten times as much as a number.
     """
 
-    values: int
+    max_values: int
     max_containers: int = 100_000
 
 
 def _delimiter_table() -> bytes:
     """Return a table that keeps commas, maps brackets to `[` and digits to `0`, and blanks the rest."""
     table = bytearray(b" " * 256)
-    for shown, those in ((b",", b","), (b"[", b"[{"), (b"0", b"0123456789")):
-        for byte in those:
-            table[byte] = shown[0]
+    for replacement, characters in ((b",", b","), (b"[", b"[{"), (b"0", b"0123456789")):
+        for byte in characters:
+            table[byte] = replacement[0]
     return bytes(table)
 
 
@@ -44,39 +44,39 @@ _TOO_LONG = b"0" * (MAX_NUMBER_DIGITS + 1)
 
 
 def count_delimiters(data: bytes | bytearray) -> int:
-    """Return the number of commas and opening brackets, in strings too. There is at most one value more."""
+    """Return the number of commas and opening brackets, including those in strings. Adding 1 bounds the values."""
     return len(data) - len(data.translate(None, b",[{"))
 
 
-def check_json(data: bytes | bytearray, bounds: JSONLimits, *, param: str | None = None) -> None:
+def check_json(data: bytes | bytearray, limits: JSONLimits, *, param: str | None = None) -> None:
     """Raise `RequestTooLarge` if `data`, JSON in UTF-8, exceeds the limits. `param` is the field that holds it.
 
-    In invalid JSON, the part before the error is counted correctly. A parser reads no more than that.
+    In invalid JSON, the part before the error is counted correctly; a parser does not read further.
     """
-    if len(data) > _UNCHECKED_BYTES and not _within_limits(_slices(data), bounds):
-        _count(outside_strings(data), bounds, param)
+    if len(data) > _UNCHECKED_BYTES and not _within_limits(_slices(data), limits):
+        _count(outside_strings(data), limits, param)
 
 
-def check_json_texts(texts: Iterable[str], bounds: JSONLimits, *, param: str) -> None:
+def check_json_texts(texts: Iterable[str], limits: JSONLimits, *, param: str) -> None:
     """Raise `RequestTooLarge` if `texts`, JSON in strings of the field `param`, together exceed the limits."""
     found = [text for text in texts if text]
     if sum(map(len, found)) > _UNCHECKED_BYTES:
         data = "\n".join(found).encode()
-        if not _within_limits(_slices(data), bounds):
-            _count((piece for text in found for piece in outside_strings(text.encode())), bounds, param)
+        if not _within_limits(_slices(data), limits):
+            _count((piece for text in found for piece in outside_strings(text.encode())), limits, param)
 
 
-def check_text_length(characters: int, most: int, *, param: str) -> None:
-    """Raise `RequestTooLarge` if the texts of the field `param` have more than `most` characters."""
-    if characters > most:
-        raise RequestTooLarge(f"'{param}' holds more text than a request may here, {most} characters.", param=param)
+def check_text_length(characters: int, limit: int, *, param: str) -> None:
+    """Raise `RequestTooLarge` if the texts of the field `param` have more than `limit` characters."""
+    if characters > limit:
+        raise RequestTooLarge(f"'{param}' has more text than the limit of {limit} characters.", param=param)
 
 
-def check_json_size(value: object, most: int, *, param: str) -> None:
-    """Raise `RequestTooLarge` if `value` has more than `most` bytes as JSON, which is how the model receives it."""
+def check_json_size(value: object, limit: int, *, param: str) -> None:
+    """Raise `RequestTooLarge` if `value` has more than `limit` bytes as JSON, the form that the model receives."""
     size = len(value) if isinstance(value, str) else len(to_json(value, inf_nan_mode="constants"))
-    if size > most:
-        raise RequestTooLarge(f"'{param}' is larger than it may be here, {most} bytes of JSON.", param=param)
+    if size > limit:
+        raise RequestTooLarge(f"'{param}' is larger than the limit of {limit} bytes of JSON.", param=param)
 
 
 def outside_strings(data: bytes | bytearray) -> Iterator[bytes]:
@@ -97,31 +97,29 @@ def _slices(data: bytes | bytearray) -> Iterator[bytes]:
     return (bytes(view[at : at + _SLICE]) for at in range(0, len(view), _SLICE))
 
 
-def _within_limits(pieces: Iterator[bytes], bounds: JSONLimits) -> bool:
-    """Return whether pieces are within the limits even if none of it is in strings."""
+def _within_limits(pieces: Iterator[bytes], limits: JSONLimits) -> bool:
+    """Return whether the pieces are within the limits even if strings count as JSON."""
     try:
-        _count(pieces, bounds, None)
+        _count(pieces, limits, None)
     except RequestTooLarge:
         return False
     return True
 
 
-def _count(pieces: Iterator[bytes], bounds: JSONLimits, param: str | None) -> None:
+def _count(pieces: Iterator[bytes], limits: JSONLimits, param: str | None) -> None:
     values, containers = 1, 0
-    where = f"'{param}'" if param else "The body"
+    subject = f"'{param}'" if param else "The body"
     for piece in pieces:
-        shown = piece.translate(_DELIMITERS_ONLY)
-        opened = shown.count(b"[")
+        delimiters = piece.translate(_DELIMITERS_ONLY)
+        opened = delimiters.count(b"[")
         containers += opened
-        values += opened + shown.count(b",")
-        if values > bounds.values:
+        values += opened + delimiters.count(b",")
+        if values > limits.max_values:
+            raise RequestTooLarge(f"{subject} has more JSON values than the limit of {limits.max_values}.", param=param)
+        if containers > limits.max_containers:
             raise RequestTooLarge(
-                f"{where} holds more JSON values than a request may here, {bounds.values}.", param=param
-            )
-        if containers > bounds.max_containers:
-            raise RequestTooLarge(
-                f"{where} holds more JSON lists and objects than a request may here, {bounds.max_containers}.",
+                f"{subject} has more JSON lists and objects than the limit of {limits.max_containers}.",
                 param=param,
             )
-        if _TOO_LONG in shown:
-            raise RequestTooLarge(f"{where} holds a number of more than {MAX_NUMBER_DIGITS} digits.", param=param)
+        if _TOO_LONG in delimiters:
+            raise RequestTooLarge(f"{subject} has a number of more than {MAX_NUMBER_DIGITS} digits.", param=param)

@@ -1,4 +1,4 @@
-"""Images, documents and audio that a request refers to: loaded within one budget, and put into the turns of a chat."""
+"""Loads the images, documents and audio that a request refers to, and inserts them into the turns of a chat."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -16,17 +16,16 @@ from gateway.operations.chat import ImagePart, Message, Part, TextPart
 
 Loaded = TypeVar("Loaded")
 Transcribe: TypeAlias = Callable[[bytes], Awaitable[str]]
-"""Returns the words of mono float32 samples, 16,000 a second."""
+"""Returns the transcription of mono float32 samples, 16,000 per second."""
 Watch: TypeAlias = Callable[[Coroutine[Any, Any, None]], Awaitable[None]]
 """Awaits work, and raises `ClientDisconnected` as soon as the client disconnects."""
 
 
 @dataclass(slots=True, eq=False)
 class Reference(Generic[Loaded]):
-    """One thing that a request refers to. `loaded` is set by `MediaReferences.load`.
+    """An image, document or audio file that a request refers to. `MediaReferences.load` sets `loaded`.
 
-    References that are `sequential` are loaded one after the other: decoded audio may be large, and its transcription
-    takes a model's time.
+    `sequential` references are loaded one after another: decoded audio may be large, and a model transcribes it.
     """
 
     load: Callable[[], Awaitable[Loaded]]
@@ -34,7 +33,7 @@ class Reference(Generic[Loaded]):
     loaded: Loaded | None = None
 
     async def resolve(self) -> None:
-        """Load it, and set `loaded`."""
+        """Load the file, and set `loaded`."""
         self.loaded = await self.load()
 
 
@@ -43,13 +42,13 @@ PartReference: TypeAlias = Reference[TextPart] | Reference[ImagePart]
 
 @dataclass(frozen=True, slots=True)
 class TurnDraft:
-    """A turn of a conversation whose content is `parts`, some of which have to be loaded; no parts: it is complete."""
+    """A turn of a conversation with the content `parts`, some still to be loaded. No parts: `turn` is complete."""
 
     turn: Message
     parts: Sequence[TextPart | PartReference] = ()
 
     def complete(self) -> Message:
-        """Return the turn once its references are loaded. Parts that are all text become one text, as in vLLM."""
+        """Return the turn, whose references must be loaded. If all parts are text, they become one text, as in vLLM."""
         if not self.parts:
             return self.turn
         parts = [part.loaded if isinstance(part, Reference) else part for part in self.parts]
@@ -59,7 +58,7 @@ class TurnDraft:
 
 
 class MediaReferences:
-    """Loads what one request refers to. All of it shares one budget of bytes, pixels and time.
+    """Loads the files that one request refers to, within one budget of bytes, pixels and time.
 
     `image`, `document` and `audio` return references that `load` then loads. `param` is the path of the body's field
     that holds the reference; errors name it.
@@ -74,7 +73,10 @@ class MediaReferences:
         transcribe: Transcribe | None = None,
         watch: Watch = lambda work: work,
     ) -> None:
-        """`images` also finds images that this service has stored. `transcribe` is None where no model does that."""
+        """`images` finds images that this service has stored. `transcribe` is None if no model transcribes audio.
+
+        `watch` awaits the loading, see `Watch`.
+        """
         self.trace = trace
         self._media = media
         self._budget = media.new_budget(trace.caller)
@@ -84,7 +86,7 @@ class MediaReferences:
 
     @classmethod
     def of_request(cls, request: Request, transcribe: Transcribe | None = None) -> Self:
-        """Return the references of a request; loading ends as soon as its client disconnects."""
+        """Return a loader for `request`, which stops as soon as the client disconnects."""
         return cls(
             request.app.state.media,
             request.state.trace,
@@ -102,7 +104,7 @@ class MediaReferences:
         """Return a reference to an image: an http(s) URL, a data URL or, with `allow_base64`, plain base64."""
 
         async def load() -> ImagePart:
-            image = await self._load_image(reference, bare=allow_base64, param=param, allowance=self._budget)
+            image = await self._load_image(reference, allow_base64=allow_base64, param=param, budget=self._budget)
             return ImagePart(image.data)
 
         return Reference(load)
@@ -111,7 +113,7 @@ class MediaReferences:
         """Return a reference to an image that came as a file of a form."""
 
         async def load() -> ImagePart:
-            image = await self._media.load_uploaded_image(data, param=param, allowance=self._budget)
+            image = await self._media.load_uploaded_image(data, param=param, budget=self._budget)
             return ImagePart(image.data)
 
         return Reference(load)
@@ -120,28 +122,28 @@ class MediaReferences:
         """Return a reference to the text of a document: an http(s) URL, a data URL or base64."""
 
         async def load() -> TextPart:
-            text = await self._media.load_document(reference, filename=filename, param=param, allowance=self._budget)
+            text = await self._media.load_document(reference, filename=filename, param=param, budget=self._budget)
             name = (filename or "document").replace('"', "'")[:256]
             return TextPart(f'<file name="{name}">\n{text}\n</file>')
 
         return Reference(load)
 
     def audio(self, data: str, audio_format: AudioFormat, *, param: str) -> Reference[TextPart]:
-        """Return a reference to the words of audio in base64 or a data URL."""
+        """Return a reference to the transcription of audio in base64 or a data URL. Requires `can_transcribe`."""
         transcribe = self._transcribe
         assert transcribe is not None
 
         async def load() -> TextPart:
-            audio = await self._media.load_audio(data, audio_format, param=param, allowance=self._budget)
+            audio = await self._media.load_audio(data, audio_format, param=param, budget=self._budget)
             return TextPart(await transcribe(audio.data))
 
         return Reference(load, sequential=True)
 
     async def load(self, references: Sequence[Reference[Any]], *, param: str) -> None:
-        """Load all references: concurrently, but for the sequential ones. The first failure ends all.
+        """Load all references, concurrently except for the sequential ones. The first failure cancels the others.
 
-        Raises `InvalidRequest` and `UnsupportedOption`, `Overloaded` where too much is being loaded for others, and
-        `ClientDisconnected`. `param` is the field that a timeout of all together is reported for.
+        Raises `InvalidRequest` and `UnsupportedOption`, `Overloaded` if too many other files are being loaded, and
+        `ClientDisconnected`. The error of a timeout names the field `param`.
         """
         await self._watch(self._load(references, param))
 
@@ -159,9 +161,9 @@ class MediaReferences:
                     await reference.resolve()
 
     def count(self, size: int) -> None:
-        """Count `size` bytes that were loaded as part of the request: they make a small body a large request.
+        """Count `size` loaded bytes as part of the request, which may make it a large request.
 
-        Raises `Overloaded` where requests hold too much memory already.
+        Raises `Overloaded` if the requests of the caller hold too much memory.
         """
         self.trace.is_large |= size > LARGE_BYTES
         if self.trace.reservation:
@@ -172,8 +174,8 @@ class MediaReferences:
     ) -> tuple[Message, ...]:
         """Load the references of a conversation, and return its turns. Raises as `load` does.
 
-        Raises `RequestTooLarge` where documents and transcriptions have more than `max_characters` together. `param`
-        is the field of the conversation.
+        Raises `RequestTooLarge` if documents and transcriptions have more than `max_characters` together. `param` is
+        the field of the conversation.
         """
         if references := [part for draft in drafts for part in draft.parts if isinstance(part, Reference)]:
             await self.load(references, param=param)

@@ -1,4 +1,4 @@
-"""The FastAPI application with a corrected OpenAPI document."""
+"""A FastAPI application that corrects its OpenAPI document."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -17,16 +17,18 @@ _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
 class OpenAPIApplication(FastAPI):
-    """A FastAPI application whose OpenAPI document has keys, events, and only statuses that can occur."""
+    """A FastAPI application whose OpenAPI document has API keys, stream events, and only statuses that can occur."""
 
-    def __init__(self, events: Sequence[type[BaseModel]], asks_for_key: Callable[[str], bool], **options: Any) -> None:
-        """`events` are the models that only streams have; responses refer to them by name. `asks_for_key` tells whether
-        the routes at a path pattern need a key; those that do must have a 401 among their responses.
+    def __init__(self, events: Sequence[type[BaseModel]], requires_key: Callable[[str], bool], **options: Any) -> None:
+        """`events` are models that only streams have; responses refer to them by name.
+
+        `requires_key` returns whether the routes at a path pattern require an API key. Such routes must
+        have a 401 among their responses.
         """
         super().__init__(**options)
         self.router.routes = [route for route in self.router.routes if getattr(route, "path", "") != self.openapi_url]
         self.add_route(str(self.openapi_url), self._document, include_in_schema=False)
-        self._asks_for_key = asks_for_key
+        self._requires_key = requires_key
         self._events = events
         self._routers: list[APIRouter] = []
         self._documented_routes: list[APIRoute] = []
@@ -46,9 +48,9 @@ class OpenAPIApplication(FastAPI):
         super().include_router(router, **options)
 
     def allowed_methods(self, scope: Scope) -> set[str]:
-        """Return the methods that the path of `scope` takes, over all routes with this path.
+        """Return the methods that the routes at the path of `scope` support.
 
-        Of several patterns that fit, the one with the fewest parameters counts, as in the OpenAPI document:
+        If several patterns match, the one with the fewest parameters counts, as in the OpenAPI document:
         `/{platform}/v1/images/edits`, and not `/{platform}/v1/images/{task_id}`.
         """
         routes = [*self.router.routes, *(route for router in self._routers for route in router.routes)]
@@ -57,14 +59,14 @@ class OpenAPIApplication(FastAPI):
         return {method for route in found if route.path == path for method in route.methods or ()}
 
     async def _document(self, request: Request) -> Response:
-        """Return the document. A thread makes it: that takes too long for the event loop."""
+        """Return the document, which is created in a thread: that would block the event loop for too long."""
         async with self._document_lock:
             if self._cached_document is None:
                 self._cached_document = await asyncio.to_thread(lambda: orjson.dumps(self.openapi()))
         return Response(self._cached_document, media_type="application/json")
 
     def openapi(self) -> dict[str, Any]:
-        """Return the document, which is made once."""
+        """Return the document, which is created once."""
         if self.openapi_schema is None:
             self.openapi_schema = self._corrected(super().openapi())
         return self.openapi_schema
@@ -79,10 +81,10 @@ class OpenAPIApplication(FastAPI):
         schemas.pop("HTTPValidationError", None)
         schemas.pop("ValidationError", None)
         for path, operations in document["paths"].items():
-            guarded = self._asks_for_key(path)
+            needs_key = self._requires_key(path)
             for operation in operations.values():
                 operation["responses"].pop("422", None)
-                if "401" in operation["responses"] and guarded:
+                if "401" in operation["responses"] and needs_key:
                     operation["security"] = [{"bearer": []}]
                     document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
                 else:
@@ -92,7 +94,7 @@ class OpenAPIApplication(FastAPI):
         return document
 
     def _write_examples(self, document: dict[str, Any]) -> None:
-        """Write the examples again: FastAPI drops every null of them."""
+        """Write the examples again: FastAPI removes every null from them."""
         for route in self._documented_routes:
             for method in route.methods or ():
                 responses = document["paths"][route.path_format][method.lower()]["responses"]

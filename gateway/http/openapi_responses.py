@@ -1,4 +1,4 @@
-"""The `responses` of a route for the OpenAPI document: every status that it answers, with its body and headers."""
+"""The `responses` of a route in the OpenAPI document: every status that it can return, with its body and headers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from gateway import errors
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
 LIST_FAILURES = (401, 500)
-"""Failures of a request that asks no model."""
+"""Failures of a request that lists models."""
 RETRIEVE_FAILURES = (401, 404, 500)
 """Failures of a request that only looks up a model."""
 LOOKUP_FAILURES = (400, 401, 404, 500, 503)
@@ -38,17 +38,17 @@ class FailureDoc:
 
 FAILURES: Mapping[int, FailureDoc] = {
     400: FailureDoc(
-        "The request is wrong, or asks the model for what it cannot do.",
+        "The request is invalid, or uses an option that the model does not support.",
         errors.InvalidRequest(
             "Invalid value for 'temperature': Input should be less than or equal to 2.", param="temperature"
         ),
     ),
     401: FailureDoc(
-        "The request bears no key, or one that is not known.",
-        errors.Unauthorized("The key of the header 'Authorization' is not known here."),
+        "The request has no API key, or an invalid one.",
+        errors.Unauthorized("The API key in the header 'Authorization' is invalid."),
     ),
     404: FailureDoc(
-        "No server holds a model of this name.",
+        "No server has a model of this name.",
         errors.ModelNotFound("The model 'gpt-7' does not exist. Models: smollm2-135m-instruct.", param="model"),
     ),
     408: FailureDoc(
@@ -56,48 +56,49 @@ FAILURES: Mapping[int, FailureDoc] = {
         errors.RequestTimeout("The body did not arrive within 120 seconds."),
     ),
     413: FailureDoc(
-        "The body is larger than the setting `max_body_bytes`, or it holds more than a request may.",
-        errors.RequestTooLarge("The body is larger than this service takes, 33554432 bytes."),
+        "The body is larger than the setting `max_body_bytes`, or its content exceeds another limit.",
+        errors.RequestTooLarge("The body is larger than the limit of 33554432 bytes."),
     ),
     415: FailureDoc(
-        "The body is compressed by something else than gzip.",
+        "The body has a content encoding other than gzip.",
         errors.UnsupportedEncoding(
-            "A body may be compressed by gzip once, or not at all, but not by 'br'.", param="Content-Encoding"
+            "The content encoding 'br' is not supported. Send the body uncompressed or as gzip.",
+            param="Content-Encoding",
         ),
     ),
     429: FailureDoc(
-        "The caller asks more often than it may, or the model's queue is full.",
-        errors.QueueFull("1024 requests wait already.", retry_after=errors.RETRY_AFTER_SECONDS),
+        "The caller exceeds its rate limit, or the queue of the model is full.",
+        errors.QueueFull("1024 requests are waiting already.", retry_after=errors.RETRY_AFTER_SECONDS),
     ),
-    500: FailureDoc("The gateway failed.", errors.GatewayError("The gateway failed on this request.")),
+    500: FailureDoc("The gateway failed.", errors.GatewayError("The gateway failed because of an internal error.")),
     502: FailureDoc("Triton or the model failed.", errors.ModelFailed("The engine stopped.")),
     503: FailureDoc(
-        "The model's server does not answer, or the gateway stops.",
+        "The server of the model does not respond, or the gateway is shutting down.",
         errors.ServerUnavailable(
-            "No server that could hold the model 'smollm2-135m-instruct' is reachable.",
+            "No server that may have the model 'smollm2-135m-instruct' is reachable.",
             retry_after=errors.RETRY_AFTER_SECONDS,
         ),
     ),
     504: FailureDoc(
-        "The model gave no sign of life for the setting `request_timeout`.",
-        errors.ModelTimeout("The model gave no answer for 600 seconds."),
+        "The model sent no response for the time of the setting `request_timeout`.",
+        errors.ModelTimeout("The model sent no response for 600 seconds."),
     ),
     507: FailureDoc(
-        "What the model made cannot be kept.",
-        errors.StorageFull("The store of this service is full: the file was not kept."),
+        "The output of the model cannot be stored.",
+        errors.StorageFull("The file store is full: the file was not stored."),
     ),
 }
 
 _REQUEST_ID = {
     "x-request-id": {
-        "description": "The id of this request: the caller's own, or a new one.",
+        "description": "The id of this request: the one that the caller sent, or a new one.",
         "required": True,
         "schema": {"type": "string"},
     }
 }
 _RETRY_AFTER = {
     "Retry-After": {
-        "description": "Seconds after which to try again.",
+        "description": "Seconds to wait before a retry.",
         "required": True,
         "schema": {"type": "integer", "minimum": 1},
     }
@@ -114,9 +115,9 @@ _HEADERS: Mapping[int, dict[str, Any]] = {
 class ResponseDocs:
     """Documents the responses of one dialect's routes.
 
-    `error_model` is the body of its failures, of which `error_body` makes the JSON of an example. `stream_end` is the
-    data of the last event of a stream that went well, a word and no JSON; None: a stream just ends. `descriptions`
-    replace those of `FAILURES`.
+    `error_model` is the model of error bodies, and `error_body` renders an example of one as JSON. `stream_end` is the
+    data of the last event of a complete stream, a word and not JSON; None: there is no such event. `descriptions`
+    replace those of `FAILURES`, by status.
     """
 
     error_model: type[BaseModel]
@@ -135,10 +136,10 @@ class ResponseDocs:
         event_example: Mapping[str, Any] | None = None,
         more_events: tuple[type[BaseModel], ...] = (),
     ) -> Responses:
-        """Return the `responses` of a route that answers `success`, or a stream of `event` where one is given.
+        """Return the `responses` of a route that returns `success` or, if `event` is given, a stream of `event`.
 
-        `failures` are statuses. `more_events` are the other events of the same stream. The `type` of an event, where it
-        has one, is also the name of the server-sent event.
+        `failures` are statuses. `more_events` are the models of other events of the same stream. The `type` of an
+        event, if it has one, is also the name of the server-sent event.
         """
         content: dict[str, Any] = {"application/json": {"example": example}}
         if event:
@@ -157,17 +158,16 @@ class ResponseDocs:
         return documented
 
     def _stream(self, events: tuple[type[BaseModel], ...], example: Mapping[str, Any]) -> dict[str, Any]:
-        """Document a stream by the schema of one event: OpenAPI 3.1 has no sequences, and its tools read it so."""
+        """Document a stream by the schema of one event, as OpenAPI 3.1 cannot describe a sequence of events."""
         models: tuple[type[BaseModel], ...] = (*events, self.error_model)
         schema = {"anyOf": [{"$ref": f"#/components/schemas/{model.__name__}"} for model in models]}
         event = {"contentMediaType": "application/json", "contentSchema": schema}
-        data: dict[str, Any] = {"type": "string", "description": "JSON; an error ends a stream that failed.", **event}
+        data: dict[str, Any] = {"type": "string", "description": "JSON. An error event ends a failed stream.", **event}
         end = ""
         if self.stream_end is not None:
             data = {
                 "type": "string",
-                "description": f"JSON; the words {self.stream_end} after a stream that went well, "
-                "and an error after one that did not.",
+                "description": f"JSON; {self.stream_end} ends a complete stream, and an error event a failed one.",
                 "anyOf": [{"const": self.stream_end}, event],
             }
             end = f"data: {self.stream_end}\n\n"

@@ -1,7 +1,7 @@
 """Rate limits of callers: the settings `rate_limits` and `rate_limits_store`.
 
-Windows are fixed: one begins with its first request and ends after its length, so that a store keeps one number for
-each caller and window. Responses carry OpenAI's headers (https://platform.openai.com/docs/guides/rate-limits).
+Windows are fixed: a window begins with its first request and ends after its length, so that the store has one number
+per caller and window. Responses carry OpenAI's headers (https://platform.openai.com/docs/guides/rate-limits).
 """
 
 import asyncio
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RATE_LIMIT_HEADERS = tuple(
-    f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")
+    f"x-ratelimit-{field}-{unit}" for unit in ("requests", "tokens") for field in ("limit", "remaining", "reset")
 )
 
 _REDIS_TIMEOUT_SECONDS = 1.0
@@ -33,8 +33,8 @@ _REDIS_TIMEOUT_SECONDS = 1.0
 _REDIS_RETRY_SECONDS = 5.0
 """Seconds after a failure during which Redis is not tried again."""
 _MAX_REDIS_REQUESTS = 8
-"""Requests that use Redis at a time. The timeout of the others begins when it is their turn, so that a burst of
-thousands of requests does not look like a Redis that is down."""
+"""Requests that use Redis at a time. The timeout of the others starts when they get a connection, so that a burst of
+thousands of requests does not look like a failure of Redis."""
 _SWEEP_SECONDS = 60.0
 """Seconds between two removals of windows that have ended."""
 
@@ -50,12 +50,12 @@ class _LimitStatus:
 
 
 class RateLimits:
-    """The rates of all callers, and what each caller has used of them."""
+    """Counts the requests and tokens of all callers against their rates."""
 
     def __init__(self, rates: Rates, store: str | None, unshared: Counter) -> None:
         """`store` is the URL of a Redis that several gateways may share. None: this process counts alone.
 
-        `unshared` counts the requests that were counted by this process alone because Redis did not answer. Raises
+        `unshared` counts the requests that this process counted alone because Redis did not respond. Raises
         `ValueError` for an invalid URL.
         """
         self._rates = rates
@@ -80,14 +80,14 @@ class RateLimits:
         rates = self._rates_of(caller)
         if not rates:
             return
-        standings = await self._in_store(lambda store: _count(store, caller, rates))
-        headers |= _headers(standings)
-        if over := [standing for standing in standings if standing.exceeded]:
-            longest = max(over, key=lambda standing: standing.reset_seconds)
+        statuses = await self._in_store(lambda store: _count(store, caller, rates))
+        headers |= _headers(statuses)
+        if exceeded := [status for status in statuses if status.exceeded]:
+            longest = max(exceeded, key=lambda status: status.reset_seconds)
             wait = max(1, math.ceil(longest.reset_seconds))
             raise RateLimited(
-                f"This caller may use {longest.rate.window.amount} {longest.rate.unit} per "
-                f"{_window(longest.rate.window)}, and has. Try again in {_duration(wait)}.",
+                f"The rate limit of {longest.rate.window.amount} {longest.rate.unit} per "
+                f"{_window(longest.rate.window)} is exceeded. Try again in {_duration(wait)}.",
                 retry_after=wait,
             )
 
@@ -111,7 +111,7 @@ class RateLimits:
         return self._rates.get(DEFAULT_CALLER, ()) if rates is None else rates
 
     async def _in_store(self, work: Callable[[Storage], Awaitable[T]]) -> T:
-        """Run `work` on Redis, or on this process's counts if there is no Redis or it does not answer."""
+        """Run `work` on Redis, or on the counts of this process if there is no Redis or it does not respond."""
         if self._redis is None:
             return await work(self._memory)
         async with self._redis_slots:
@@ -120,30 +120,30 @@ class RateLimits:
                 try:
                     async with asyncio.timeout(_REDIS_TIMEOUT_SECONDS):
                         return await work(self._redis)
-                except Exception as error:  # of Redis or of the network, but never the caller's fault
+                except Exception as error:  # a failure of Redis or the network must not fail the request
                     if time.monotonic() >= self._redis_down_until:
                         self._redis_down_until = time.monotonic() + _REDIS_RETRY_SECONDS
                         reason = str(error) or type(error).__name__
-                        self._log.warning("redis does not answer; rates are counted here alone", reason=reason)
+                        self._log.warning("redis does not respond; this process counts rates alone", reason=reason)
         self._unshared.inc()
         return await work(self._memory)
 
 
 async def _count(store: Storage, caller: str, rates: tuple[Rate, ...]) -> list[_LimitStatus]:
-    standings: list[_LimitStatus] = []
+    statuses: list[_LimitStatus] = []
     refused = False
     for rate in rates:
         item, key = rate.window, rate.window.key_for(rate.unit, caller)
         if rate.unit == "requests" and not refused:
-            left = item.amount - await store.incr(key, item.get_expiry())
-            refused = over = left < 0
+            remaining = item.amount - await store.incr(key, item.get_expiry())
+            refused = exceeded = remaining < 0
         else:
-            # The tokens of a response are known at its end, so a caller with any tokens left is admitted.
-            left = item.amount - await store.get(key)
-            over = left <= 0 and rate.unit == "tokens"
+            # The tokens of a response are known at its end, so a caller with any tokens remaining is admitted.
+            remaining = item.amount - await store.get(key)
+            exceeded = remaining <= 0 and rate.unit == "tokens"
         reset = await store.get_expiry(key) - time.time()
-        standings.append(_LimitStatus(rate, max(left, 0), max(reset, 0.0), over))
-    return standings
+        statuses.append(_LimitStatus(rate, max(remaining, 0), max(reset, 0.0), exceeded))
+    return statuses
 
 
 async def _charge(store: Storage, caller: str, rates: list[Rate], tokens: int) -> None:
@@ -152,7 +152,10 @@ async def _charge(store: Storage, caller: str, rates: list[Rate], tokens: int) -
 
 
 class _LocalStorage(MemoryStorage):
-    """The storage of `limits`, which looks through all callers at each request; this one does so once a minute."""
+    """The in-memory storage of the library `limits`, with one change.
+
+    It removes ended windows once a minute. The library searches the windows of all callers at each request.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,15 +188,15 @@ def _pool(url: str) -> "ConnectionPool":
     )
 
 
-def _headers(standings: list[_LimitStatus]) -> dict[str, str]:
+def _headers(statuses: list[_LimitStatus]) -> dict[str, str]:
     """Return the headers, for requests and for tokens. They report the limit that is closest to being reached."""
     headers = {}
-    for of in ("requests", "tokens"):
-        if matching := [standing for standing in standings if standing.rate.unit == of]:
-            tightest = min(matching, key=lambda standing: (standing.remaining, -standing.reset_seconds))
-            headers[f"x-ratelimit-limit-{of}"] = str(tightest.rate.window.amount)
-            headers[f"x-ratelimit-remaining-{of}"] = str(tightest.remaining)
-            headers[f"x-ratelimit-reset-{of}"] = _duration(math.ceil(tightest.reset_seconds))
+    for unit in ("requests", "tokens"):
+        if matching := [status for status in statuses if status.rate.unit == unit]:
+            tightest = min(matching, key=lambda status: (status.remaining, -status.reset_seconds))
+            headers[f"x-ratelimit-limit-{unit}"] = str(tightest.rate.window.amount)
+            headers[f"x-ratelimit-remaining-{unit}"] = str(tightest.remaining)
+            headers[f"x-ratelimit-reset-{unit}"] = _duration(math.ceil(tightest.reset_seconds))
     return headers
 
 

@@ -1,4 +1,4 @@
-"""Images of a request at URLs of this service: stored when they are generated, and read when a URL comes back."""
+"""Stored images of a request: stores generated images, and reads images whose URLs at this service a request sends."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -20,7 +20,7 @@ _FILES_PATH = "/files/"
 
 
 class RequestImages:
-    """The stored images of one request: those that it generates, and those whose URLs it sends."""
+    """The stored images of one request: those that it generates, and those that it refers to by URL."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -30,12 +30,12 @@ class RequestImages:
 
     @cached_property
     def _base(self) -> str:
-        """The URL of this service. It is only computed for requests with images."""
+        """The URL of this service, computed at the first use: most requests have no images."""
         settings: Settings = self._request.app.state.settings
         return (settings.public_url or str(self._request.base_url)).rstrip("/")
 
     async def store(self, data: bytes, output_format: OutputFormat) -> str:
-        """Store an image and return its URL. Raises `StorageFull`, and `Overloaded` where the store fails."""
+        """Store an image and return its URL. Raises `StorageFull`, and `Overloaded` if the store fails."""
         file = await self._files.put(data, f"image/{output_format}")
         self._stored.append(file)
         return self._files.url(file, self._base)
@@ -49,23 +49,23 @@ class RequestImages:
             raise
 
     async def discard(self) -> None:
-        """Delete the stored images: no caller gets their URLs. What the store fails to delete is swept later."""
+        """Delete the stored images: no caller gets their URLs. If that fails, a later sweep removes them."""
         with suppress(GatewayError):
             await self._files.delete(*self._stored)
 
-    async def load_image(self, reference: str, *, param: str, bare: bool, allowance: Budget) -> EncodedImage:
-        """Return the image that `reference` leads to: a stored one, or one that `MediaLoader.load_image` fetches.
+    async def load_image(self, reference: str, *, param: str, allow_base64: bool, budget: Budget) -> EncodedImage:
+        """Return the image at `reference`: a stored image, or one that `MediaLoader.load_image` fetches or decodes.
 
-        Raises as that does.
+        Raises as `MediaLoader.load_image` does.
         """
-        if own := await self.read(reference):
-            return await self._media.load_uploaded_image(own, param=param, allowance=allowance)
-        return await self._media.load_image(reference, param=param, bare=bare, allowance=allowance)
+        if stored := await self.read(reference):
+            return await self._media.load_uploaded_image(stored, param=param, budget=budget)
+        return await self._media.load_image(reference, param=param, allow_base64=allow_base64, budget=budget)
 
     async def read(self, url: str) -> bytes | None:
-        """Return the stored image at a URL of this service, without a request to itself; None for any other URL.
+        """Return the stored image at a URL of this service, without an HTTP request; None for any other URL.
 
-        Raises `Overloaded` where the store does not answer.
+        Raises `Overloaded` if the store does not respond.
         """
         if not url.startswith(self._base + _FILES_PATH) or len(url) > MAX_URL_LENGTH:
             return None  # parsing a query of megabytes would block the event loop

@@ -1,4 +1,4 @@
-"""The route class of all dialects: it checks the key and the rates, reads the body, and renders failures."""
+"""The route class of all dialects: checks the API key and the rate limits, reads the body, and renders failures."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
@@ -29,15 +29,15 @@ from gateway.settings import Settings
 
 
 def route_class(
-    errors: ErrorFormat, *, values: int = 1000, forms: bool = False, authorize: Authorize = api_keys.authorize
+    errors: ErrorFormat, *, max_json_values: int = 1000, forms: bool = False, authorize: Authorize = api_keys.authorize
 ) -> type[APIRoute]:
     """Return a route class whose routes authorize the caller, check its rates, read the body, and render failures.
 
-    `errors` renders failures. A body may hold at most `values` JSON values. With `forms`, routes also read
+    `errors` renders failures. A body may hold at most `max_json_values` JSON values. With `forms`, routes also read
     `multipart/form-data` (`gateway.http.forms`). `authorize` returns the id of the caller or raises a `GatewayError`;
     by default it checks the key against the setting `api_keys`.
     """
-    bounds = JSONLimits(values)
+    json_limits = JSONLimits(max_json_values)
 
     class DialectRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -61,12 +61,12 @@ def route_class(
                             await limits.admit(trace.caller, trace.headers)
                         is_form = forms and request.headers.get("content-type", "").lower().startswith(MULTIPART_TYPE)
                         request_type: type[LimitedRequest[Any]] = FormRequest if is_form else JSONRequest
-                        trace.reservation = MemoryReservation(request.app.state.held, trace.caller)
+                        trace.reservation = MemoryReservation(request.app.state.request_memory, trace.caller)
                         limited = request_type(_with_json_content_type(request.scope), request.receive, request.headers)
                         await limited.read(
                             settings.max_body_bytes,
                             settings.body_timeout,
-                            bounds,
+                            json_limits,
                             validate,
                             trace.reservation,
                         )
@@ -75,9 +75,9 @@ def route_class(
                     return await handle(request)
                 except (ClientDisconnected, ClientDisconnect):
                     trace.disconnected = True
-                    return Response(status_code=499)  # for the log: the client is gone
+                    return Response(status_code=499)  # for the log only: the client has disconnected
                 except asyncio.CancelledError:
-                    # Only the server cancels a request: it stops before the request is done.
+                    # Only the server cancels a request, when it shuts down.
                     trace.record_failure(Overloaded("The service is stopping.", retry_after=RETRY_AFTER_SECONDS))
                 except ValidationError as invalid:
                     trace.record_failure(
@@ -90,7 +90,7 @@ def route_class(
                     trace.record_failure(error)
                 except Exception:
                     structlog.get_logger("gateway").exception("failed", request_id=trace.request_id)
-                    trace.record_failure(GatewayError("The gateway failed on this request."))
+                    trace.record_failure(GatewayError("The gateway failed because of an internal error."))
                 assert trace.error is not None
                 return errors.render(trace.error)
 
@@ -100,7 +100,7 @@ def route_class(
 
 
 def _with_json_content_type(scope: Scope) -> Scope:
-    """Return `scope` with the content type of JSON: FastAPI parses nothing else, and `curl -d` sends that of a form."""
+    """Return `scope` with the content type of JSON: `curl -d` sends that of a form, which FastAPI would not parse."""
     headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
     return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
 

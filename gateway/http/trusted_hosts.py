@@ -1,8 +1,8 @@
 """Protection against web pages of other sites: checks of the headers `Host` and `Origin`.
 
-A browser sends requests to this machine on behalf of any page that it shows. Where the gateway requires a key, such a
-page gets nothing. Where it requires none, two headers reveal the page. With DNS rebinding, a page whose name resolves
-to this machine has its own host in `Host`. Any other page has its own `Origin`, which the browser sets.
+A browser sends requests to this machine on behalf of any page that it shows. If the gateway requires a key, such a
+request fails. If it requires no key, two headers reveal the page. With DNS rebinding, the host name of the page
+resolves to this machine, and `Host` has that name. For any other page, the browser sends its origin in `Origin`.
 """
 
 import re
@@ -27,11 +27,11 @@ _CROSS_SITE = frozenset({b"cross-site", b"same-site"})
 
 
 class HostOriginMiddleware:
-    """Refuses requests without a host, with a foreign host, or from pages of other sites. Plain ASGI.
+    """Plain ASGI middleware that refuses requests without `Host`, with a foreign host, or from pages of other sites.
 
-    Every request must have one well-formed `Host`. It must be one of the gateway's where no key is required (`api_keys`
-    is empty, or the path is that of a platform whose `keys` are), and everywhere if the setting `allowed_hosts` is set.
-    `Origin` is checked where no key is required: elsewhere, a page cannot send a key that it does not have.
+    Every request must have one well-formed `Host`. It must name a host of the gateway if the path requires no key
+    (`api_keys` is empty, or the platform of the path has empty `keys`), and on every path if the setting
+    `allowed_hosts` is set. `Origin` is checked if the path requires no key: otherwise a page would need a key.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, render: Callable[[str, GatewayError], Response]) -> None:
@@ -76,17 +76,17 @@ class HostOriginMiddleware:
         if host is None:
             if scope["http_version"] != "1.0":
                 raise InvalidRequest("The header 'Host' is missing: HTTP/1.1 requires it.", param="Host")
-            named = None
+            host_name = None
         else:
-            named = self._host_cache.get(host) or self._parse_host(host)
+            host_name = self._host_cache.get(host) or self._parse_host(host)
         if hosts > 1:
             raise InvalidRequest("The header 'Host' occurs more than once.", param="Host")
-        is_open = self._has_no_keys or (
+        is_keyless = self._has_no_keys or (
             bool(self._paths_without_keys) and scope["path"].startswith(self._paths_without_keys)
         )
-        if named is not None and (is_open or self._check_every_host) and named not in self._hosts:
-            self._check_host(named, scope)
-        if is_open and (origin is not None or site in _CROSS_SITE):
+        if host_name is not None and (is_keyless or self._check_every_host) and host_name not in self._hosts:
+            self._check_host(host_name, scope)
+        if is_keyless and (origin is not None or site in _CROSS_SITE):
             self._check_origin(origin, host, scope["method"])
 
     def _parse_host(self, host: bytes) -> str:
@@ -97,7 +97,9 @@ class HostOriginMiddleware:
             address = _address(name[1:-1])
             name = str(address) if address else ""
         if not name:
-            raise InvalidRequest("The header 'Host' must be a name or an address, and a port.", param="Host")
+            raise InvalidRequest(
+                "The header 'Host' must be a host name or an IP address, with an optional port.", param="Host"
+            )
         if len(self._host_cache) >= _MAX_CACHED_HOSTS:
             self._host_cache.clear()
         self._host_cache[host] = name
@@ -108,11 +110,11 @@ class HostOriginMiddleware:
             return
         address = _address(name)
         if address is not None:
-            here = _address((scope.get("server") or ("", None))[0])
-            if address.is_loopback or address == here:
+            server_address = _address((scope.get("server") or ("", None))[0])
+            if address.is_loopback or address == server_address:
                 return
         raise Forbidden(
-            f"The host '{name[:100]}' is not one of this gateway's. Add it to the setting TRITONIC_ALLOWED_HOSTS"
+            f"The host '{name[:100]}' is not a host of this gateway. Add it to the setting TRITONIC_ALLOWED_HOSTS"
             + (", or set TRITONIC_API_KEYS." if self._has_no_keys else "."),
             param="Host",
         )
@@ -136,7 +138,7 @@ class HostOriginMiddleware:
 
 
 class PreflightMiddleware(CORSMiddleware):
-    """Starlette's CORS middleware. Unlike it, allows access from a public page to a private network per origin."""
+    """Starlette's CORS middleware, which allows access to a private network only for the allowed origins."""
 
     def __init__(self, app: ASGIApp, settings: Settings, expose_headers: Sequence[str]) -> None:
         """Pages may read the `expose_headers` of responses."""

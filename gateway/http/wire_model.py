@@ -31,7 +31,8 @@ def _fail_fast(schema: Any) -> None:
 class WireModel(BaseModel):
     """A request body, or a part of one. Types are not converted, and unknown fields are ignored.
 
-    Validation of a list or an object stops at its first wrong item: a million errors would take minutes and gigabytes.
+    Validation of a list or an object stops at its first invalid item: a million errors would take minutes and
+    gigabytes.
     """
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)

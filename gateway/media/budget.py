@@ -13,37 +13,41 @@ from gateway.media.invalid_media import InvalidMedia
 _MAX_CONCURRENT_REFERENCES = 4
 """References of one request that are loaded at a time, so that one request does not take every slot."""
 
-_BUSY_MESSAGE = "Too many files are being read now."
+_BUSY_MESSAGE = "Too many files are being fetched or decoded now; try again later."
 
 Result = TypeVar("Result")
 
 
 class Budget:
-    """Bytes, pixels and slots of one request. Its references are loaded inside `with`, each holding one of `slots`."""
+    """The bytes, pixels and slots that one request may use. A context manager that releases the memory at its end.
 
-    def __init__(self, caller: str, *, max_bytes: int, max_pixels: int, room: MemoryPool) -> None:
+    Each reference of the request is loaded inside the `with` block and holds one of `slots`.
+    """
+
+    def __init__(self, caller: str, *, max_bytes: int, max_pixels: int, memory: MemoryPool) -> None:
         """`max_bytes` limits the bytes that are fetched or decoded from base64, before they are parsed.
 
-        Decoder slots and `room`, the memory of all requests, are shared fairly between `caller` and others.
+        `max_pixels` limits the pixels of all images together. `memory` is the memory for the files of all requests;
+        `caller` and other callers share it, and the decoder slots, fairly.
         """
         self.caller = caller
         self._max_bytes = max_bytes
         self._bytes_left = max_bytes
         self._max_pixels = max_pixels
         self.pixels_left = max_pixels
-        self._holding = MemoryReservation(room, caller, _BUSY_MESSAGE)
+        self._reservation = MemoryReservation(memory, caller, _BUSY_MESSAGE)
         self._num_waiting = 0
         self._timed_out_waiting = False
         self.slots = asyncio.Semaphore(_MAX_CONCURRENT_REFERENCES)
         self.decode_lock = asyncio.Lock()
-        """Held while a document or audio waits for a decoder or is decoded. So a request has one of these at a time:
-        one with many does not delay one with few, and never takes all decoder processes."""
+        """Held while a document or audio file waits for a decoder or is decoded. A request decodes one of these at a
+        time, so that a request with many files does not take all decoder processes."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._holding.release()
+        self._reservation.release()
 
     def acquire(self, count: int) -> None:
         """Count bytes as soon as they are in memory.
@@ -53,14 +57,14 @@ class Budget:
         """
         self._bytes_left -= count
         if self._bytes_left < 0:
-            raise InvalidMedia(f"with it, the files of this request are larger than the {self._max_bytes} bytes of one")
-        self._holding.acquire(count)
+            raise InvalidMedia(f"with it, the files of this request exceed the limit of {self._max_bytes} bytes")
+        self._reservation.acquire(count)
 
     def take_pixels(self, count: int) -> None:
         """Count the pixels of an image. Raises `InvalidMedia` when the images of the request have too many together."""
         self.pixels_left -= count
         if self.pixels_left < 0:
-            raise InvalidMedia(f"with it, the pictures of this request have more than {self._max_pixels} pixels")
+            raise InvalidMedia(f"with it, the images of this request exceed the limit of {self._max_pixels} pixels")
 
     @contextmanager
     def waiting_for_slot(self) -> Iterator[None]:
@@ -74,8 +78,8 @@ class Budget:
     async def run_with_timeout(self, seconds: float, references: Awaitable[Result], *, param: str) -> Result:
         """Await the loading of `references` for at most `seconds`.
 
-        After that, raises `Overloaded` if one of them still waits for a slot, which is not the fault of the request, or
-        else `InvalidRequest` with `param`.
+        Raises `Overloaded` after that if one of them still waits for a slot, which is not the fault of the request, and
+        `InvalidRequest` with `param` otherwise.
         """
         # Waiting references are counted by a timer, before the timeout cancels them.
         timer = asyncio.get_running_loop().call_later(seconds, self._on_timeout)
@@ -86,7 +90,7 @@ class Budget:
             if self._timed_out_waiting:
                 raise Overloaded(_BUSY_MESSAGE, retry_after=RETRY_AFTER_SECONDS) from None
             raise InvalidRequest(
-                f"What the request refers to could not be fetched and read within {seconds:g} seconds.", param=param
+                f"The files of the request could not be fetched and decoded within {seconds:g} seconds.", param=param
             ) from None
         finally:
             timer.cancel()

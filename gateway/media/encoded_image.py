@@ -31,5 +31,5 @@ def image_size(data: bytes) -> tuple[int, int]:
         with Image.open(BytesIO(data), formats=PILLOW_FORMATS) as image:
             width, height = image.size
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
-        raise ValueError("the bytes are no picture") from None
+        raise ValueError("the bytes are not an image") from None
     return width, height

@@ -1,7 +1,7 @@
 """The client of the fork server, a process that forks a child for each file (`gateway.media.decoders` runs in it).
 
-A child decodes one file. Its libraries are loaded before the fork. It has limits, a lower priority, no environment, and
-no descriptor but the socket of its job, so that nothing of one file is left for the next.
+A child decodes one file. Its libraries are loaded before the fork. It has resource limits, a lower priority, no
+environment, and no file descriptor but the socket of its job. No data of one file is left for the next.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class ResponseTooLarge(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ExitInfo:
-    """How a child ended: its wait `status`, and its CPU time in `seconds`."""
+    """The end of a child: its wait `status` (as of `os.wait4`), and its CPU time in `seconds`."""
 
     status: int
     seconds: float
@@ -61,10 +61,10 @@ class Job:
     connection: socket.socket
     exited: asyncio.Future[ExitInfo] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    async def send_file(self, data: bytes, *, largest: int) -> tuple[dict[str, object], bytes] | None:
+    async def send_file(self, data: bytes, *, max_body_bytes: int) -> tuple[dict[str, object], bytes] | None:
         """Send the file and return the head and the body of the response, None if the child ended without one.
 
-        Raises `ResponseTooLarge` if the body has more than `largest` bytes.
+        Raises `ResponseTooLarge` if the body has more than `max_body_bytes` bytes.
         """
         loop = asyncio.get_running_loop()
         with suppress(ConnectionError):  # the child ended early
@@ -75,34 +75,34 @@ class Job:
         if lengths is None:
             return None
         head_length, body_length = LENGTH_PREFIX.unpack(lengths)
-        if head_length > _MAX_HEADER_BYTES or body_length > largest:
+        if head_length > _MAX_HEADER_BYTES or body_length > max_body_bytes:
             raise ResponseTooLarge
         head = await self._receive(head_length)
         body = await self._receive(body_length)
         if head is None or body is None:
             return None
         try:
-            found = orjson.loads(head)
+            fields = orjson.loads(head)
         except ValueError:
             return None
-        return (found, body) if isinstance(found, dict) else None
+        return (fields, body) if isinstance(fields, dict) else None
 
     async def _receive(self, count: int) -> bytes | None:
-        loop, data, left = asyncio.get_running_loop(), BytesIO(), count
-        while left:
+        loop, data, remaining = asyncio.get_running_loop(), BytesIO(), count
+        while remaining:
             try:
-                piece = await loop.sock_recv(self.connection, min(left, _CHUNK_BYTES))
+                piece = await loop.sock_recv(self.connection, min(remaining, _CHUNK_BYTES))
             except ConnectionError:
                 return None
             if not piece:
                 return None
             data.write(piece)
-            left -= len(piece)
+            remaining -= len(piece)
         return data.getvalue()  # makes no copy: audio may have a hundred megabytes
 
 
 class ForkServer:
-    """Starts the process for the first file, and ends it after `idle` seconds without one."""
+    """Starts the fork server for the first file, and ends it after `idle` seconds without a file."""
 
     def __init__(self, *, idle: float = 300.0) -> None:
         self._idle = idle
@@ -114,9 +114,10 @@ class ForkServer:
         self._idle_timer: asyncio.TimerHandle | None = None
 
     async def begin(self, task: Mapping[str, object], *, size: int, memory: int, seconds: float) -> Job:
-        """Fork a child for a file of `size` bytes. The caller must `end` the job. Raises `ForkServerUnavailable`.
+        """Fork a child that runs `task` on a file of `size` bytes, and return its job, which the caller must `end`.
 
-        `memory` limits the address space in bytes, without the libraries. `seconds` limits the CPU time.
+        `memory` limits the address space in bytes, without the libraries. `seconds` limits the CPU time. Raises
+        `ForkServerUnavailable`.
         """
         async with self._starting:
             control = self._control or await self._start()
@@ -139,14 +140,14 @@ class ForkServer:
         return job
 
     def end(self, job: Job) -> None:
-        """Kill the child of a job, unless it has ended. `exited` is done when it has."""
+        """Kill the child of a job, unless it has ended. Its future `exited` completes when the child has ended."""
         job.connection.close()
         control = self._control
         if job.exited.done() or control is None:
             return
         with suppress(OSError):
             control.send(orjson.dumps({"kill": job.number}))
-        # A fork server that does not kill the child in time is replaced.
+        # If the fork server does not kill the child in time, another one replaces it.
         late = asyncio.get_running_loop().call_later(_KILL_TIMEOUT_SECONDS, self._disconnect, control)
         job.exited.add_done_callback(lambda _: late.cancel())
 
@@ -177,7 +178,7 @@ class ForkServer:
             ours.close()  # ends the process, if it has started
             if not isinstance(error, OSError):
                 raise
-            structlog.get_logger("gateway").error("files cannot be read", reason=str(error))
+            structlog.get_logger("gateway").error("the decoder process cannot be started", reason=str(error))
             raise ForkServerUnavailable from None
         finally:
             theirs.close()
@@ -194,7 +195,7 @@ class ForkServer:
         except OSError:
             message = b""
         if not message:
-            structlog.get_logger("gateway").error("the process that reads files has ended", jobs=len(self._jobs))
+            structlog.get_logger("gateway").error("the decoder process has ended unexpectedly", jobs=len(self._jobs))
             self._disconnect(control)
             return
         exit_message = orjson.loads(message)
@@ -204,7 +205,7 @@ class ForkServer:
             self._idle_timer = asyncio.get_running_loop().call_later(self._idle, self._disconnect, control)
 
     def _disconnect(self, control: socket.socket) -> None:
-        """Give up a process that has ended, is idle, or does not respond, and fail its jobs."""
+        """Drop the process, which has ended, is idle or does not respond: kill it, and fail its jobs."""
         if control is not self._control:
             return
         self._control = None

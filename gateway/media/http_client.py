@@ -1,7 +1,7 @@
 """A GET request over HTTP/1.1 to a server that is not trusted.
 
-All that the server sends is limited: bytes of headers, informational responses, and bytes that are no part of the file.
-It is read in pieces, and other tasks run in between, so that timeouts work.
+Everything that the server sends is limited: bytes of headers, informational responses, and bytes that do not belong to
+the file. The response is read in pieces, and other tasks run between two pieces, so that timeouts work.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ ByteCounter: TypeAlias = Callable[[int], None]
 
 _CHUNK_BYTES = 64 * 1024
 _MAX_HEADER_BYTES = 64 * 1024
-"""Most bytes of all headers, with those of informational responses."""
+"""Most bytes of all headers, including those of informational responses."""
 _MAX_INFORMATIONAL_RESPONSES = 8
 """Most responses with a status of 1xx (RFC 9110, section 15.2). Servers send one or two."""
 _MAX_CHUNK_OVERHEAD_BYTES = 256 * 1024
@@ -34,9 +34,9 @@ longer than these."""
 _ZLIB_WBITS = {"gzip": 31, "x-gzip": 31, "deflate": 47}
 """`wbits` of zlib by content encoding. Some servers compress though the request does not ask for it."""
 _NOT_FETCHED = "its URL could not be fetched: "
-_BAD_SERVER = _NOT_FETCHED + "its host does not answer as a web server should"
-_TRUNCATED = _NOT_FETCHED + "the answer is cut off or broken"
-_BAD_TLS = _NOT_FETCHED + "its host does not speak TLS as it should"
+_BAD_SERVER = _NOT_FETCHED + "its host did not send a valid HTTP response"
+_TRUNCATED = _NOT_FETCHED + "the response is truncated or damaged"
+_BAD_TLS = _NOT_FETCHED + "the TLS connection to its host failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +51,12 @@ class HttpResponse:
 
 
 async def get(
-    connection: socket.socket, url: "URL", *, tls: ssl.SSLContext | None, max_bytes: int, take: ByteCounter
+    connection: socket.socket, url: "URL", *, tls: ssl.SSLContext | None, max_bytes: int, count_bytes: ByteCounter
 ) -> HttpResponse:
-    """Send a GET request over a connected socket, and close it. `take` counts bytes. Raises `InvalidMedia`."""
+    """Send a GET request over a connected socket, close the socket, and return the response.
+
+    `max_bytes` limits the body. `count_bytes` is called with the number of bytes of each piece. Raises `InvalidMedia`.
+    """
     name = (url.raw_host or "").rstrip(".") if tls else None
     try:
         reader, writer = await asyncio.open_connection(
@@ -68,7 +71,7 @@ async def get(
             f"GET {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\nUser-Agent: Tritonic\r\n"
             "Accept: */*\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n".encode("ascii")
         )
-        return await _read(reader, max_bytes, take)
+        return await _read(reader, max_bytes, count_bytes)
     except ssl.SSLError:
         raise InvalidMedia(_BAD_TLS) from None
     except OSError:
@@ -77,42 +80,48 @@ async def get(
         writer.transport.abort()  # do not wait for the server
 
 
-async def _read(reader: asyncio.StreamReader, max_bytes: int, take: ByteCounter) -> HttpResponse:
-    heads = _ResponseParser(max_bytes)
-    parser = heads.parser
-    raw = wire = 0
+async def _read(reader: asyncio.StreamReader, max_bytes: int, count_bytes: ByteCounter) -> HttpResponse:
+    response = _ResponseParser(max_bytes)
+    parser = response.parser
+    received_bytes = body_bytes = 0
     data = bytearray()
-    while not heads.message_complete:
+    while not response.message_complete:
         piece = await reader.read(_CHUNK_BYTES)
         if not piece:
-            heads.check_eof()
+            response.check_eof()
             break
-        raw += len(piece)
+        received_bytes += len(piece)
         try:
             parser.feed_data(piece)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            raise heads.error or InvalidMedia(_TRUNCATED if heads.headers_complete else _BAD_SERVER) from None
-        if not heads.headers_complete:
-            if raw > _MAX_HEADER_BYTES:
+            raise response.error or InvalidMedia(_TRUNCATED if response.headers_complete else _BAD_SERVER) from None
+        if not response.headers_complete:
+            if received_bytes > _MAX_HEADER_BYTES:
                 raise InvalidMedia(_BAD_SERVER)
-        elif heads.status != 200:
+        elif response.status != 200:
             break
-        part = heads.take_body()
-        wire += len(part)
-        for unpacked in heads.decompress(part):
+        part = response.take_body()
+        body_bytes += len(part)
+        for unpacked in response.decompress(part):
             data += unpacked
             if len(data) > max_bytes:
                 raise too_large_error(max_bytes)
-            take(len(unpacked))
+            count_bytes(len(unpacked))
             await asyncio.sleep(0)
-        if wire > max_bytes:
+        if body_bytes > max_bytes:
             raise too_large_error(max_bytes)
-        if heads.headers_complete and raw - wire > _MAX_HEADER_BYTES + _MAX_CHUNK_OVERHEAD_BYTES + wire:
+        if (
+            response.headers_complete
+            and received_bytes - body_bytes > _MAX_HEADER_BYTES + _MAX_CHUNK_OVERHEAD_BYTES + body_bytes
+        ):
             raise InvalidMedia(_TRUNCATED)
         await asyncio.sleep(0)  # a read does not yield to others while data are buffered
-    heads.check_complete()
+    response.check_complete()
     return HttpResponse(
-        status=heads.status, location=heads.get("location"), declared_type=heads.declared_type(), data=bytes(data)
+        status=response.status,
+        location=response.get("location"),
+        declared_type=response.declared_type(),
+        data=bytes(data),
     )
 
 
@@ -153,7 +162,7 @@ class _ResponseParser:
         if encoding in _ZLIB_WBITS:
             self._decompressor = zlib.decompressobj(_ZLIB_WBITS[encoding])
         elif encoding != "identity":
-            self._fail(InvalidMedia(f"{_NOT_FETCHED}it is packed by '{encoding[:30]}', which was not asked for"))
+            self._fail(InvalidMedia(f"{_NOT_FETCHED}its content encoding '{encoding[:30]}' is not supported"))
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
@@ -199,6 +208,6 @@ class _ResponseParser:
     def declared_type(self) -> str:
         return (self.get("content-type") or "").partition(";")[0].strip().lower()
 
-    def _fail(self, why: InvalidMedia) -> None:
-        self.error = why
-        raise why  # ends the parsing
+    def _fail(self, error: InvalidMedia) -> None:
+        self.error = error
+        raise error  # ends the parsing

@@ -1,6 +1,6 @@
-"""Files inside of requests: data URLs (RFC 2397) and base64.
+"""Files inside requests: data URLs (RFC 2397) and base64.
 
-Decoding is done in pieces, and other tasks run in between. No step holds the event loop for more than some
+Data is decoded in pieces, and other tasks run between two pieces. No step blocks the event loop for more than a few
 milliseconds, or takes more memory than the result.
 """
 
@@ -38,7 +38,7 @@ class EncodedText:
         try:
             return self.text[self.start :].encode("ascii" if self.base64 else "utf-8")
         except UnicodeEncodeError:
-            raise _invalid_base64() if self.base64 else InvalidMedia("its text is not valid Unicode") from None
+            raise _invalid_base64() if self.base64 else InvalidMedia("the text is not valid Unicode") from None
 
 
 def parse_data_url(url: str, *, limit: int) -> tuple[EncodedText, str]:
@@ -50,14 +50,14 @@ def parse_data_url(url: str, *, limit: int) -> tuple[EncodedText, str]:
     if comma < 0:
         if len(url) > _MAX_DATA_URL_HEADER:
             raise InvalidMedia(
-                f"what stands before the comma of its data URL has more than {_MAX_DATA_URL_HEADER} characters"
+                f"the part of the data URL before its comma is longer than {_MAX_DATA_URL_HEADER} characters"
             )
-        raise InvalidMedia("a data URL reads 'data:<media type>;base64,<data>'; the comma is missing")
+        raise InvalidMedia("the data URL has no comma; its form is 'data:<media type>;base64,<data>'")
     media_type, *parameters = url[len("data:") : comma].split(";")
     declared = media_type.strip().lower() or "text/plain"
     if any(parameter.strip().lower() == "base64" for parameter in parameters):
         return parse_base64(url, start=comma + 1, limit=limit), declared
-    if len(url) - comma - 1 > 3 * limit:  # if all of it were escapes
+    if len(url) - comma - 1 > 3 * limit:  # a byte takes at most three characters, as an escape
         raise too_large_error(limit)
     return EncodedText(url, comma + 1, base64=False), declared
 
@@ -114,7 +114,7 @@ def percent_decode(data: bytes) -> bytes:
 
 def too_large_error(limit: int) -> InvalidMedia:
     """Return the error for data of more than `limit` bytes."""
-    return InvalidMedia(f"it is larger than this service takes, {limit} bytes")
+    return InvalidMedia(f"it is larger than the limit of {limit} bytes")
 
 
 def _decode_base64_chunk(piece: bytes) -> bytes:
@@ -129,7 +129,7 @@ def _iter_plain_text(encoded: EncodedText) -> Iterator[bytes]:
         for at in range(encoded.start, len(encoded.text), _CHUNK_SIZE):
             yield encoded.text[at : at + _CHUNK_SIZE].encode()
     except UnicodeEncodeError:
-        raise InvalidMedia("its text is not valid Unicode") from None
+        raise InvalidMedia("the text is not valid Unicode") from None
 
 
 async def _yield_to_event_loop(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
@@ -140,4 +140,4 @@ async def _yield_to_event_loop(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _invalid_base64() -> InvalidMedia:
-    return InvalidMedia("its data is not valid base64")
+    return InvalidMedia("the data is not valid base64")

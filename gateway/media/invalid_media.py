@@ -2,4 +2,4 @@
 
 
 class InvalidMedia(Exception):
-    """A reference cannot be used. The message follows "Invalid value for 'field': " and has no full stop."""
+    """A referenced file cannot be used. The message has no full stop: it follows "Invalid value for 'field': "."""

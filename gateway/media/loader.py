@@ -22,20 +22,20 @@ _SAMPLE_RATE = 16_000
 _MAX_INLINE_ESCAPE_BYTES = 64 * 1024
 _HTML_SUFFIXES = (".html", ".htm", ".xhtml")
 _EXPECTED = {
-    "picture": "a picture (PNG, JPEG, WebP, GIF or BMP)",
+    "image": "an image (PNG, JPEG, WebP, GIF or BMP)",
     "document": "a document (PDF, DOCX, PPTX, XLSX, HTML or a text file)",
-    "sound": "a sound (WAV, MP3, FLAC, Ogg, M4A, AAC or WebM)",
+    "audio": "an audio file (WAV, MP3, FLAC, Ogg, M4A, AAC or WebM)",
 }
-_IMAGE: tuple[MediaKind, ...] = ("picture",)
+_IMAGE: tuple[MediaKind, ...] = ("image",)
 _DOCUMENT: tuple[MediaKind, ...] = ("document",)
-_AUDIO: tuple[MediaKind, ...] = ("sound",)
+_AUDIO: tuple[MediaKind, ...] = ("audio",)
 AudioFormat: TypeAlias = Literal["wav", "mp3", "flac", "ogg", "opus", "m4a", "mp4", "aac", "webm"]
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blob:
-    """Bytes of a reference. `media_type` was sniffed. `declared_type` and `name` are claims, and may be empty."""
+    """The bytes of a file. `media_type` is detected; `declared_type` and `name` are not trusted and may be empty."""
 
     data: bytes
     kind: MediaKind
@@ -55,12 +55,13 @@ class Audio:
 class MediaLoader:
     """Fetches and decodes the files that requests refer to.
 
-    Raises `InvalidRequest` with the given `param` for a bad reference, and `Overloaded` if too many others are being
-    fetched or decoded. The settings limit all times. Cancelling a task closes its connection or kills its process.
+    The methods raise `InvalidRequest` with the given `param` for a bad reference, and `Overloaded` if too many other
+    files are being fetched or decoded. Settings limit all times. Cancelling a task closes its connection or kills its
+    child process.
     """
 
     def __init__(self, settings: Settings, *, resolve: ResolveHost | None = None) -> None:
-        """Tests replace the system's resolver by `resolve`."""
+        """`resolve` replaces the resolver of the system in tests."""
         self._settings = settings
         self._fetcher = UrlFetcher(
             timeout=settings.media_timeout,
@@ -74,23 +75,23 @@ class MediaLoader:
         memory = settings.document_memory_bytes
         self._document_pool = DecoderPool(
             self._fork_server,
-            what="file",
-            places=settings.document_workers,
+            label="file",
+            num_slots=settings.document_workers,
             timeout=settings.document_timeout,
             memory=memory,
         )
-        # Slots of their own: an image takes milliseconds, and does not wait for documents.
+        # A pool of their own: decoding an image takes milliseconds, and must not wait for documents.
         self._image_pool = DecoderPool(
             self._fork_server,
-            what="picture",
-            places=settings.picture_workers,
+            label="image",
+            num_slots=settings.picture_workers,
             timeout=settings.picture_timeout,
             memory=memory,
         )
         self._fetch_slots = FairSemaphore(settings.media_concurrency)
-        self._room = MemoryPool(settings.media_held_bytes)
+        self._memory = MemoryPool(settings.media_held_bytes)
         self.request_timeout = settings.media_request_timeout
-        """Seconds that all references of one request may take together. The caller enforces it."""
+        """Timeout of all references of one request together, in seconds (`Budget.run_with_timeout`)."""
         self._active_tasks: set[asyncio.Task[object]] = set()
         self._closed = False
 
@@ -108,79 +109,87 @@ class MediaLoader:
             caller,
             max_bytes=self._settings.media_request_max_bytes,
             max_pixels=self._settings.picture_request_max_pixels,
-            room=self._room,
+            memory=self._memory,
         )
 
-    async def load_image(self, reference: str, *, param: str, allowance: Budget, bare: bool = False) -> EncodedImage:
+    async def load_image(
+        self, reference: str, *, param: str, budget: Budget, allow_base64: bool = False
+    ) -> EncodedImage:
         """Return an encoded image that a decoder could decode completely.
 
-        `reference` is an http(s) URL, a data URL or, if `bare`, plain base64.
+        `reference` is an http(s) URL, a data URL or, if `allow_base64`, plain base64.
         """
 
         async def load() -> EncodedImage:
-            return await self._verify_image(await self._fetch(reference, _IMAGE, allowance, bare=bare), allowance)
+            return await self._verify_image(
+                await self._fetch(reference, _IMAGE, budget, allow_base64=allow_base64), budget
+            )
 
-        return await self._run(param, allowance, load)
+        return await self._run(param, budget, load)
 
-    async def load_uploaded_image(self, data: bytes, *, param: str, allowance: Budget) -> EncodedImage:
+    async def load_uploaded_image(self, data: bytes, *, param: str, budget: Budget) -> EncodedImage:
         """Return an image that was uploaded as a file of a form. Raises as `load_image` does."""
 
         async def load() -> EncodedImage:
             if len(data) > self._settings.media_max_bytes:
                 raise inline_data.too_large_error(self._settings.media_max_bytes)
-            allowance.acquire(len(data))
-            return await self._verify_image(_sniffed(data, _IMAGE), allowance)
+            budget.acquire(len(data))
+            return await self._verify_image(_sniffed(data, _IMAGE), budget)
 
-        return await self._run(param, allowance, load)
+        return await self._run(param, budget, load)
 
-    async def _verify_image(self, blob: Blob, allowance: Budget) -> EncodedImage:
+    async def _verify_image(self, blob: Blob, budget: Budget) -> EncodedImage:
         task = {
-            "task": "picture",
+            "task": "image",
             "media_type": blob.media_type,
             "max_pixels": self._settings.picture_max_pixels,
-            "pixels_left": allowance.pixels_left,
+            "pixels_left": budget.pixels_left,
         }
-        found, _ = await self._image_pool.decode(task, blob.data, allowance=allowance, largest=0)
+        found, _ = await self._image_pool.decode(task, blob.data, budget=budget, max_body_bytes=0)
         width, height = _dimension(found, "width"), _dimension(found, "height")
-        allowance.take_pixels(width * height)
+        budget.take_pixels(width * height)
         return EncodedImage(data=blob.data, media_type=blob.media_type, width=width, height=height)
 
-    async def load_document(self, reference: str, *, filename: str | None = None, param: str, allowance: Budget) -> str:
-        """Return the text of a document. `filename` tells HTML from other text, and is not trusted otherwise."""
+    async def load_document(self, reference: str, *, filename: str | None = None, param: str, budget: Budget) -> str:
+        """Return the text of a document. A `filename` of HTML makes a text file be read as HTML."""
 
-        async def read() -> str:
-            blob = await self._fetch(reference, _DOCUMENT, allowance, bare=True)
+        async def load() -> str:
+            blob = await self._fetch(reference, _DOCUMENT, budget, allow_base64=True)
             task = {
                 "task": "document",
                 "media_type": blob.media_type,
-                "markup": (filename or blob.name).lower().endswith(_HTML_SUFFIXES)
+                "is_html": (filename or blob.name).lower().endswith(_HTML_SUFFIXES)
                 or blob.declared_type.endswith("html"),
                 "max_characters": self._settings.document_max_characters,
             }
-            largest = 4 * self._settings.document_max_characters
-            async with allowance.decode_lock:
-                _, text = await self._document_pool.decode(task, blob.data, allowance=allowance, largest=largest)
+            max_body_bytes = 4 * self._settings.document_max_characters
+            async with budget.decode_lock:
+                _, text = await self._document_pool.decode(
+                    task, blob.data, budget=budget, max_body_bytes=max_body_bytes
+                )
             return text.decode(errors="replace")
 
-        return await self._run(param, allowance, read)
+        return await self._run(param, budget, load)
 
-    async def load_audio(self, data_base64: str, form: AudioFormat, *, param: str, allowance: Budget) -> Audio:
-        """Return the samples of audio in base64 or a data URL. Its format is detected; `form` is the declared one."""
+    async def load_audio(self, data_base64: str, declared_format: AudioFormat, *, param: str, budget: Budget) -> Audio:
+        """Return the samples of audio in base64 or a data URL. The format is detected, not taken from the request."""
 
-        async def listen() -> Audio:
+        async def load() -> Audio:
             if data_base64[:8].lower().startswith(("http:", "https:")):
-                raise InvalidMedia(f"expected the sound itself ({form}) in base64, not a URL")
-            blob = await self._fetch(data_base64, _AUDIO, allowance, bare=True)
+                raise InvalidMedia(f"expected {declared_format} audio in base64, not a URL")
+            blob = await self._fetch(data_base64, _AUDIO, budget, allow_base64=True)
             seconds = self._settings.sound_max_seconds
-            task = {"task": "sound", "container": sniffing.AUDIO_CONTAINERS[blob.media_type], "max_seconds": seconds}
-            largest = int(seconds * _SAMPLE_RATE) * 4
-            async with allowance.decode_lock:
-                _, data = await self._document_pool.decode(task, blob.data, allowance=allowance, largest=largest)
+            task = {"task": "audio", "container": sniffing.AUDIO_CONTAINERS[blob.media_type], "max_seconds": seconds}
+            max_body_bytes = int(seconds * _SAMPLE_RATE) * 4
+            async with budget.decode_lock:
+                _, data = await self._document_pool.decode(
+                    task, blob.data, budget=budget, max_body_bytes=max_body_bytes
+                )
             return Audio(data=data, seconds=len(data) / 4 / _SAMPLE_RATE)
 
-        return await self._run(param, allowance, listen)
+        return await self._run(param, budget, load)
 
-    async def _run(self, param: str, allowance: Budget, work: Callable[[], Awaitable[Result]]) -> Result:
+    async def _run(self, param: str, budget: Budget, work: Callable[[], Awaitable[Result]]) -> Result:
         """Run `work` unless this loader is closed. Report a bad reference as an error of the field `param`."""
         if self._closed:
             raise Overloaded("The service is stopping.", retry_after=RETRY_AFTER_SECONDS)
@@ -188,31 +197,33 @@ class MediaLoader:
         assert task is not None
         self._active_tasks.add(task)
         try:
-            async with allowance.slots:
+            async with budget.slots:
                 return await work()
-        except InvalidMedia as why:
-            raise InvalidRequest(f"Invalid value for '{param}': {why}.", param=param) from None
+        except InvalidMedia as error:
+            raise InvalidRequest(f"Invalid value for '{param}': {error}.", param=param) from None
         finally:
             self._active_tasks.discard(task)
 
-    async def _fetch(self, reference: str, accept: Collection[MediaKind], allowance: Budget, *, bare: bool) -> Blob:
+    async def _fetch(
+        self, reference: str, accept: Collection[MediaKind], budget: Budget, *, allow_base64: bool
+    ) -> Blob:
         limit = self._settings.media_max_bytes
         scheme = reference[:8].lower()
         declared = name = ""
         if scheme.startswith(("http://", "https://")):
-            fetched = await self._download(reference, allowance)
+            fetched = await self._download(reference, budget)
             data, declared, name = fetched.data, fetched.declared_type, fetched.name
         elif scheme.startswith("data:"):
             text, declared = inline_data.parse_data_url(reference, limit=limit)
-            data = await self._decode_inline(text, allowance)
-        elif bare and "://" not in reference[:64]:
-            data = await self._decode_inline(inline_data.parse_base64(reference, limit=limit), allowance)
+            data = await self._decode_inline(text, budget)
+        elif allow_base64 and "://" not in reference[:64]:
+            data = await self._decode_inline(inline_data.parse_base64(reference, limit=limit), budget)
         else:
-            others = "a data URL or base64" if bare else "or a data URL"
-            raise InvalidMedia(f"expected an http or https URL, {others}")
+            alternatives = "a data URL or base64" if allow_base64 else "or a data URL"
+            raise InvalidMedia(f"expected an http or https URL, {alternatives}")
         return replace(_sniffed(data, accept), declared_type=declared, name=name)
 
-    async def _decode_inline(self, text: inline_data.EncodedText, allowance: Budget) -> bytes:
+    async def _decode_inline(self, text: inline_data.EncodedText, budget: Budget) -> bytes:
         limit = self._settings.media_max_bytes
         if not text.has_percent_escapes():
             data = await inline_data.decode(text, limit=limit)
@@ -221,20 +232,22 @@ class MediaLoader:
             if len(encoded) <= _MAX_INLINE_ESCAPE_BYTES:
                 data = percent_encoding.decode_percent_encoding(encoded, base64=text.base64)
             else:
-                task = {"task": "unquote", "base64": text.base64}
-                _, data = await self._document_pool.decode(task, encoded, allowance=allowance, largest=limit)
-        allowance.acquire(len(data))
+                task = {"task": "percent_decode", "base64": text.base64}
+                _, data = await self._document_pool.decode(task, encoded, budget=budget, max_body_bytes=limit)
+        budget.acquire(len(data))
         return data
 
-    async def _download(self, url: str, allowance: Budget) -> FetchedFile:
-        caller = allowance.caller
-        with allowance.waiting_for_slot():
+    async def _download(self, url: str, budget: Budget) -> FetchedFile:
+        caller = budget.caller
+        with budget.waiting_for_slot():
             try:
                 await self._fetch_slots.acquire(caller, seconds=self._settings.media_timeout)
             except TimeoutError:
-                raise Overloaded("Too many URLs are being fetched now.", retry_after=RETRY_AFTER_SECONDS) from None
+                raise Overloaded(
+                    "Too many URLs are being fetched now; try again later.", retry_after=RETRY_AFTER_SECONDS
+                ) from None
         try:
-            return await self._fetcher.fetch(url, allowance.acquire, caller=caller)
+            return await self._fetcher.fetch(url, budget.acquire, caller=caller)
         finally:
             self._fetch_slots.release(caller)
 
@@ -243,13 +256,13 @@ def _dimension(found: Mapping[str, object], name: str) -> int:
     """Return a width or height that a child reported. A manipulated child may report anything."""
     side = found.get(name)
     if not isinstance(side, int) or side < 1:
-        raise InvalidMedia("the picture is broken or cut off")
+        raise InvalidMedia("the image is damaged or truncated")
     return side
 
 
 def _sniffed(data: bytes, accept: Collection[MediaKind]) -> Blob:
     if not data:
-        raise InvalidMedia("it is empty")
+        raise InvalidMedia("the file is empty")
     sniffed = sniffing.sniff(data)
     if sniffed.kind not in accept:
         raise _unexpected_type(sniffed, accept)
@@ -258,9 +271,9 @@ def _sniffed(data: bytes, accept: Collection[MediaKind]) -> Blob:
 
 def _unexpected_type(sniffed: SniffedType, accept: Collection[MediaKind]) -> InvalidMedia:
     expected = " or ".join(_EXPECTED[kind] for kind in accept)
-    what = (
-        "text or of an unknown type"
+    found = (
+        "text or an unknown file type"
         if sniffed.media_type == sniffing.PLAIN_TEXT
-        else f"of the type {sniffed.media_type}"
+        else f"a file of the type {sniffed.media_type}"
     )
-    return InvalidMedia(f"expected {expected}, but it is {what}")
+    return InvalidMedia(f"expected {expected}, got {found}")

@@ -15,7 +15,7 @@ from gateway.operations.generate_image import GenerateImage, Image, ImageEvent, 
 _DEFAULT_QUALITY = 95
 """Quality of JPEG and WebP, if the request has none."""
 _MAX_PIXELS = 1 << 25
-"""Most pixels of an image to scale, 8,192 x 4,096. The model may be anybody's, and the gateway decodes the image."""
+"""Most pixels of an image to scale, 8,192 x 4,096. The gateway decodes the image and does not trust the model."""
 
 
 async def resize_images(events: AsyncGenerator[ImageEvent], request: GenerateImage) -> AsyncGenerator[ImageEvent]:
@@ -29,7 +29,7 @@ async def resize_images(events: AsyncGenerator[ImageEvent], request: GenerateIma
                 try:
                     event = replace(event, data=await asyncio.to_thread(_resize, event.data, request))
                 except (OSError, SyntaxError, ValueError, InvalidMedia):
-                    raise ModelFailed("The model gave what is no picture.") from None
+                    raise ModelFailed("The model returned data that is not an image.") from None
             yield event
 
 
@@ -41,7 +41,7 @@ def _resize(data: bytes, request: GenerateImage) -> bytes:
     if 0 in size or generated == size:
         return data
     if generated[0] * generated[1] > _MAX_PIXELS:
-        raise ValueError(f"the picture has {generated[0]} x {generated[1]} pixels")
+        raise ValueError(f"the image has {generated[0]} x {generated[1]} pixels")
     scans.check(data)
     file = BytesIO()
     with Pillow.open(BytesIO(data)) as image:

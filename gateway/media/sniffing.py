@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-MediaKind: TypeAlias = Literal["picture", "document", "sound", "unknown"]
+MediaKind: TypeAlias = Literal["image", "document", "audio", "unknown"]
 
 PDF = "application/pdf"
 ZIP = "application/zip"
@@ -55,9 +55,9 @@ class SniffedType:
 def sniff(data: bytes) -> SniffedType:
     """Return the type of `data`: a kind that this package decodes, or `unknown` with its media type.
 
-    Data without any signature are a document of type `text/plain`. Whether they are text shows when they are decoded.
+    Data without a known signature counts as a document of type `text/plain`; the decoder finds out if it is text.
     """
-    import filetype  # takes 20 ms, which a gateway without such requests saves
+    import filetype  # the import takes 20 ms; a gateway without such requests does not need it
 
     if b"%PDF-" in data[:_PDF_HEADER_SEARCH_BYTES]:
         return SniffedType("document", PDF)
@@ -71,13 +71,13 @@ def sniff(data: bytes) -> SniffedType:
     if guess is None:
         # MP3 without tags begins with the sync word of a frame, by FFmpeg's rule. Text never does.
         if data[:1] == b"\xff" and len(data) > 1 and data[1] & 0xE6 == 0xE2:
-            return SniffedType("sound", "audio/mpeg")
+            return SniffedType("audio", "audio/mpeg")
         return SniffedType("document", PLAIN_TEXT)
     media_type = _ALIASES.get(guess.mime, guess.mime)
     if media_type in IMAGE_TYPES:
-        return SniffedType("picture", media_type)
+        return SniffedType("image", media_type)
     if media_type in AUDIO_CONTAINERS:
-        return SniffedType("sound", media_type)
+        return SniffedType("audio", media_type)
     return SniffedType("unknown", media_type)
 
 

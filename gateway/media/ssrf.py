@@ -1,8 +1,8 @@
-"""Protection against server-side request forgery: which IP addresses URLs of callers may lead to.
+"""Protection against server-side request forgery (SSRF): decides whether an IP address is public.
 
-A URL of a caller must not reach what only the gateway can reach: loopback, the private network, the metadata of a cloud
-(https://owasp.org/www-community/attacks/Server_Side_Request_Forgery). The check is on the address that a host resolves
-to, so the spelling of the host does not matter.
+A URL of a caller must not reach hosts that only the gateway can reach: loopback, the private network, the metadata
+service of a cloud (https://owasp.org/www-community/attacks/Server_Side_Request_Forgery). The address that a host
+resolves to is checked, so the spelling of the host does not matter.
 """
 
 import ipaddress

@@ -1,4 +1,4 @@
-"""Fetching of callers' URLs, without trust in callers, host names, servers or their responses."""
+"""Fetches URLs of callers. Callers, host names, servers and their responses are not trusted."""
 
 import asyncio
 import ipaddress
@@ -47,21 +47,21 @@ class FetchedFile:
 class HostResolver:
     """Resolves hosts with the system's resolver, in threads of its own.
 
-    A lookup may take far longer than a caller waits, and cannot be cancelled. So it occupies a slot of its caller until
-    it returns, even if nobody waits for it any more.
+    A lookup may take far longer than a caller waits, and cannot be cancelled. It holds a slot of its caller until it
+    returns, even if its request has ended.
     """
 
-    def __init__(self, places: int) -> None:
-        self._places = FairSemaphore(places)
+    def __init__(self, num_slots: int) -> None:
+        self._slots = FairSemaphore(num_slots)
 
     async def resolve(self, host: str, port: int, *, caller: str) -> Sequence[str]:
         """Return the addresses of a host, which may itself be an IPv4 address in any spelling. Raises `OSError`."""
-        await self._places.acquire(caller, seconds=3600)  # longer than any caller waits
+        await self._slots.acquire(caller, seconds=3600)  # longer than any caller waits
         loop = asyncio.get_running_loop()
         found: asyncio.Future[Sequence[str]] = loop.create_future()
 
         def set_result(addresses: Sequence[str] | None) -> None:
-            self._places.release(caller)
+            self._slots.release(caller)
             if not found.done():
                 if addresses is None:
                     found.set_exception(OSError("not found"))
@@ -78,7 +78,7 @@ class HostResolver:
         try:
             threading.Thread(target=look_up, name="resolver", daemon=True).start()
         except RuntimeError as error:
-            self._places.release(caller)
+            self._slots.release(caller)
             raise OSError(str(error)) from None
         return await found
 
@@ -108,8 +108,11 @@ class UrlFetcher:
         self._resolve = resolve
         self._tls: ssl.SSLContext | None = None
 
-    async def fetch(self, url: str, take: ByteCounter, *, caller: str) -> FetchedFile:
-        """Return the file at `url`. `take` counts its bytes. Raises `InvalidMedia`, and the exceptions of `take`."""
+    async def fetch(self, url: str, count_bytes: ByteCounter, *, caller: str) -> FetchedFile:
+        """Return the file at `url`. `count_bytes` is called with the number of bytes of each piece.
+
+        Raises `InvalidMedia`, and the exceptions of `count_bytes`.
+        """
         # Imported here, because it takes 30 ms.
         from yarl import URL
 
@@ -119,48 +122,56 @@ class UrlFetcher:
                 for _ in range(_MAX_REDIRECTS + 1):
                     if len(location) > MAX_URL_LENGTH:
                         raise InvalidMedia(f"the URL is longer than {MAX_URL_LENGTH} characters")
-                    where = URL(location)
-                    answer = await self._get(where, take, caller)
-                    if answer.status in (301, 302, 303, 307, 308) and answer.location is not None:
-                        if len(answer.location) > MAX_URL_LENGTH:
-                            raise InvalidMedia(f"its URL redirects to one longer than {MAX_URL_LENGTH} characters")
-                        location = str(where.join(URL(answer.location)))
+                    current_url = URL(location)
+                    response = await self._get(current_url, count_bytes, caller)
+                    if response.status in (301, 302, 303, 307, 308) and response.location is not None:
+                        if len(response.location) > MAX_URL_LENGTH:
+                            raise InvalidMedia(f"its URL redirects to a URL longer than {MAX_URL_LENGTH} characters")
+                        location = str(current_url.join(URL(response.location)))
                         continue
-                    if answer.status != 200:
-                        raise InvalidMedia(f"its URL answers with the status {answer.status} instead of 200")
-                    return FetchedFile(data=answer.data, declared_type=answer.declared_type, name=where.name)
+                    if response.status != 200:
+                        raise InvalidMedia(f"its URL returned the HTTP status {response.status} instead of 200")
+                    return FetchedFile(data=response.data, declared_type=response.declared_type, name=current_url.name)
         except TimeoutError:
             raise InvalidMedia(f"its URL could not be fetched within {self._timeout:g} seconds") from None
         except ValueError:
             raise InvalidMedia("it is not a valid URL") from None
         raise InvalidMedia(f"its URL redirects more than {_MAX_REDIRECTS} times")
 
-    async def _get(self, url: "URL", take: ByteCounter, caller: str) -> http_client.HttpResponse:
-        """Send one request, over a connection of its own to an address that was checked."""
+    async def _get(self, url: "URL", count_bytes: ByteCounter, caller: str) -> http_client.HttpResponse:
+        """Send one GET request, over a new connection to an address that `_resolve_allowed` has checked."""
         addresses = await self._resolve_allowed(url, caller)
         assert url.port is not None  # both schemes have one by default
         from aiohappyeyeballs import start_connection
 
         infos = [
-            (socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", there)
+            (
+                socket.AF_INET6 if ":" in address else socket.AF_INET,
+                socket.SOCK_STREAM,
+                socket.IPPROTO_TCP,
+                "",
+                socket_address,
+            )
             for address in addresses
-            for there in [(address, url.port, 0, 0) if ":" in address else (address, url.port)]
+            for socket_address in [(address, url.port, 0, 0) if ":" in address else (address, url.port)]
         ]
         try:
             connection = await start_connection(infos, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY_SECONDS, interleave=1)
         except OSError:
-            raise InvalidMedia("its URL could not be fetched: its host does not take the connection") from None
+            raise InvalidMedia(
+                "its URL could not be fetched: its host refuses connections or does not respond"
+            ) from None
         if url.scheme == "https" and self._tls is None:
             self._tls = ssl.create_default_context()
         tls = self._tls if url.scheme == "https" else None
-        return await http_client.get(connection, url, tls=tls, max_bytes=self._max_bytes, take=take)
+        return await http_client.get(connection, url, tls=tls, max_bytes=self._max_bytes, count_bytes=count_bytes)
 
     async def _resolve_allowed(self, url: "URL", caller: str) -> list[str]:
         """Return the addresses of a URL's host, which are all allowed. Raises `InvalidMedia`."""
         if url.scheme not in _DEFAULT_PORTS or not url.raw_host:
             raise InvalidMedia("its URL must begin with http:// or https:// and name a host")
         if url.user is not None or url.password is not None:
-            raise InvalidMedia("its URL must not hold a user name or a password")
+            raise InvalidMedia("its URL must not contain a user name or a password")
         host, port = url.raw_host, url.port or _DEFAULT_PORTS[url.scheme]
         shown = (url.host or "")[:200]
         if _is_legacy_ipv4(host):
@@ -171,7 +182,7 @@ class UrlFetcher:
             else:
                 found = await self._resolver.resolve(host, port, caller=caller)
         except OSError:
-            raise InvalidMedia(f"the host '{shown}' of its URL is not known") from None
+            raise InvalidMedia(f"the host '{shown}' of its URL could not be resolved") from None
         addresses = list(dict.fromkeys(found))[:_MAX_ADDRESSES]
         may_be_private = self._allow_private or host.rstrip(".").lower() in self._allowed_hosts
         if not addresses or not (may_be_private or all(is_public_address(address) for address in addresses)):

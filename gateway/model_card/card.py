@@ -15,7 +15,7 @@ Parameters: TypeAlias = Mapping[str, str]
 """Parameters of `config.pbtxt`: each value is a string, numbers and lists as JSON."""
 
 TextMode: TypeAlias = Literal["cumulative", "delta"]
-"""How the texts of an answer grow: each response has the whole text so far, or what was added to it."""
+"""`cumulative`: each response has the whole text so far. `delta`: each response has only the new text."""
 
 StructuredOutputsOption: TypeAlias = Literal["structured_outputs", "guided_decoding"]
 """Triton's vLLM backend's name for a structured output: since 25.11, and up to 25.10."""
@@ -23,9 +23,9 @@ StructuredOutputsOption: TypeAlias = Literal["structured_outputs", "guided_decod
 ADD_BOS_PARAMETER = "add_bos_token"
 
 _TRUE_WORDS = frozenset({"true", "yes", "1", "t"})
-"""How a model of TensorRT-LLM spells true (tensorrt_llm_bls/1/model.py)."""
+"""Values that mean true for models of TensorRT-LLM (tensorrt_llm_bls/1/model.py)."""
 _FALSE_WORDS = frozenset({"false", "no", "0", "f", "n"})
-"""How one spells false (inflight_batcher_llm/preprocessing/1/model.py)."""
+"""Values that mean false for models of TensorRT-LLM (inflight_batcher_llm/preprocessing/1/model.py)."""
 
 _IMAGE_OPERATIONS = frozenset({"generate_image", "edit_image"})
 
@@ -35,7 +35,7 @@ class TextCard:
     """The parameters of a text model. Instances are hashed by identity, so that caches may use them as keys."""
 
     modalities: frozenset[str] = frozenset({"text"})
-    """What a message may contain: `text`, `image`."""
+    """Kinds of content that a message may have: `text`, `image`."""
     chat_template: str | None = None
     """Jinja source."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class TextCard:
     max_tokens: int | None = None
     """Tokens of an answer where the caller sets no limit; None: `context_length`."""
     text_mode: TextMode | None = None
-    """Whether each response has the whole text so far or a delta; None: unknown, the responses show it."""
+    """The form of the texts in responses; None: unknown, detected from the responses."""
     accumulates_tokens: bool = False
     """TensorRT-LLM: the model decodes all tokens so far for each response."""
     structured_outputs_option: StructuredOutputsOption | None = None
@@ -63,7 +63,7 @@ class TextCard:
 
     @property
     def supports_images(self) -> bool:
-        """Whether messages may contain images."""
+        """True if messages may contain images."""
         return "image" in self.modalities
 
     @property
@@ -74,7 +74,7 @@ class TextCard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """A model as it describes itself. `config` has its tensors, `text` and `image` what each modality may ask for."""
+    """The description of a model. `config` has its tensors, `text` and `image` the parameters of each modality."""
 
     config: ModelConfig
     name: str
@@ -96,14 +96,13 @@ class ModelCard:
 def parse(config: ModelConfig) -> ModelCard:
     """Parse the parameters of a model.
 
-    Raises `KeyError` where `signature` or `operations` is missing, and `ValueError` or `TypeError` for a value that
-    is not as documented.
+    Raises `KeyError` if `signature` or `operations` is missing, and `ValueError` or `TypeError` for an invalid value.
     """
     parameters = config.parameters
     operations = frozenset(json.loads(parameters["operations"]))
     text = parse_text(parameters)
     if "chat" in operations and text.chat_template is None:
-        raise ValueError("it offers chat and has no chat_template")
+        raise ValueError("it offers chat but has no chat_template")
     return ModelCard(
         config=config,
         name=parameters.get("served_name", config.name),
@@ -117,7 +116,7 @@ def parse(config: ModelConfig) -> ModelCard:
 
 
 def parse_text(parameters: Parameters) -> TextCard:
-    """Parse what concerns texts and chats. Raises `ValueError` for a value that is not as documented."""
+    """Parse the parameters of texts and chats. Raises `ValueError` for an invalid value."""
     special_tokens = json.loads(parameters.get("special_tokens", "{}"))
     if not isinstance(special_tokens, dict) or not all(isinstance(token, str) for token in special_tokens.values()):
         raise ValueError("special_tokens is not an object of strings")
@@ -144,7 +143,7 @@ def parse_text(parameters: Parameters) -> TextCard:
 
 
 def parse_image(parameters: Parameters) -> ImageLimits:
-    """Parse what concerns generated images. Raises `ValueError` or `TypeError` for a value that is not as documented.
+    """Parse the parameters of generated images. Raises `ValueError` or `TypeError` for an invalid value.
 
     A size is `[width, height]`, or one number for both.
     """
@@ -160,7 +159,7 @@ def parse_image(parameters: Parameters) -> ImageLimits:
         max_images=_above_zero(values.get("max_images", DEFAULT_MAX_IMAGES)),
     )
     if limits.default_size and not limits.supports_size(*limits.default_size):
-        raise ValueError(f"default_size {limits.default_size} is none of the sizes that it can draw")
+        raise ValueError(f"default_size {limits.default_size} is not a supported size")
     return limits
 
 
@@ -181,7 +180,7 @@ def tokenizer_adds_bos(parameters: Parameters) -> bool | None:
 
 
 def tokenizes_without_special_tokens(preprocessing: ModelConfig) -> bool:
-    """Return whether a preprocessing step of TensorRT-LLM is told to add no special tokens to a prompt."""
+    """Return whether a preprocessing step of TensorRT-LLM is configured to add no special tokens to a prompt."""
     return preprocessing.parameters.get("add_special_tokens", "").lower() in _FALSE_WORDS
 
 
@@ -197,7 +196,7 @@ def _strings(parameters: Parameters, name: str) -> tuple[str, ...] | None:
 def _word(parameters: Parameters, name: str, words: tuple[Any, ...]) -> Any:
     value = parameters.get(name)
     if value is not None and value not in words:
-        raise ValueError(f"{name} is {value!r}, and neither {words[0]!r} nor {words[1]!r}")
+        raise ValueError(f"{name} is {value!r}; expected {words[0]!r} or {words[1]!r}")
     return value
 
 
@@ -206,7 +205,7 @@ def _positive_int(parameters: Parameters, name: str) -> int | None:
     if value is None:
         return None
     if not value.isdigit() or not int(value):
-        raise ValueError(f"{name} is {value!r}, and no count")
+        raise ValueError(f"{name} is {value!r}; expected a positive integer")
     return int(value)
 
 
@@ -217,5 +216,5 @@ def _size(value: Any) -> Size:
 
 def _above_zero(value: Any) -> int:
     if type(value) is not int or value < 1:
-        raise ValueError(f"{value!r} is no number above 0")
+        raise ValueError(f"{value!r} is not a positive integer")
     return value

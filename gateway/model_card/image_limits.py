@@ -17,8 +17,9 @@ DEFAULT_MAX_IMAGES = 10
 class ImageLimits:
     """The images that a model can generate.
 
-    Its sizes are `sizes`; where that is empty, every size whose sides are multiples of `size_multiple` and lie within
-    `min_size` and `max_size`. A model that declares nothing is sent any size, and refuses those that it cannot do.
+    The supported sizes are `sizes`, in pixels. If that is empty, they are all sizes whose sides are multiples of
+    `size_multiple`, from `min_size` to `max_size`. If a model declares nothing, it gets every request and refuses sizes
+    itself.
     """
 
     sizes: tuple[Size, ...] = ()
@@ -60,7 +61,7 @@ class ImageLimits:
         return min(steps, self.max_steps or steps)
 
     def describe_sizes(self) -> str:
-        """Return the sizes in words, for a sentence such as "it draws …"."""
+        """Return the supported sizes in words, for an error message."""
         if self.sizes:
             return ", ".join(format_size(size) for size in self.sizes)
         bounds = [

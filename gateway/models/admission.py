@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from gateway.errors import RETRY_AFTER_SECONDS, QueueFull
 
 _SHARE_FACTOR = 4
-"""A caller may have this many times as many requests open as places are free.
+"""A caller may have at most this many times as many open requests as there are free slots.
 
 These are dynamic thresholds (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches",
 1998). Where k callers take all that they can of a bound B, each has 4·B/(1 + 4·k) requests open, and B/(1 + 4·k) places
@@ -27,26 +27,29 @@ class _OpenRequests:
 class Admission:
     """The open requests of every model, by caller."""
 
-    def __init__(self, bound: int) -> None:
-        """`bound` is how many requests each model may have open."""
-        self._bound = bound
+    def __init__(self, max_open_requests: int) -> None:
+        """`max_open_requests` is the number of requests that each model may have open."""
+        self._max_open_requests = max_open_requests
         self._models: defaultdict[str, _OpenRequests] = defaultdict(_OpenRequests)
 
     @property
     def max_per_caller(self) -> int:
         """The most requests that a single caller may have open at one model."""
-        return -(-self._bound * _SHARE_FACTOR // (_SHARE_FACTOR + 1))
+        return -(-self._max_open_requests * _SHARE_FACTOR // (_SHARE_FACTOR + 1))
 
     @contextmanager
     def open(self, name: str, caller: str) -> Iterator[None]:
         """Admit one request to the model `name` for the duration of a `with` block. Raises `QueueFull`."""
         model = self._models[name]
-        free, mine = self._bound - model.open, model.by_caller[caller]
+        free, mine = self._max_open_requests - model.open, model.by_caller[caller]
         if free <= 0:
-            raise QueueFull(f"{model.open} requests to this model are open already.", retry_after=RETRY_AFTER_SECONDS)
+            raise QueueFull(
+                f"The model has {model.open} open requests, the most that are allowed; try again later.",
+                retry_after=RETRY_AFTER_SECONDS,
+            )
         if mine >= _SHARE_FACTOR * free:
             raise QueueFull(
-                f"This caller has {mine} requests to this model open; the room that is left is for others.",
+                f"This caller has {mine} open requests to this model, its share of the limit; try again later.",
                 retry_after=RETRY_AFTER_SECONDS,
             )
         model.open += 1

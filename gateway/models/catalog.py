@@ -38,8 +38,8 @@ class Catalog:
         timeout: float,
         secret: str = "",
         connect: Connect = Channel,
-        bound: int = 2048,
-        described: Mapping[str, Mapping[str, str]] = {},
+        max_open_requests: int = 2048,
+        descriptions: Mapping[str, Mapping[str, str]] = {},
         aliases: Mapping[str, str] = {},
     ) -> None:
         """`urls` are the gRPC addresses of the servers (`TritonClient`).
@@ -47,14 +47,14 @@ class Catalog:
         `interval` is the time between two discoveries, `timeout` the longest silence of a model, both in seconds.
         `secret` opens the protocols that the servers restrict, and `connect` creates their transports
         (`gateway.triton.client`).
-        `bound` is how many requests one model may have open (`gateway.models.admission`).
-        `described` are the parameters of models that do not describe themselves (`gateway.models.models_file`).
-        `aliases` are other names of models; a model whose own name is the same wins.
+        `max_open_requests` is the number of requests that one model may have open (`gateway.models.admission`).
+        `descriptions` are the parameters of models that do not describe themselves (`gateway.models.models_file`).
+        `aliases` are other names of models. The own name of a model takes precedence over an alias.
         """
         self.servers = [TritonServer(TritonClient(url, secret, connect)) for url in urls]
-        self._discovery = Discovery(self.servers, interval, described)
+        self._discovery = Discovery(self.servers, interval, descriptions)
         self._timeout = timeout
-        self._admission = Admission(bound)
+        self._admission = Admission(max_open_requests)
         self._aliases = aliases
 
     def models(self) -> list[Model]:
@@ -90,7 +90,7 @@ class Catalog:
             return min(ready, key=lambda m: (m.server.breaker.is_suspect(m.config.name), m.server.client.in_flight))
         if holders or not any(server.is_reachable for server in self.servers):
             raise ServerUnavailable(
-                f"No server that could hold the model '{shown}' is reachable.", retry_after=RETRY_AFTER_SECONDS
+                f"No server that may have the model '{shown}' is reachable.", retry_after=RETRY_AFTER_SECONDS
             )
         for server in self.servers:
             if name in server.not_ready:
@@ -117,21 +117,21 @@ class Catalog:
         """
         require_operation(model.name, model.supported_operations, type(request))
         codec = model.codec(request.operation)
-        with trace.measure(model.name, request, model.server.client.url) as work, ExitStack() as places:
-            places.enter_context(self._admission.open(model.name, trace.caller))
+        with trace.measure(model.name, request, model.server.client.url) as work, ExitStack() as admissions:
+            admissions.enter_context(self._admission.open(model.name, trace.caller))
             explain: Callable[[GatewayError], GatewayError] = _unchanged
             sent = False
             try:
                 call = await inference.open_call(model, codec, request, trace)
                 explain, read = call.explain, call.read
                 if len(call.requests) > self._admission.max_per_caller:
-                    most = (
-                        "This model is asked for each answer by itself; "
-                        f"{self._admission.max_per_caller} may be at once."
+                    message = (
+                        "This model generates one answer per request, and a caller may have at most "
+                        f"{self._admission.max_per_caller} requests open: reduce 'n'."
                     )
-                    raise InvalidRequest(most, param="n")
+                    raise InvalidRequest(message, param="n")
                 for _ in call.requests[1:]:
-                    places.enter_context(self._admission.open(model.name, trace.caller))
+                    admissions.enter_context(self._admission.open(model.name, trace.caller))
                 events = inference.stream_events(
                     model, call.requests, request_id=trace.request_id, timeout=self._timeout, headers=work.headers
                 )
@@ -158,7 +158,7 @@ class Catalog:
         model.server.breaker.record_failure(model.config.name, error, send_probe, failing.set)
 
     async def run_by_name(self, name: str, request: Operation, trace: Trace) -> AsyncGenerator[Any]:
-        """Do the same with the replica that `get` returns when the iterator is first read."""
+        """Run a request as `run` does, on the replica that `get` returns when the iterator is first read."""
         async with aclosing(self.run(self.get(name), request, trace)) as events:
             async for event in events:
                 yield event
@@ -175,9 +175,9 @@ class Catalog:
 
 
 def _update_server(model: Model, error: GatewayError) -> None:
-    """Have a server rediscovered that seems gone, and avoid a model whose process is gone.
+    """Trigger the discovery of a server that seems gone, and avoid a model whose process is gone.
 
-    A model that reports a full queue is still there: a rediscovery would only add to its load.
+    A model with a full queue is still there: discovery would only add to its load.
     """
     if isinstance(error, ServerUnavailable | ModelNotFound):
         model.server.refresh_now.set()

@@ -1,10 +1,10 @@
-"""A circuit breaker for models that do not answer although their server calls them ready, such as a dead engine.
+"""A circuit breaker for models that do not respond although their server reports them as ready, such as a dead engine.
 
-Failures in a row only make a model suspect, since one caller can cause any number of them with a request that the model
-cannot handle. The gateway then sends a harmless probe of its own, and opens the circuit only where the probe fails,
-too. It probes again, less and less often, until the model answers. While a circuit is open, other servers are
-preferred. Where there is no other server, requests are still tried, so that a mistake of the breaker takes no model
-away. Models that answer are never probed.
+Consecutive failures only make a model suspect, since one caller can cause any number of them with a request that the
+model cannot handle. The gateway then sends a harmless probe, and opens the circuit only if the probe fails as well. It
+repeats the probe with growing pauses until the model responds. While a circuit is open, other servers are preferred. If
+there is no other server, requests are still sent, so that a wrong decision makes no model unavailable. Models that
+respond are never probed.
 """
 
 import asyncio
@@ -90,7 +90,7 @@ class CircuitBreaker:
         if circuit.is_open:
             circuit.is_open = False
             circuit.on_change(False)
-            structlog.get_logger("gateway.models.catalog").info("model answers again", model=model, url=self.server)
+            structlog.get_logger("gateway.models.catalog").info("model responds again", model=model, url=self.server)
 
     async def _probe_until_closed(self, model: str, circuit: _Circuit, probe: Probe) -> None:
         while True:
@@ -101,7 +101,7 @@ class CircuitBreaker:
                     circuit.is_open = True
                     circuit.on_change(True)
                     structlog.get_logger("gateway.models.catalog").warning(
-                        "model does not answer", model=model, url=self.server, reason=error.message[:500]
+                        "model does not respond", model=model, url=self.server, reason=error.message[:500]
                     )
             except (QueueFull, ServerUnavailable):
                 if not circuit.is_open:  # it works on other requests; or its server is gone, which discovery notices

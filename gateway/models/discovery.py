@@ -28,12 +28,12 @@ class Discovery:
     """Keeps the models of the servers up to date."""
 
     def __init__(
-        self, servers: Sequence[TritonServer], interval: float, described: Mapping[str, Mapping[str, str]]
+        self, servers: Sequence[TritonServer], interval: float, descriptions: Mapping[str, Mapping[str, str]]
     ) -> None:
-        """`interval` is the time between two discoveries in seconds; `described` is that of `Catalog`."""
+        """`interval` is the time between two discoveries in seconds; `descriptions` is that of `Catalog`."""
         self._servers = servers
         self._interval = interval
-        self._described = described
+        self._descriptions = descriptions
         self._warned: set[str] = set()
         self._log = structlog.get_logger("gateway.models.catalog")
 
@@ -44,7 +44,7 @@ class Discovery:
                 group.create_task(self._watch(server))
 
     async def _watch(self, server: TritonServer) -> None:
-        """Refresh a server at each interval, and at once when a request found it gone."""
+        """Refresh a server at each interval, and immediately after a request failed because the server was gone."""
         while True:
             try:
                 await self._refresh(server)
@@ -79,7 +79,7 @@ class Discovery:
                 and server.is_reachable
                 and server.client.responses_received != responses_before
             ):
-                return  # the server or the gateway is busy: the answer waits behind responses to requests
+                return  # the server or the gateway is busy: the response is queued behind those of other requests
             reason = str(error.__cause__ or error.message)
             if server.is_reachable is not False or reason != server.last_error:
                 self._log.warning("triton unreachable", url=server.client.url, reason=reason)
@@ -111,39 +111,41 @@ class Discovery:
         server.not_ready = _not_ready(entries, server.served_names)
 
     def _mark_restricted(self, server: TritonServer, reason: str) -> None:
-        """Note that the server answers, but refuses to list its models."""
+        """Record that the server responds, but refuses to list its models."""
         if not server.is_reachable or server.last_error != reason:
             remedy = (
                 "TRITONIC_TRITON_SECRET must be the secret that this Triton was started with, "
                 f"--grpc-restricted-protocol=…:{SECRET_HEADER.removeprefix('triton-grpc-protocol-')}=SECRET"
             )
-            self._log.warning("triton refuses to be looked at", url=server.client.url, reason=reason, remedy=remedy)
+            self._log.warning("triton refuses to list its models", url=server.client.url, reason=reason, remedy=remedy)
         server.is_reachable, server.last_error = True, reason
         server.models, server.seen_configs, server.not_ready = (), (None,), {}
 
     def _describe(self, server: TritonServer, config: ModelConfig, known: Mapping[str, ModelConfig]) -> Model | None:
-        """Return a model as its parameters describe it; None, with one line in the log, where they do not.
+        """Return a model as its parameters describe it; None, with a log line, if they are missing or invalid.
 
-        `gateway.signatures.registry` adds the parameters that it lacks. Components of other models, steps of an
-        ensemble among the `known` models, and hidden models are left out without a line.
+        `gateway.signatures.registry` adds missing parameters. Components of other models, steps of an ensemble among
+        the `known` models, and hidden models are skipped without a log line.
         """
         if model_card.is_component(config):
-            return None  # a part of another model, which serves it
-        described = self._described.get(f"{server.client.url}/{config.name}") or self._described.get(config.name, {})
+            return None  # it is a part of another model
+        described = self._descriptions.get(f"{server.client.url}/{config.name}") or self._descriptions.get(
+            config.name, {}
+        )
         if "hidden" in described or (
             "signature" not in config.parameters and registry.is_ensemble_step(config.name, known)
         ):
             return None
         config, remark = registry.complete_config(config, described, known)
         if "signature" not in config.parameters:
-            self._warn_once(config, "it does not describe itself, and its tensors are of no known layout")
+            self._warn_once(config, "it has no parameter signature, and its tensors match no known signature")
             return None
         try:
             card = model_card.parse(config)
             signature = registry.SIGNATURES[card.signature]
             chat_prompt.check(card.text)
         except (KeyError, ValueError, TypeError) as error:
-            self._warn_once(config, f"its parameters do not describe it: {error!r}")
+            self._warn_once(config, f"its parameters are invalid: {error!r}")
             return None
         for declared, expected in ((config.inputs, signature.inputs), (config.outputs, signature.outputs)):
             for name, datatype in expected.items():
@@ -169,7 +171,7 @@ class Discovery:
 
 
 async def _repository_index(server: TritonServer) -> list[IndexEntry]:
-    """Return the models of a server. A server that answered before is asked twice before it counts as gone.
+    """Return the models of a server. A server that responded before gets a second try before it counts as gone.
 
     Where this process was stopped for seconds (a paused virtual machine, a debugger), its timers expire before it reads
     the data that has arrived meanwhile. The second try uses a new connection where nothing came over the old one.

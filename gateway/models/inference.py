@@ -1,4 +1,4 @@
-"""Sends a call to a model: one request, or one for each answer side by side."""
+"""Sends a call to a model: one request, or one concurrent request per answer."""
 
 import asyncio
 import uuid
@@ -15,9 +15,9 @@ from gateway.signatures.call import Call, Codec, ModelRequest
 from gateway.triton.transport import Headers
 
 _SECONDS_PER_TOKEN = 0.25
-"""Seconds that each token of an answer in one piece adds to the time for which its model may be silent."""
+"""Seconds added to the timeout per token, for an answer that arrives in one response."""
 _MAX_EXTRA_TIMEOUT_SECONDS = 3600.0
-"""Seconds that all tokens together may add: callers may ask for any number of them."""
+"""Most seconds added for all tokens of an answer, as callers may request any number of tokens."""
 
 Send: TypeAlias = Callable[[ModelRequest, str, asyncio.Lock | None], AsyncGenerator[Any]]
 """Sends a request under an id, and yields its events. Requests that share a lock are sent one at a time."""
@@ -41,34 +41,36 @@ def stream_events(
 ) -> AsyncGenerator[Any]:
     """Yield the events of a call's requests, as those of one request.
 
-    `timeout` is how long the model may be silent, in seconds. Each gRPC call carries `headers`. Closing the iterator
+    `timeout` is the longest time without a response, in seconds. Each gRPC call carries `headers`. Closing the iterator
     cancels every request, and so does a failure of one of them.
     """
     send: Send = partial(_infer, model, timeout, headers)
     if len(requests) == 1:
         # A request that is stopped by its id needs an id that no other request has.
-        own = f"{request_id}/{uuid.uuid4().hex[:8]}" if model.stop_request else request_id
-        return _stream_one(send, requests[0], own, None)
-    turn, common = asyncio.Lock(), f"{request_id}/{uuid.uuid4().hex[:8]}"
-    answers = [_stream_one(send, request, f"{common}/{i}", turn) for i, request in enumerate(requests)]
+        unique_id = f"{request_id}/{uuid.uuid4().hex[:8]}" if model.stop_request else request_id
+        return _stream_one(send, requests[0], unique_id, None)
+    send_lock, id_prefix = asyncio.Lock(), f"{request_id}/{uuid.uuid4().hex[:8]}"
+    answers = [_stream_one(send, request, f"{id_prefix}/{i}", send_lock) for i, request in enumerate(requests)]
     return merge(answers, 1, one_prompt=True)
 
 
-def _stream_one(send: Send, request: ModelRequest, request_id: str, turn: asyncio.Lock | None) -> AsyncGenerator[Any]:
+def _stream_one(
+    send: Send, request: ModelRequest, request_id: str, send_lock: asyncio.Lock | None
+) -> AsyncGenerator[Any]:
     if request.retry:
-        return _stream_with_retry(send, request, request_id, turn)
-    return send(request, request_id, turn)
+        return _stream_with_retry(send, request, request_id, send_lock)
+    return send(request, request_id, send_lock)
 
 
 async def _stream_with_retry(
-    send: Send, request: ModelRequest, request_id: str, turn: asyncio.Lock | None
+    send: Send, request: ModelRequest, request_id: str, send_lock: asyncio.Lock | None
 ) -> AsyncGenerator[Any]:
-    """Send a request, and once more as its `retry` says where the model refuses it before any response.
+    """Send a request. If the model refuses it before any response, send the request that `retry` returns.
 
-    Only once: a model that refuses the length that it named itself will do so again.
+    There is one retry only: a second refusal would repeat.
     """
-    retry, again = request.retry, None
-    events = send(request, request_id, turn)
+    retry, second_request = request.retry, None
+    events = send(request, request_id, send_lock)
     del request  # its tensors may have a hundred megabytes, and the answer may take minutes
     responded = False
     try:
@@ -77,11 +79,11 @@ async def _stream_with_retry(
                 responded = True
                 yield event
     except GatewayError as error:
-        again = None if responded or retry is None else retry(error)
-        if again is None:
+        second_request = None if responded or retry is None else retry(error)
+        if second_request is None:
             raise
-    if again is not None:
-        events = send(again, request_id, turn)
+    if second_request is not None:
+        events = send(second_request, request_id, send_lock)
         async with aclosing(events):
             async for event in events:
                 yield event
@@ -93,7 +95,7 @@ def _infer(
     headers: Headers,
     request: ModelRequest,
     request_id: str,
-    turn: asyncio.Lock | None,
+    send_lock: asyncio.Lock | None,
 ) -> AsyncGenerator[Any]:
     if request.silent_tokens:
         timeout += min(_SECONDS_PER_TOKEN * request.silent_tokens, _MAX_EXTRA_TIMEOUT_SECONDS)
@@ -103,7 +105,7 @@ def _infer(
         request_id=request_id,
         timeout=timeout,
         stop=model.stop_request,
-        turn=turn,
+        send_lock=send_lock,
         headers=headers,
     )
     return request.events(responses)

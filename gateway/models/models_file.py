@@ -49,7 +49,7 @@ class ModelEntry(BaseModel):
     served_name: Annotated[str, Field(min_length=1)] | None = None
     """The clients' name for it; default: Triton's name."""
     signature: Annotated[str, AfterValidator(_check_signature)] | None = None
-    """Needed where the model's tensors do not show it."""
+    """Required if the model's tensors do not show it."""
     operations: Annotated[list[Literal["chat", "complete"]], Field(min_length=1)] | None = None
     """Default: `complete`, and `chat` where there is a template."""
     modalities: list[Literal["text", "image"]] | None = None
@@ -64,15 +64,15 @@ class ModelEntry(BaseModel):
     control_tokens: list[str] | None = None
     """All special tokens of the tokenizer; default: those of `tokenizer_config`."""
     special_tokens_in_content: Literal["text", "recognised"] | None = None
-    """Whether special tokens in messages are plain text or act as such; default: text."""
+    """`text`: special tokens in messages are plain text (the default). `recognised`: they act as special tokens."""
     add_bos_token: bool | None = None
-    """Whether the backend puts `bos_token` before each prompt; default: recognised (`gateway.signatures.registry`)."""
+    """True: the backend adds `bos_token` to each prompt. Default: recognised (`gateway.signatures.registry`)."""
     context_length: PositiveInt32 | None = None
     """Tokens of prompt and answer together."""
     max_tokens: PositiveInt32 | None = None
     """Tokens of an answer where the caller sets no limit; default: `context_length`."""
     text: Literal["cumulative", "delta"] | None = None
-    """Whether each response has the whole text so far or what was added; default: the texts show it."""
+    """`cumulative`: each response has the whole text so far. `delta`: only the new text. Default: detected."""
     structured_outputs: Literal["structured_outputs", "guided_decoding"] | None = None
     """The vLLM backend's name for a structured output; default: its inputs show it."""
     owned_by: str | None = None
@@ -86,7 +86,7 @@ class ModelEntry(BaseModel):
         """
         sources = [name for name in ("chat_template", "chat_template_file", "tokenizer_config") if getattr(self, name)]
         if len(sources) > 1 and sources != ["chat_template_file", "tokenizer_config"]:
-            raise ValueError(f"it gives both {' and '.join(sources)}")
+            raise ValueError(f"only one of {' and '.join(sources)} may be set")
         template = self.chat_template
         tokens: dict[str, str] = {}
         adds_bos = None

@@ -1,4 +1,4 @@
-"""The smallest request to a model, which shows whether it answers (`gateway.models.circuit_breaker`)."""
+"""The probe of the circuit breaker (`gateway.models.circuit_breaker`): a minimal request to a model."""
 
 import asyncio
 import uuid
@@ -14,9 +14,9 @@ REQUEST_ID_PREFIX = "probe/"
 """Prefix of the request ids of probes."""
 
 _TIMEOUT_SECONDS = 30.0
-"""Seconds until a token must arrive.
+"""Timeout of the response, in seconds.
 
-A full model refuses the probe at once. A queue of more seconds than these had no success in it either.
+A model with a full queue refuses the probe at once. Other requests have failed in a queue longer than this as well.
 """
 
 
@@ -49,6 +49,6 @@ async def probe(model: Model, timeout: float) -> None:
                 async for _ in events:
                     pass
     except TimeoutError:
-        raise ModelTimeout(f"The model gave no answer for {seconds:g} seconds.") from None
+        raise ModelTimeout(f"The model sent no response for {seconds:g} seconds.") from None
     except GatewayError as error:
         raise call.explain(error) from None

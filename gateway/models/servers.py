@@ -25,9 +25,9 @@ class Model:
     card: ModelCard
     signature: Signature
     created: int
-    """When it was built or, where it does not say, first seen; in seconds since 1970."""
+    """Unix time at which the model was built or, if unknown, first discovered, in seconds."""
     stop_request: StopRequest | None = None
-    """How a request is stopped; None: closing its stream is enough."""
+    """The request that stops another request; None: closing the stream is enough."""
 
     @property
     def config(self) -> ModelConfig:
@@ -41,12 +41,12 @@ class Model:
 
     @property
     def owned_by(self) -> str:
-        """Who built it."""
+        """The name of the owner, `owned_by` of OpenAI's models."""
         return self.card.owned_by
 
     @property
     def modalities(self) -> frozenset[str]:
-        """What a message may contain: `text`, `image`."""
+        """Kinds of content that a message may have: `text`, `image`."""
         return self.card.text.modalities
 
     @property
@@ -60,7 +60,7 @@ class Model:
 
     @property
     def supports_logprobs(self) -> bool:
-        """Whether answers can have log probabilities: an input requests them, and an output holds them."""
+        """True if answers can have log probabilities: an input requests them, and an output has them."""
         return "return_logprobs" in self.config.inputs and "logprobs" in self.config.outputs
 
     @property
@@ -82,7 +82,7 @@ class TritonServer:
     refresh_now: asyncio.Event = field(default_factory=asyncio.Event)
     is_reachable: bool | None = None
     last_error: str = ""
-    """Why the last discovery failed."""
+    """The reason why the last discovery failed; empty if it succeeded."""
     models: tuple[Model, ...] = ()
     seen_configs: tuple[object, ...] = ()
     """The configurations that `models` were made of."""
@@ -91,7 +91,7 @@ class TritonServer:
     avoided_until: dict[str, float] = field(default_factory=dict)
     """Models whose process was gone, with the end of their avoidance in seconds of the monotonic clock."""
     first_seen: dict[str, int] = field(default_factory=dict)
-    """When each model was first found, in seconds since 1970, by Triton's name for it."""
+    """Unix time of the first discovery of each model, in seconds, by Triton's name for it."""
     served_names: dict[str, str] = field(default_factory=dict)
     """The clients' name for each model that was ever found, by Triton's name for it."""
     breaker: CircuitBreaker = field(init=False)
@@ -114,7 +114,7 @@ class TritonServer:
         )
 
     def avoid(self, name: str) -> None:
-        """Send the model `name` no request for two seconds: Triton calls it ready, but its process is dead or stopped.
+        """Send no request to the model `name` for two seconds: Triton reports it as ready, but its process is gone.
 
         Triton needs a second for each request, one after another, before it reports that.
         """

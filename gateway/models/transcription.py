@@ -1,4 +1,4 @@
-"""Audio within a request for another model: a speech model that is served transcribes it first."""
+"""Transcribes audio in chat requests with a speech model of the catalog."""
 
 from collections.abc import Awaitable, Callable
 
@@ -17,8 +17,8 @@ def find_transcriber(catalog: Catalog, trace: Trace) -> Callable[[bytes], Awaita
     if speech is None:
         return None
 
-    async def write_down(samples: bytes) -> str:
+    async def transcribe_samples(samples: bytes) -> str:
         request = Transcribe(model=speech.name, audio=samples)
         return await transcribe.gather(catalog.run(speech, request, trace))
 
-    return write_down
+    return transcribe_samples

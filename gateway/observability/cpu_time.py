@@ -1,4 +1,4 @@
-"""CPU time of the event loop's thread: whether it computed, waited for a CPU, or was blocked."""
+"""Measures how long the event loop's thread computed, waited for a CPU, or was blocked."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""Monitors the event loop: its lag, how long and by what this process blocks it, and whether it runs at all.
+"""Monitors the event loop: measures its lag, logs the code that blocks it, and ends the process if it hangs.
 
 A heartbeat on the loop measures its own lag: every 50 ms while requests are open, every half second when idle. A stall
 is measured up to one such interval too short. Lag below 5 ms is not observed; larger lag is observed in both
@@ -69,7 +69,7 @@ class EventLoopMonitor:
         self._wake = threading.Lock()
         """Locked while the watcher thread may sleep."""
         self._last_stall: tuple[float, _Stall] | None = None
-        """The time at which the missing heartbeat was due, and what ran instead."""
+        """The time at which the missing heartbeat was due, and the code that ran instead."""
         self._log = structlog.get_logger("gateway.event_loop")
 
     def exit_when_blocked(self, seconds: float, on_heartbeat: Callable[[float], None] | None = None) -> None:
@@ -161,7 +161,7 @@ class EventLoopMonitor:
         while self._loop is not None or self._deadline != float("inf"):
             now = time.monotonic()
             if now >= self._deadline:
-                watchdog.dump_and_exit(lambda: self._log.error("the process did not end in time, and is ended"))
+                watchdog.dump_and_exit(lambda: self._log.error("the process did not end in time and is killed"))
             if due != self._due:
                 blocked, due = 0.0, self._due
             elif now >= due + LOGGED_LAG_SECONDS:
@@ -169,7 +169,7 @@ class EventLoopMonitor:
                     self._last_stall = due, self._inspect_loop()
                 stall_fields = self._last_stall[1].log_fields()
                 write_log = functools.partial(
-                    self._log.error, "the event loop does not run", seconds=blocked + LOGGED_LAG_SECONDS, **stall_fields
+                    self._log.error, "the event loop is blocked", seconds=blocked + LOGGED_LAG_SECONDS, **stall_fields
                 )
                 if self._block_limit and blocked >= self._block_limit - LOGGED_LAG_SECONDS:
                     watchdog.dump_and_exit(write_log)
@@ -184,7 +184,7 @@ class EventLoopMonitor:
             self._wake.acquire(timeout=max(0.0, min(wait, self._deadline - now, 3600.0)))
 
     def _inspect_loop(self) -> "_Stall":
-        """Return what the loop's thread executes now."""
+        """Return the stack frames that the loop's thread executes now, and the request that they belong to."""
         loop = self._loop
         task = asyncio.current_task(loop) if loop else None
         request = self._requests.get(task) if task else None
@@ -193,7 +193,7 @@ class EventLoopMonitor:
 
 @dataclass(frozen=True, slots=True)
 class _Stall:
-    """What the loop's thread executed while the loop was late: the request, if its own task ran, and the frames."""
+    """The request whose task blocked the event loop, if known, and the innermost stack frames of the loop's thread."""
 
     request: TracedRequest | None
     where: list[str]

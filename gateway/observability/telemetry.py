@@ -70,38 +70,40 @@ class Metrics:
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"tritonic_{name}", text, labels, buckets=buckets, registry=self.registry)
 
-        self.requests = counter("requests", "HTTP requests answered.", (*labels, "status"))
-        self.request_seconds = histogram("request_seconds", "From request to the end of the answer.", _REQUEST_BUCKETS)
+        self.requests = counter("requests", "HTTP requests with a response.", (*labels, "status"))
+        self.request_seconds = histogram(
+            "request_seconds", "Seconds from the request to the end of the response.", _REQUEST_BUCKETS
+        )
         self.first_token_seconds = histogram(
-            "time_to_first_token_seconds", "From request to first token.", _REQUEST_BUCKETS
+            "time_to_first_token_seconds", "Seconds from the request to the first token.", _REQUEST_BUCKETS
         )
         self.inter_token_seconds = histogram(
-            "inter_token_seconds", "Between two tokens of a stream.", _INTER_TOKEN_BUCKETS
+            "inter_token_seconds", "Seconds between two tokens of a stream.", _INTER_TOKEN_BUCKETS
         )
         self.tokens_in = counter("tokens_in", "Tokens of prompts, as counted by the engine.")
         self.tokens_out = counter("tokens_out", "Tokens generated, as counted by the engine.")
         self.cancellations = counter("cancellations", "Requests whose client disconnected before the end.")
-        self.failures = counter("failures", "Answers that ended with an error, including streams.", (*labels, "code"))
+        self.failures = counter("failures", "Responses that ended with an error, including streams.", (*labels, "code"))
         self.rates_unshared = Counter(
             "tritonic_rates_unshared",
-            "Rate limits counted by this gateway alone, as Redis did not answer.",
+            "Requests whose rate limits this gateway counted alone because Redis did not respond.",
             registry=self.registry,
         )
         self.event_loop_lag_seconds = Histogram(
             "tritonic_event_loop_lag_seconds",
-            "Lag of the event loop, where it exceeds 5 ms.",
+            "Lag of the event loop in seconds, if it exceeds 5 ms.",
             buckets=_EVENT_LOOP_BUCKETS,
             registry=self.registry,
         )
         self.event_loop_held_seconds = Histogram(
             "tritonic_event_loop_held_seconds",
-            "The part of the lag during which this process itself blocked the loop.",
+            "Part of the lag in seconds during which this process itself blocked the event loop.",
             buckets=_EVENT_LOOP_BUCKETS,
             registry=self.registry,
         )
         self.model_failing = Gauge(
             "tritonic_model_failing",
-            "1 while a model does not answer on a server that reports it as ready.",
+            "1 while a model does not respond on a server that reports it as ready.",
             ("model", "server"),
             registry=self.registry,
             multiprocess_mode="livemax",

@@ -1,7 +1,7 @@
-"""The base classes of operations: what an operation says about itself, and how a task stores its outputs.
+"""The base classes of operations.
 
-An operation is a frozen request in and an asynchronous stream of events out. Each has a module of this package that
-bears its name, and a line in `gateway.operations.registry`. Nothing here knows HTTP, Triton or a database.
+An operation takes a frozen request and yields an asynchronous stream of events. Each has a module of this package with
+its name, and a line in `gateway.operations.registry`. This package is independent of HTTP, Triton and databases.
 """
 
 from abc import ABC, abstractmethod
@@ -15,9 +15,9 @@ class Operation:
     """A request to the model named `model`. Class attributes describe the operation itself."""
 
     operation: ClassVar[str]
-    """The name in `config.pbtxt` (parameter `operations`), in metrics and in databases; the module bears it, too."""
+    """The name in `config.pbtxt` (parameter `operations`), in databases, and of the module."""
     phrase: ClassVar[str]
-    """What a model that offers it can do, in a sentence: "generate images"."""
+    """A verb phrase for messages such as "The model cannot generate images": here "generate images"."""
     route: ClassVar[str | None] = None
     """Path of the first route that offers it; None: it has no route of its own."""
     node_type: ClassVar[int | None] = None
@@ -72,11 +72,11 @@ class TaskOperation(Operation, ABC):
 
     @abstractmethod
     def task_events(self, events: AsyncIterator[Any]) -> AsyncGenerator[Progress | Output]:
-        """Yield what the events of the operation mean for a task: progress, and each output once it is complete."""
+        """Convert the events of the operation to those of a task: progress, and each complete output."""
 
     @abstractmethod
     def expected_outputs(self) -> tuple[ExpectedOutput, ...] | None:
         """Return the outputs that this request will produce, before it runs; None: their number is not known yet.
 
-        With these, a task that was killed after its last output was stored need not run again.
+        With these, a task that was killed after its last output was stored does not run again.
         """

@@ -28,20 +28,20 @@ def collect_texts(chat: Chat) -> list[str]:
     return found
 
 
-def mask_chat(chat: Chat, masking: TextMasker, *, knows: bool) -> Chat:
-    """Return the chat with the caller's texts masked. `knows`: the template receives calls and tools as objects.
+def mask_chat(chat: Chat, masking: TextMasker, *, supports_tools: bool) -> Chat:
+    """Return the chat with the caller's texts masked. `supports_tools`: the template gets calls and tools as objects.
 
-    The parameters of tools are not masked: they become a grammar.
+    The parameters of tools are not masked, as they become a grammar.
     """
     return replace(
         chat,
-        messages=tuple(_message(message, masking, knows) for message in chat.messages),
+        messages=tuple(_message(message, masking, supports_tools) for message in chat.messages),
         tools=tuple(_tool(tool, masking) for tool in chat.tools),
         template_arguments=masking.value(chat.template_arguments),
     )
 
 
-def _message(message: Message, masking: TextMasker, knows: bool) -> Message:
+def _message(message: Message, masking: TextMasker, supports_tools: bool) -> Message:
     answer = message.role == "assistant"
 
     def text(text: str | None) -> str | None:
@@ -57,13 +57,13 @@ def _message(message: Message, masking: TextMasker, knows: bool) -> Message:
         name=text(message.name),
         tool_call_id=text(message.tool_call_id),
         reasoning=text(message.reasoning),
-        tool_calls=tuple(_call(call, masking, knows) for call in message.tool_calls),
+        tool_calls=tuple(_call(call, masking, supports_tools) for call in message.tool_calls),
     )
 
 
-def _call(call: ToolCall, masking: TextMasker, knows: bool) -> ToolCall:
+def _call(call: ToolCall, masking: TextMasker, supports_tools: bool) -> ToolCall:
     # The template receives the parsed arguments, and may write characters that are escaped in the JSON.
-    if knows and call.has_valid_arguments:
+    if supports_tools and call.has_valid_arguments:
         arguments = json.dumps(masking.value(json.loads(call.arguments or "{}")))
     else:
         arguments = masking.text(call.arguments)

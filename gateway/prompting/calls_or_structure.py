@@ -1,7 +1,7 @@
-"""Enforces an answer that is either tool calls or a structured output: the model chooses.
+"""Constrains an answer to be either tool calls or a structured output, as the model chooses.
 
-Engines that take structural tags get the calls in the format that the model was trained on. Other engines get one JSON
-schema for both.
+For engines that support structural tags, calls have the format that the model was trained on. For other engines, one
+JSON schema describes both.
 """
 
 import json
@@ -22,34 +22,34 @@ _MAX_REFERENCE_DEPTH = 8
 
 
 def combine_calls_and_structure(
-    chat: Chat, structure: StructuredOutput, written: str, *, structural_tags: bool
+    chat: Chat, structure: StructuredOutput, call_format: str, *, structural_tags: bool
 ) -> tuple[StructuredOutput, str]:
     """Return the structured output of an answer that calls tools of `chat` or matches `structure`.
 
-    The second value has the characters with which a call can begin: an answer that begins with another is none.
-    `written` is the format of the model's calls, one of `tool_calls.PARSERS`. `structural_tags`: the engine takes them.
+    The second value has the characters with which a call can begin. `call_format` is the format of the model's calls, a
+    key of `tool_calls.PARSERS`. `structural_tags`: the engine supports them.
 
-    Raises `UnsupportedOption` where an answer could not be distinguished from a call.
+    Raises `UnsupportedOption` if an answer could not be distinguished from a call.
     """
-    # A call and an answer that begin alike must consist of the same lexemes: one schema for both guarantees that.
-    begin_alike = written == "llama3_json" and structure.kind == "json"
+    # If calls and answers can begin with the same text, both must be in one schema, so that the engine allows either.
+    begin_alike = call_format == "llama3_json" and structure.kind == "json"
     if structural_tags and structure.kind != "grammar" and not begin_alike:
-        layout = _HERMES_LAYOUT if written in ("hermes", "qwen", "qwen25") else _ARRAY_LAYOUT
+        layout = _HERMES_LAYOUT if call_format in ("hermes", "qwen", "qwen25") else _ARRAY_LAYOUT
         if layout is _ARRAY_LAYOUT:
             _check_is_object(structure)
         tag = json.dumps(_structural_tag(chat, structure, layout))
         return StructuredOutput("structural_tag", tag, structure.param), "<" if layout is _HERMES_LAYOUT else "["
     if structure.kind != "json":
         raise UnsupportedOption(
-            "How this model is served, only an answer that is JSON can be enforced beside tools that may be called: "
-            "leave one of them out, or set 'tool_choice' to 'none'.",
+            "This model supports only JSON structured outputs together with tools. Omit the tools or the structured "
+            "output, or set 'tool_choice' to 'none'.",
             param=structure.param,
         )
     _check_is_object(structure)
-    name = "parameters" if written == "llama3_json" else "arguments"
-    lone = name if _is_closed(structure.value, name) else None
-    schema = tools.calls_or_answer_schema(chat, structure.value, lone, structure.param)
-    return StructuredOutput("json", schema, structure.param), "[{" if lone else "["
+    name = "parameters" if call_format == "llama3_json" else "arguments"
+    single_call_key = name if _is_closed(structure.value, name) else None
+    schema = tools.calls_or_answer_schema(chat, structure.value, single_call_key, structure.param)
+    return StructuredOutput("json", schema, structure.param), "[{" if single_call_key else "["
 
 
 def _structural_tag(chat: Chat, structure: StructuredOutput, layout: Sequence[str]) -> Mapping[str, Any]:
@@ -90,23 +90,23 @@ def _answer_elements(structure: StructuredOutput) -> Sequence[Mapping[str, Any]]
 
 
 def _relocated(schema: object, name: str, param: str) -> Mapping[str, Any]:
-    """Return the schema under the pointer that it has in a schema of all, so that a refusal names the same place."""
+    """Return the schema under the same pointer as in a schema of all tools, so that errors name the same place."""
     place = f"#/$defs/{name}"
     return {"$ref": place, "$defs": {name: relocate_schema(schema, place, param)}}
 
 
 def _check_is_object(structure: StructuredOutput) -> None:
-    """Raise `UnsupportedOption` for a schema that allows an array, which calls are. Choices and regexes are no JSON."""
+    """Raise `UnsupportedOption` for a schema that allows an array, as calls are one. Other kinds are not JSON."""
     if structure.kind == "json" and _root(structure.value).get("type") != "object":
         raise UnsupportedOption(
-            "Beside tools that may be called, this model's answer can only be a JSON object: give the schema the type "
-            "'object', leave one of them out, or set 'tool_choice' to 'none'.",
+            "Together with tools, this model supports only JSON schemas of the type 'object'. Set the type, omit the "
+            "tools or the structured output, or set 'tool_choice' to 'none'.",
             param=structure.param,
         )
 
 
 def _is_closed(schema: object, arguments: str) -> bool:
-    """Return whether no instance of the schema can be an object with a name and `arguments`, which a call is."""
+    """Return whether the schema excludes every object with the keys `name` and `arguments`, the form of a call."""
     root = _root(schema)
     properties = root.get("properties")
     return (

@@ -1,6 +1,6 @@
 """Turns a chat into a prompt to be continued, and creates the parser of the answer.
 
-Signatures therefore carry texts alone, and tools and reasoning work with each of them.
+Signatures therefore handle plain texts only, and tools and reasoning work with each of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,43 +43,53 @@ def build_completion(
 ) -> tuple[Complete, AnswerParser | None]:
     """Return the completion that a chat becomes for a model with a chat template, and the parser of its answer.
 
-    The parser is None where the answer is plain text. `literal_spans`: the model can be told in which parts of a prompt
-    special tokens are text; without, those that the caller wrote are broken up. `structural_tags`: its engine takes
-    structured outputs of that kind.
+    The parser is None if the answer is plain text. `literal_spans`: the model has an input for the parts of a prompt in
+    which special tokens are text; without it, zero-width spaces break up special tokens in the caller's texts.
+    `structural_tags`: its engine supports structured outputs of that kind.
 
-    Raises `InvalidRequest` where the model's chat template refuses the messages, and `UnsupportedOption` for images
-    that the model does not take.
+    Raises `InvalidRequest` if the model's chat template refuses the messages, and `UnsupportedOption` for images if the
+    model does not support them.
     """
     source, supports_images = card.chat_template, card.supports_images
     assert source is not None
     if not supports_images:
         _reject_images(chat)
-    written = card.tool_call_parser or _guess_tool_call_format(source)
+    call_format = card.tool_call_parser or _guess_tool_call_format(source)
     if any(message.tool_calls or message.role == "tool" for message in chat.messages):
-        chat = replace(chat, messages=tool_call_history.order_results(chat.messages, short_ids=written == "mistral"))
-    offered = bool(chat.tools) and chat.tool_choice != "none"
-    knows = "tools" in chat_template.variables(source)
-    named = card.special_tokens
-    if reserved := (_RESERVED_ARGUMENTS | named.keys()) & chat.template_arguments.keys():
+        chat = replace(
+            chat, messages=tool_call_history.order_results(chat.messages, short_ids=call_format == "mistral")
+        )
+    offers_tools = bool(chat.tools) and chat.tool_choice != "none"
+    supports_tools = "tools" in chat_template.variables(source)
+    token_names = card.special_tokens
+    if reserved := (_RESERVED_ARGUMENTS | token_names.keys()) & chat.template_arguments.keys():
         name = min(reserved)
-        raise InvalidRequest(f"'{name}' cannot be given to the template.", param=f"chat_template_kwargs.{name}")
+        raise InvalidRequest(
+            f"The name '{name}' is reserved and cannot be passed to the chat template.",
+            param=f"chat_template_kwargs.{name}",
+        )
     masking = _build_masker(chat, card)
-    shown = caller_texts.mask_chat(chat, masking, knows=knows) if masking else chat
+    masked_chat = caller_texts.mask_chat(chat, masking, supports_tools=supports_tools) if masking else chat
     messages = (
-        [*shown.messages[:-1], _append_tag(shown.messages[-1])] if chat.continue_final_message else shown.messages
+        [*masked_chat.messages[:-1], _append_tag(masked_chat.messages[-1])]
+        if chat.continue_final_message
+        else masked_chat.messages
     )
 
     def rendered(*, objects: bool) -> str:
-        turns = [_render_message(message, knows=knows, parts=supports_images, objects=objects) for message in messages]
-        if offered and not knows:
-            turns = _with_instruction(turns, tools.tool_instructions(shown), parts=supports_images)
+        turns = [
+            _render_message(message, supports_tools=supports_tools, parts=supports_images, objects=objects)
+            for message in messages
+        ]
+        if offers_tools and not supports_tools:
+            turns = _with_instruction(turns, tools.tool_instructions(masked_chat), parts=supports_images)
         return chat_template.render(
             source,
             turns,
-            named,
-            tools=[tool.source for tool in shown.tools] if offered and knows else None,
+            token_names,
+            tools=[tool.source for tool in masked_chat.tools] if offers_tools and supports_tools else None,
             add_generation_prompt=not chat.continue_final_message,
-            arguments=shown.template_arguments,
+            arguments=masked_chat.template_arguments,
         )
 
     try:
@@ -87,7 +97,9 @@ def build_completion(
             prompt = rendered(objects=False)
         except GatewayError:
             # A template that iterates over the members of arguments fails where they are a string.
-            if not knows or all(call.has_valid_arguments for message in messages for call in message.tool_calls):
+            if not supports_tools or all(
+                call.has_valid_arguments for message in messages for call in message.tool_calls
+            ):
                 raise
             prompt = rendered(objects=True)
     except GatewayError as error:  # its message may quote a masked text
@@ -98,11 +110,13 @@ def build_completion(
     prompt, spans = masking.unmask(prompt, spans=literal_spans) if masking else (prompt, [])
     if chat.continue_final_message:
         prompt = _cut_at_tag(prompt)
-    structure, begins = chat.sampling.structured_outputs, ""
-    if offered and chat.tool_choice != "auto":
+    structure, call_starts = chat.sampling.structured_outputs, ""
+    if offers_tools and chat.tool_choice != "auto":
         structure = tools.required_calls_structure(chat)
-    elif offered and structure:
-        structure, begins = combine_calls_and_structure(chat, structure, written, structural_tags=structural_tags)
+    elif offers_tools and structure:
+        structure, call_starts = combine_calls_and_structure(
+            chat, structure, call_format, structural_tags=structural_tags
+        )
     sampling = replace(chat.sampling, structured_outputs=structure)
     complete = Complete(
         model=chat.model,
@@ -110,22 +124,22 @@ def build_completion(
         literal_spans=_byte_spans(prompt, spans) if spans else (),
         images=chat.images,
         sampling=sampling,
-        show_special_tokens=offered and structure is None and written in _SPECIAL_TOKEN_FORMATS,
+        show_special_tokens=offers_tools and structure is None and call_format in _SPECIAL_TOKEN_FORMATS,
         non_streaming=chat.non_streaming,
     )
-    thinks = _new_reasoning_parser(card, prompt) if structure is None else None
-    calls = _new_tool_call_parser(chat, written, begins) if offered else None
-    return complete, AnswerParser(thinks, calls, chat) if thinks or calls else None
+    new_reasoning = _new_reasoning_parser(card, prompt) if structure is None else None
+    new_calls = _new_tool_call_parser(chat, call_format, call_starts) if offers_tools else None
+    return complete, AnswerParser(new_reasoning, new_calls, chat) if new_reasoning or new_calls else None
 
 
 def check(card: TextCard) -> None:
-    """Raise `ValueError` when a model names a parser that does not exist. Prepares the first chat, which is slow."""
+    """Raise `ValueError` if a model names an unknown parser. Also fills caches that would slow down the first chat."""
     for name, value, known in (
         ("tool_call_parser", card.tool_call_parser, tool_calls.PARSERS),
         ("reasoning_parser", card.reasoning_parser, reasoning.REASONING_PARSERS),
     ):
         if value is not None and value not in known:
-            raise ValueError(f"{name} is {value!r}, and none of {', '.join(known)}")
+            raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}")
     if card.chat_template is not None:
         special_tokens.get_guard(card)
 
@@ -159,17 +173,17 @@ def _reject_images(chat: Chat) -> None:
         for j, part in enumerate(message.content):
             if not isinstance(part, TextPart):
                 path = f"messages[{i}].content[{j}]"
-                raise UnsupportedOption(f"'{path}': the model '{chat.model}' does not look at pictures.", param=path)
+                raise UnsupportedOption(f"'{path}': the model '{chat.model}' does not support images.", param=path)
 
 
-def _render_message(message: Message, *, knows: bool, parts: bool, objects: bool) -> dict[str, Any]:
+def _render_message(message: Message, *, supports_tools: bool, parts: bool, objects: bool) -> dict[str, Any]:
     """Return a message as templates take it: https://huggingface.co/docs/transformers/chat_templating
 
-    `knows`: the template uses the variable `tools`. `parts`: it takes contents as lists of parts. `objects`: see
-    `tool_call_history.render_call`.
+    `supports_tools`: the template uses the variable `tools`. `parts`: it takes contents as lists of parts.
+    `objects`: see `tool_call_history.render_call`.
     """
     role, content = message.role, _content(message, parts)
-    if message.role == "tool" and not knows:
+    if message.role == "tool" and not supports_tools:
         return {"role": "user", "content": _wrap_content("<tool_response>\n", content, "\n</tool_response>")}
     turn: dict[str, Any] = {"role": role, "content": content}
     if message.name is not None:
@@ -178,7 +192,7 @@ def _render_message(message: Message, *, knows: bool, parts: bool, objects: bool
         turn["tool_call_id"] = message.tool_call_id
     if message.reasoning is not None:
         turn["reasoning_content"] = message.reasoning
-    if message.tool_calls and not knows:
+    if message.tool_calls and not supports_tools:
         before = "\n" if message.content else ""
         turn["content"] = _wrap_content("", content, before + tools.render_calls(message.tool_calls))
     elif message.tool_calls:
@@ -232,7 +246,10 @@ def _cut_at_tag(prompt: str) -> str:
     """Cut a prompt at the end of the final message's content. Raises `InvalidRequest` where the prompt lacks it."""
     end = prompt.rfind(_CONTINUE_TAG.strip())
     if end < 0:
-        raise InvalidRequest("The model's chat template does not show the last message as it is.", param="messages")
+        raise InvalidRequest(
+            "'continue_final_message' is not possible: the model's chat template changes the last message.",
+            param="messages",
+        )
     # A template that strips contents has removed the space at the end of the tag, and would strip the text before it.
     return prompt[:end] if prompt.startswith(_CONTINUE_TAG, end) else prompt[:end].rstrip()
 
@@ -245,16 +262,16 @@ def _new_reasoning_parser(card: TextCard, prompt: str) -> Callable[[], TextParse
     return lambda: make(opened=opened)
 
 
-def _new_tool_call_parser(chat: Chat, written: str, begins: str) -> Callable[[], TextParser]:
+def _new_tool_call_parser(chat: Chat, call_format: str, call_starts: str) -> Callable[[], TextParser]:
     if isinstance(chat.tool_choice, RequiredTool):
         name = chat.tool_choice.name
         return lambda: tool_calls.NamedCallParser(name)
     if chat.tool_choice == "required":
         return tool_calls.RequiredCallsParser
-    if begins:
+    if call_starts:
         names = frozenset(tool.name for tool in chat.tools)
-        return lambda: tool_calls.CallsOrTextParser(names, begins)
-    return tool_calls.PARSERS[written]
+        return lambda: tool_calls.CallsOrTextParser(names, call_starts)
+    return tool_calls.PARSERS[call_format]
 
 
 @lru_cache(maxsize=64)

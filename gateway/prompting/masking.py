@@ -34,7 +34,7 @@ class TextMasker:
     """Masks the texts of one request before they are rendered, and unmasks them afterwards."""
 
     def __init__(self, guard: SpecialTokenGuard, texts: Sequence[str]) -> None:
-        """`texts` are all that the caller wrote. Raises `InvalidRequest` where no character is left to mask with."""
+        """`texts` are all texts of the caller. Raises `InvalidRequest` if no unused character is left for masks."""
         self._guard = guard
         characters = (*guard.masked, *guard.letters)
         free = _unused_characters((*texts, guard.source))
@@ -73,10 +73,10 @@ class TextMasker:
         return text
 
     def unmask(self, rendered: str, *, spans: bool) -> tuple[str, list[tuple[int, int]]]:
-        """Return the prompt, and the spans in it in which special tokens are text: first and last character + 1.
+        """Return the prompt, and the spans in which special tokens are text: offsets of first and last character + 1.
 
-        Without `spans` the list is empty, and a zero-width space breaks up each special token of the caller. Marks of
-        turns that are no tokens of the tokenizer are always broken up.
+        Without `spans` the list is empty, and a zero-width space breaks up each special token in the caller's texts.
+        Turn markers that are not tokens of the tokenizer are always broken up.
         """
         text = self.restore(rendered)
         if text == rendered:
@@ -123,4 +123,7 @@ def _unused_characters(texts: Sequence[str]) -> Iterator[str]:
             taken = set().union(*texts)
         if taken is None or character not in taken:
             yield character
-    raise InvalidRequest("The messages hold every character of Unicode's private use areas.", param="messages")
+    raise InvalidRequest(
+        "The messages contain every character of Unicode's private use areas; at least one must be unused.",
+        param="messages",
+    )

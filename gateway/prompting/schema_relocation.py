@@ -15,7 +15,7 @@ _SCHEMA_MAP_KEYWORDS = frozenset(
 _ANCHORS = ("$anchor", "$dynamicAnchor")
 _IDENTIFIERS = frozenset({"$id", "$recursiveAnchor", *_ANCHORS})
 _MAX_POINTER_CHARACTERS = 512
-"""Characters of a pointer that replaces a name, and of URIs that are joined: there may be thousands of them."""
+"""Most characters of a pointer that replaces a name. URIs that are joined may have twice as many."""
 
 _MAX_REFERENCES = 500
 """References by name in one schema that are rewritten; further ones stay as they are."""
@@ -46,18 +46,18 @@ class _Location(NamedTuple):
 class _Resource:
     """A schema resource, to which references are relative: the whole schema, or a part with an `$id`."""
 
-    __slots__ = ("_around", "_name", "_pointer", "_uri", "here")
+    __slots__ = ("_name", "_parent", "_pointer", "_uri", "here")
 
-    def __init__(self, here: _Location, around: Optional["_Resource"] = None, name: str = "") -> None:
-        self.here, self._around, self._name = here, around, name
-        self._uri: str | None = None if around else ""
+    def __init__(self, here: _Location, parent: Optional["_Resource"] = None, name: str = "") -> None:
+        self.here, self._parent, self._name = here, parent, name
+        self._uri: str | None = None if parent else ""
         self._pointer: str | None = None
 
     def uri(self) -> str:
         """Return the URI of the resource."""
         if self._uri is None:
-            assert self._around is not None
-            uri, _ = _resolve_uri(self._around.uri(), self._name)
+            assert self._parent is not None
+            uri, _ = _resolve_uri(self._parent.uri(), self._name)
             self._uri = (
                 uri if len(uri) <= 2 * _MAX_POINTER_CHARACTERS else f"\0{id(self)}"
             )  # a URI that no reference can have
@@ -78,10 +78,11 @@ class _Resource:
 
 
 def relocate_schema(schema: Any, root: str, param: str) -> Any:
-    """Return a schema that can stand at the pointer `root` of another one, without `$id`, `$anchor` and the like.
+    """Return the schema in a form that can be embedded at the pointer `root` of another schema.
 
-    References to these become pointers; references out of the schema stay as they are. `param` is the caller's field
-    that has the schema. Raises `InvalidRequest` where the pointers become much longer than the references.
+    It has no `$id`, `$anchor` and similar keywords; references to these become pointers. References out of the schema
+    stay as they are. `param` is the caller's field that contains the schema. Raises `InvalidRequest` if the pointers
+    become too long.
     """
     return _Relocator(schema, root, param).part(schema, _Resource(_Location(None, root)))
 
@@ -90,8 +91,8 @@ class _Relocator:
     def __init__(self, schema: Any, root: str, param: str) -> None:
         self._schema, self._root, self._param = schema, root, param
         self._anchors: dict[str, _Location] | None = None
-        self._left = _MAX_REFERENCES
-        self._room = _MAX_POINTERS_CHARACTERS
+        self._references_left = _MAX_REFERENCES
+        self._characters_left = _MAX_POINTERS_CHARACTERS
 
     def part(self, part: Any, begin: _Resource, here: _Location | None = None) -> Any:
         here = here or begin.here
@@ -117,8 +118,8 @@ class _Relocator:
         if key == "$ref" and (reference == "#" or reference.startswith("#/")):
             pointer, rest = begin.pointer(), reference[1:]
         else:
-            self._left -= 1
-            if self._left < 0:
+            self._references_left -= 1
+            if self._references_left < 0:
                 return {key: reference}
             url, fragment = _resolve_uri(begin.uri(), reference)
             named = fragment and not fragment.startswith("/")
@@ -129,10 +130,10 @@ class _Relocator:
         return {key: reference} if pointer is None else {"$ref": self._charge_pointer(pointer) + rest}
 
     def _charge_pointer(self, pointer: str) -> str:
-        self._room -= max(0, len(pointer) - len(self._root))
-        if self._room < 0:
-            why = "The references of a schema become too long: put what they refer to into its '$defs'."
-            raise InvalidRequest(why, param=self._param)
+        self._characters_left -= max(0, len(pointer) - len(self._root))
+        if self._characters_left < 0:
+            message = "The references in the schema are too long. Move the schemas that they refer to into '$defs'."
+            raise InvalidRequest(message, param=self._param)
         return pointer
 
 

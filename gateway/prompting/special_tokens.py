@@ -1,8 +1,8 @@
-"""Keeps special tokens in callers' texts from acting as such: they are plain text.
+"""Protection against special-token injection: special tokens in callers' texts are plain text.
 
-A rendered prompt is tokenised as one text in which `<|im_end|>` ends a turn, whoever wrote it: a user, a tool, a web
-page. So the gateway must know who wrote which part after the template has run, which may cut, strip and join its
-inputs.
+A rendered prompt is tokenised as one text, in which `<|im_end|>` ends a turn even if a user, a tool or a web page wrote
+it. So the gateway must know which parts of the rendered prompt come from the caller, although the template may cut,
+strip and join its inputs.
 
 The parameter `special_tokens_in_content` of a model switches this off; docs/architecture.md has its values.
 """
@@ -85,7 +85,7 @@ class SpecialTokenGuard:
 
 @lru_cache(maxsize=64)
 def get_guard(card: TextCard) -> SpecialTokenGuard | None:
-    """Return the guard for callers' texts to a model that chats; None where nothing has to be guarded."""
+    """Return the guard for a model with a chat template; None if no special token needs protection."""
     assert card.chat_template is not None
     return _build_guard(
         card.chat_template,

@@ -1,7 +1,7 @@
-"""Brings the tool calls of earlier turns and their results into the form that chat templates need.
+"""Prepares the tool calls of earlier turns, and their results, for chat templates.
 
-Most templates show neither ids nor names: the first result belongs to the first call, and so on. So results are put in
-the order of their calls, and missing ids and names are filled in.
+Most templates write neither ids nor names of calls: the model assigns the first result to the first call, and so on. So
+results are sorted in the order of their calls, and missing ids and names are filled in.
 """
 
 import json
@@ -21,12 +21,12 @@ _SHORT_ID = re.compile(r"[a-zA-Z0-9]{9}")
 def order_results(messages: Sequence[Message], *, short_ids: bool = False) -> tuple[Message, ...]:
     """Return the messages with each run of tool messages in the order of the calls before it.
 
-    In the result every call has an id, and every tool message the id and the name of its call, where that is known.
-    Results of a single call, and results without ids, keep their order. With `short_ids` ids have nine letters and
+    Every call of the returned messages has an id, and every tool message the id and the name of its call, if known.
+    Results of a single call, and results without ids, keep their order. With `short_ids`, ids have nine letters and
     digits.
 
-    Raises `InvalidRequest` where several calls have ids and a result has none of them, or that of another result: the
-    model could take it for the result of the wrong call.
+    Raises `InvalidRequest` if several calls have ids and a result has an unknown id, or that of another result: the
+    model could assign it to the wrong call.
     """
     found = tuple(_order(messages))
     return tuple(map(_shorten_ids, found)) if short_ids else found
@@ -81,22 +81,22 @@ def _match_results(
 
     `has_ids`: the ids are the caller's. `first` is the index of the first result among all messages.
     """
-    places = {call.id: place for place, call in enumerate(calls)}
-    unclear = len(calls) == 1 or not has_ids or len(places) < len(calls)
+    positions = {call.id: position for position, call in enumerate(calls)}
+    unclear = len(calls) == 1 or not has_ids or len(positions) < len(calls)
     if unclear or not any(result.tool_call_id for result in results):
-        for place, result in enumerate(results):
-            yield _fill_ids(result, calls[place] if place < len(calls) else None)
+        for position, result in enumerate(results):
+            yield _fill_ids(result, calls[position] if position < len(calls) else None)
         return
-    taken: dict[int, Message] = {}
+    matched: dict[int, Message] = {}
     for number, result in enumerate(results, first):
-        bound = places.get(result.tool_call_id or "")
-        if bound is None or bound in taken:
+        bound = positions.get(result.tool_call_id or "")
+        if bound is None or bound in matched:
             path = f"messages[{number}].tool_call_id"
-            why = "is not that of a call of the message before" if bound is None else "has a result already"
-            raise InvalidRequest(f"'{path}', {(result.tool_call_id or '')[:64]!r}, {why}.", param=path)
-        taken[bound] = result
-    for place in sorted(taken):
-        yield _fill_ids(taken[place], calls[place])
+            problem = "does not match a tool call of the previous message" if bound is None else "has a result already"
+            raise InvalidRequest(f"'{path}', {(result.tool_call_id or '')[:64]!r}, {problem}.", param=path)
+        matched[bound] = result
+    for position in sorted(matched):
+        yield _fill_ids(matched[position], calls[position])
 
 
 def _fill_ids(result: Message, call: ToolCall | None) -> Message:

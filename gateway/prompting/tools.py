@@ -37,10 +37,10 @@ def tool_instructions(chat: Chat) -> str:
     """Return the instructions that offer the tools to a model whose template does not support tools."""
     tools = "\n".join(json.dumps(tool.source, ensure_ascii=False) for tool in chat.tools)
     if isinstance(chat.tool_choice, RequiredTool):
-        how = _FORMAT_NAMED.format(name=chat.tool_choice.name)
+        answer_format = _FORMAT_NAMED.format(name=chat.tool_choice.name)
     else:
-        how = _FORMAT_REQUIRED if chat.tool_choice == "required" else _FORMAT_AUTO
-    return _INSTRUCTIONS.format(tools=tools) + how
+        answer_format = _FORMAT_REQUIRED if chat.tool_choice == "required" else _FORMAT_AUTO
+    return _INSTRUCTIONS.format(tools=tools) + answer_format
 
 
 def render_calls(calls: Sequence[ToolCall]) -> str:
@@ -92,16 +92,16 @@ def _call_schema(name: str, number: int, arguments: str) -> dict[str, Any]:
     }
 
 
-def calls_or_answer_schema(chat: Chat, answer: object, lone: str | None, param: str) -> dict[str, Any]:
+def calls_or_answer_schema(chat: Chat, answer: object, single_call_key: str | None, param: str) -> dict[str, Any]:
     """Return the schema of an answer that is either calls or matches `answer`, from the caller's field `param`.
 
-    With `lone`, a single call may also be an object without brackets, the form that models write between their marks;
-    `lone` is the name of its arguments.
+    With `single_call_key`, a single call may also be an object that is not in an array, the form that models write
+    between tags; its arguments have this key.
     """
     schema = calls_schema(chat.tools, chat.parallel_tool_calls)
     definitions = {**schema.pop("$defs"), "answer": relocate_schema(answer, "#/$defs/answer", param)}
-    numbered = enumerate(chat.tools) if lone else ()
-    calls = [_call_schema(tool.name, number, lone or "") for number, tool in numbered]
+    numbered = enumerate(chat.tools) if single_call_key else ()
+    calls = [_call_schema(tool.name, number, single_call_key or "") for number, tool in numbered]
     return {"anyOf": [*calls, schema, {"$ref": "#/$defs/answer"}], "$defs": definitions}
 
 

@@ -24,7 +24,7 @@ class Responses(Protocol):
 
     @property
     def has_buffered(self) -> bool:
-        """Whether the next response has arrived already."""
+        """True if the next response has arrived already."""
         ...
 
     def __aiter__(self) -> Self: ...
@@ -55,16 +55,16 @@ class Call:
 
     requests: tuple[ModelRequest, ...]
     explain: Callable[[GatewayError], GatewayError]
-    """Puts a failure of the model in the caller's terms."""
+    """Returns a failure of the model with the caller's field names."""
     read: Callable[[Any], Iterable[Any]] | None = None
     """Turns an event of the model into those that the caller sees; None: they are the same.
 
-    Metrics count the event of the model, which bears the number of its tokens.
+    Metrics count the events of the model, which have the number of tokens.
     """
 
 
 class Codec(Protocol):
-    """How one operation travels in the tensors of a signature."""
+    """Encodes the requests of one operation as tensors of a signature, and decodes the responses."""
 
     def num_requests(self, request: Any, card: ModelCard) -> int:
         """Return how many requests `open` makes, without any work on their contents."""
@@ -73,8 +73,8 @@ class Codec(Protocol):
     def open(self, request: Any, card: ModelCard) -> Call:
         """Encode a request.
 
-        Raises a `GatewayError` in the caller's terms: `UnsupportedOption` for what the model's tensors cannot carry,
-        `RequestTooLarge` where several requests together would be too large.
+        Raises a `GatewayError` with the caller's field names: `UnsupportedOption` for an option that has no tensor,
+        `RequestTooLarge` if several requests together are too large.
         """
         ...
 
@@ -97,20 +97,23 @@ class Signature:
     codecs: Mapping[str, Codec]
     """By the name of the operation."""
     distinctive_inputs: Mapping[str, str] = field(default_factory=dict)
-    """Input tensors of which a model has at least one, by which it is recognised. Empty: never recognised."""
+    """Input tensors that identify the signature: a model has at least one of them. Empty: never recognised."""
     foreign_prefixes: tuple[str, ...] = ()
-    """Beginnings of input names that show another signature."""
+    """Prefixes of input names that only models of other signatures have."""
     allows_batching: bool = True
     """False: the tensors have no batch dimension."""
     adds_special_tokens: Callable[[ModelConfig, Mapping[str, ModelConfig]], bool] = _no_special_tokens
-    """Whether the backend of a model tokenises prompts with special tokens; given the other models of its server."""
+    """Returns whether the backend of a model adds special tokens when it tokenises prompts.
+
+    Called with the configuration of the model, and those of all models of its server by name.
+    """
     stop_request: Callable[[ModelConfig], StopRequest | None] = _no_stop_request
-    """How the step of an ensemble is told to stop a request; None where this is no such step."""
+    """Returns the request that stops a request at this step of an ensemble; None if the step needs none."""
 
 
 @dataclass(frozen=True, slots=True)
 class SingleRequestCodec:
-    """A codec of an operation that travels in one request, of plain functions."""
+    """A codec made of plain functions, for an operation that takes one request to the model."""
 
     encode: Callable[[Any, ModelCard], list[Tensor]]
     decode: Callable[[Any, Responses, ModelCard], Events]
@@ -136,8 +139,8 @@ class SingleRequestCodec:
 async def read_responses(events: Events, responses: Responses) -> Events:
     """Yield `events`, which are read from `responses`. Both are closed at the end.
 
-    Raises `ModelFailed` for whatever else than a `GatewayError` is raised: a response that cannot be read is a failure
-    of the model, not of the gateway.
+    Raises `ModelFailed` for every exception that is no `GatewayError`: a response that cannot be read is a failure of
+    the model, not of the gateway.
     """
     async with aclosing(responses), aclosing(events):
         try:
@@ -150,6 +153,6 @@ async def read_responses(events: Events, responses: Responses) -> Events:
 
 
 def unreadable_response() -> ModelFailed:
-    """Log the exception that is being handled, and return the failure that callers are told instead."""
+    """Log the exception that is being handled, and return the failure to raise instead."""
     structlog.get_logger("gateway").exception("response unreadable")
-    return ModelFailed("The model's answer cannot be read.")
+    return ModelFailed("The model's response cannot be read.")

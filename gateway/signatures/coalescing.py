@@ -1,7 +1,7 @@
-"""Merges the deltas of responses that have arrived already into one event.
+"""Merges the deltas of responses that have already arrived into one event.
 
-A token is never delayed for one that has not arrived. Where the next response is buffered already, because the gateway
-or the model's server is overloaded, both are delivered together: the cost of a token falls as the load rises.
+A token never waits for a response that has not arrived. If the next response is buffered already, because the gateway
+or the model's server is overloaded, both are delivered together: the cost per token falls as the load rises.
 """
 
 from collections.abc import AsyncGenerator, Iterator
@@ -21,32 +21,32 @@ async def coalesce(events: AsyncGenerator[TextEvent], source: Responses) -> Asyn
     Raises `ModelFailed` for every exception that is no `GatewayError`: a response that cannot be read is a failure of
     the model, not of the gateway.
     """
-    held: dict[int, list[Delta]] = {}
+    pending: dict[int, list[Delta]] = {}
     async with aclosing(source), aclosing(events):
         try:
             async for event in events:
-                if isinstance(event, Delta) and event is not EMPTY_DELTA and (held or source.has_buffered):
-                    held.setdefault(event.index, []).append(event)
+                if isinstance(event, Delta) and event is not EMPTY_DELTA and (pending or source.has_buffered):
+                    pending.setdefault(event.index, []).append(event)
                     event = EMPTY_DELTA
                 if event is EMPTY_DELTA and source.has_buffered:
                     continue
-                if held:
-                    for text in _drain(held):
+                if pending:
+                    for text in _drain(pending):
                         yield text
                 if event is not EMPTY_DELTA:
                     yield event
         except Exception as error:
-            for text in _drain(held):  # it arrived before the failure
+            for text in _drain(pending):  # these arrived before the failure
                 yield text
             if isinstance(error, GatewayError):
                 raise
             raise unreadable_response() from None
 
 
-def _drain(held: dict[int, list[Delta]]) -> Iterator[Delta]:
-    """Remove the held deltas and yield one for each answer."""
-    taken = list(held.values())
-    held.clear()
+def _drain(pending: dict[int, list[Delta]]) -> Iterator[Delta]:
+    """Remove the pending deltas and yield one for each answer."""
+    taken = list(pending.values())
+    pending.clear()
     for deltas in taken:
         yield deltas[0] if len(deltas) == 1 else _merge(deltas)
 

@@ -1,7 +1,7 @@
-"""The codec of completions: wraps the codec of texts for requests with `max_tokens` 0, which want the prompt alone.
+"""The codec of completions: wraps the codec of texts for requests with `max_tokens` 0, which return only the prompt.
 
-Third-party models always generate. They are asked for one token, which is dropped here. `Usage` still counts it, since
-the engine has computed it.
+Third-party models generate at least one token. The request asks for one, which is dropped here. `Usage` still counts
+it, since the engine has generated it.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from gateway.signatures.text_codec import TextCodec
 
 @dataclass(frozen=True, slots=True)
 class CompleteCodec:
-    """Carries completions; those of the prompt alone to any model."""
+    """Encodes completions. Requests with `max_tokens` 0 work with every model."""
 
     text: TextCodec
 
@@ -36,7 +36,7 @@ class CompleteCodec:
 
 
 def drop_completion(prompt: str | None, event: TextEvent) -> Iterable[TextEvent]:
-    """Return the events that an event of the one token leaves: none of the text, and the end of each answer.
+    """Return the events for an event of the one token: none for its text, and the end of each answer.
 
     `prompt` is the text to echo; None: no echo.
     """

@@ -36,16 +36,16 @@ def _truncation(tokens: int, card: ModelCard) -> Tensor:
     if card.has_input("truncate_prompt_tokens"):
         return int32_tensor("truncate_prompt_tokens", tokens)
     old = card.has_input("truncate")
-    can = "cuts inputs to what it takes only, with -1, until it is built anew" if old else "cuts no inputs"
-    raise UnsupportedOption(f"This model {can}.", param="truncate_prompt_tokens")
+    supported = "supports only the value -1 of" if old else "does not support"
+    raise UnsupportedOption(f"This model {supported} 'truncate_prompt_tokens'.", param="truncate_prompt_tokens")
 
 
 def explain(error: GatewayError) -> GatewayError:
-    """Put a failure in the caller's terms: the caller's field instead of the tensor."""
+    """Return a failure with the caller's field name instead of that of a tensor."""
     if error.param and error.param.split("[")[0] in ("text", "token_ids", "token_counts"):
         error.param = "input" + error.param.removeprefix(error.param.split("[")[0])
     if isinstance(error, ContextLengthExceeded):
-        error.message += " With 'truncate_prompt_tokens' -1 its end is cut off."
+        error.message += " Set 'truncate_prompt_tokens' to -1 to truncate it."
         error.args = (error.message,)
     return error
 
@@ -59,7 +59,7 @@ async def decode(
         vectors += response.rows("embedding")
         yield EmbedUsage(sum(response.int32s("num_tokens")))
     if len(vectors) != len(request.inputs):
-        raise ModelFailed(f"The model gave {len(vectors)} vectors for {len(request.inputs)} inputs.")
+        raise ModelFailed(f"The model returned {len(vectors)} vectors for {len(request.inputs)} inputs.")
     yield Embeddings(vectors)
 
 

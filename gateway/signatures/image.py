@@ -24,11 +24,11 @@ INPUTS: Mapping[str, str] = {"prompt": "BYTES"}
 OUTPUTS: Mapping[str, str] = {"image": "BYTES"}
 
 _PARAM_NAMES = {"num_images": "n", "width": "size", "height": "size", "quality": "output_compression"}
-"""Tensors whose option has another name for callers."""
+"""Fields of the request, by the tensors that have other names."""
 
 _MIN_SIDE = 64
 _MAX_PIXELS = 3840 * 2160
-"""Limits of a size that images are scaled to: OpenAI's largest size in pixels, and a smallest side."""
+"""Limits of the sizes to which images are scaled: the pixels of OpenAI's largest size, and the shortest side."""
 
 
 def encode(request: GenerateImage, card: ModelCard) -> list[Tensor]:
@@ -39,9 +39,11 @@ def encode(request: GenerateImage, card: ModelCard) -> list[Tensor]:
     limits = card.image
     width, height = _size(request, limits)
     if request.n > limits.max_images:
-        raise UnsupportedOption(f"This model draws up to {limits.max_images} pictures at a time.", param="num_images")
+        raise UnsupportedOption(
+            f"This model generates up to {limits.max_images} images per request.", param="num_images"
+        )
     if limits.max_steps is not None and (request.steps or 0) > limits.max_steps:
-        raise UnsupportedOption(f"This model takes up to {limits.max_steps} steps.", param="steps")
+        raise UnsupportedOption(f"'steps' must be at most {limits.max_steps} for this model.", param="steps")
     steps = limits.steps(request.effort) if request.steps is None else request.steps
     tensors = [string_tensor("prompt", request.prompt), int32_tensor("num_images", request.n)]
     for name, number in (("width", width), ("height", height), ("steps", steps), ("quality", request.quality)):
@@ -61,7 +63,7 @@ def encode(request: GenerateImage, card: ModelCard) -> list[Tensor]:
     for tensor in tensors:
         if not card.has_input(tensor.name):
             raise UnsupportedOption(
-                f"This model has no '{_PARAM_NAMES.get(tensor.name, tensor.name)}'.", param=tensor.name
+                f"This model does not support '{_PARAM_NAMES.get(tensor.name, tensor.name)}'.", param=tensor.name
             )
     return tensors
 
@@ -76,13 +78,14 @@ def _edit_tensors(request: EditImage) -> list[Tensor]:
 
 
 def _size(request: GenerateImage, limits: ImageLimits) -> tuple[int | None, int | None]:
-    """Return the size to request. A request with one side alone is left to the model, which completes or refuses it."""
+    """Return the size to request from the model. The model itself handles a request that gives one side only."""
     width, height = request.width, request.height
     if width is None or height is None or limits.supports_size(width, height):
         return width, height
     if not (request.allow_resize and _can_be_scaled(width, height)):
         raise UnsupportedOption(
-            f"This model does not draw pictures of {format_size((width, height))}; it draws {limits.describe_sizes()}.",
+            f"This model does not generate images of {format_size((width, height))}; supported: "
+            f"{limits.describe_sizes()}.",
             param="width",
         )
     return limits.nearest_size(width, height)
@@ -93,7 +96,7 @@ def _can_be_scaled(width: int, height: int) -> bool:
 
 
 def explain(error: GatewayError) -> GatewayError:
-    """Put a failure in the caller's terms: the caller's field instead of the tensor."""
+    """Replace the name of a tensor in `error.param` by that of the caller's field, and return the error."""
     if error.param:
         error.param = _PARAM_NAMES.get(error.param, error.param)
     return error
@@ -113,20 +116,20 @@ async def decode(
             given_index = next(iter(response.int32s("index")), None)
             if number is not None:
                 if given_index is not None and given_index not in missing:
-                    raise ModelFailed(f"The model gave a preview of picture {given_index}, which it does not draw.")
+                    raise ModelFailed(f"The model returned a preview of image {given_index}, which was not requested.")
                 yield PartialImage(given_index or 0, number, data)
                 continue
             index = next(next_index) if given_index is None else given_index
             if index not in missing:
-                raise ModelFailed(f"The model gave a picture {index} that was not asked for.")
+                raise ModelFailed(f"The model returned image {index}, which was not requested.")
             missing.remove(index)
             yield Image(index, data, next(iter(response.uint64s("seed")), None))
     if missing:
-        raise ModelFailed(f"The model gave {request.n - len(missing)} pictures of {request.n}.")
+        raise ModelFailed(f"The model returned {request.n - len(missing)} images of {request.n}.")
 
 
 def _decode_resized(request: GenerateImage, responses: Responses, card: ModelCard) -> Events:
-    """Yield the events of `decode`, images in the size that the caller asked for."""
+    """Yield the events of `decode`, with images in the requested size."""
     events = decode(request, responses, card)
     return resize.resize_images(events, request) if request.allow_resize else events
 

@@ -94,16 +94,16 @@ def encode(request: Complete, card: ModelCard) -> list[Tensor]:
         tensors.append(uint64_tensor("sampling_param_seed", sampling.seed % 2**64))
     if request.images:
         if "image_url" not in has:
-            raise UnsupportedOption("How this model is served cannot carry pictures.", param="messages")
+            raise UnsupportedOption("This model does not support images.", param="messages")
         tensors.append(string_tensor("image_url", *map(_data_url, request.images)))
     return third_party.fit_tensors(tensors, card.config)
 
 
 def _streams(request: Complete, card: ModelCard) -> bool:
-    """Return whether the model is asked to stream.
+    """Return whether to request a stream from the model.
 
-    An answer that the caller reads as a whole needs a stream only where a stop string has to end it. Each response
-    repeats the text so far, and those of a short answer leave open whether they do (`third_party.AnswerText`).
+    An answer that the caller wants whole needs a stream only if a stop string may end it. Responses to a short answer
+    may not show if they repeat the text so far (`third_party.AnswerText`).
     """
     return card.config.decoupled and (not request.non_streaming or bool(request.sampling.stop))
 
@@ -130,7 +130,7 @@ def _data_url(image: bytes) -> str:
 
 
 def explain(error: GatewayError) -> GatewayError:
-    """Put a failure in the caller's terms."""
+    """Return the failure with the caller's field names."""
     return third_party.explain(error)
 
 
@@ -140,17 +140,17 @@ async def decode(
     """Yield the events of `responses`. No tensor has counts, so there is no `Usage`.
 
     The published model sends the whole answer so far in each response; models derived from it may send what was added.
-    The parameter `text` tells which, or else the texts themselves do (`third_party.AnswerText`).
+    The parameter `text` says which; without it, the texts show it (`third_party.AnswerText`).
 
-    Raises `ModelFailed` when the responses end before the answer is finished, or it was cancelled in the server, and
-    `ModelTimeout` where the server gave it up.
+    Raises `ModelFailed` if the responses end before the answer is finished or the server cancelled it, and
+    `ModelTimeout` if the server ended it after its own timeout.
     """
     answer = third_party.AnswerText(card.text.text_mode, request.sampling.stop)
     responded = False
     async for response in responses:
         texts, reasons = response.bytes_values("text_output"), response.strings("finish_reason")
         if len(texts) != 1:
-            raise ModelFailed(f"The model sent {len(texts)} answers; one was asked for.")
+            raise ModelFailed(f"The model sent {len(texts)} answers; one was requested.")
         if request.echo and not responded:
             yield Delta(0, third_party.text_prompt(request))
         responded = True
@@ -171,7 +171,7 @@ async def decode(
         raise ModelFailed("The model ended the stream before its answer was finished.")
     if rest := answer.finish():
         yield Delta(0, rest)
-    yield Finish(0, "stop")  # a model without the tensor `finish_reason` never tells
+    yield Finish(0, "stop")  # a model without the tensor `finish_reason` reports no reason
 
 
 def _finish_reason(reason: str) -> FinishReason:
@@ -179,7 +179,7 @@ def _finish_reason(reason: str) -> FinishReason:
         case "stop" | "length":
             return reason
         case "timeout":
-            raise ModelTimeout("The model's server gave the answer up: it took too long.")
+            raise ModelTimeout("The model's server cancelled the answer because it took too long.")
         case "cancelled":
             raise ModelFailed("The answer was cancelled in the model's server.")
     raise ModelFailed(f"The model stopped for an unexpected reason: {reason}.")

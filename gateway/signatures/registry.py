@@ -1,7 +1,7 @@
-"""The signatures that this gateway knows, and how models that do not describe themselves are recognised by them.
+"""The known signatures, and the recognition of models that do not describe themselves.
 
-A model's own parameters win, then those of the models file (`gateway.models.models_file`), then what is recognised
-here.
+The model's own parameters take precedence, then those of the models file (`gateway.models.models_file`), then those
+that are recognised here.
 """
 
 import json
@@ -51,9 +51,9 @@ def complete_config(
 ) -> tuple[ModelConfig, str | None]:
     """Add the parameters that a model lacks: those of the models file, and those that its tensors show.
 
-    `described` are its parameters in the models file, `configs` the models of its server. Returns the model with a
-    remark for the log, where the operator should know something. A model whose tensors show nothing gets no parameter
-    `signature`.
+    `described` are its parameters in the models file, `configs` the models of its server by name. Returns the
+    configuration with these parameters, and a remark for the log or None. If no signature matches the tensors, the
+    parameter `signature` stays absent.
     """
     parameters = {**described, **config.parameters}
     remark = None
@@ -65,7 +65,7 @@ def complete_config(
         parameters["operations"] = json.dumps(["chat", "complete"] if chats else ["complete"])
         if not chats:
             remark = (
-                "it has no chat template, so it is offered for completion only; give it one in TRITONIC_MODELS_FILE: "
+                "it has no chat template, so it offers completions only; add one in TRITONIC_MODELS_FILE: "
                 f'[models."{config.name}"] with tokenizer_config, chat_template_file or chat_template'
             )
     if card.ADD_BOS_PARAMETER not in parameters and _adds_bos(config, parameters, configs):
@@ -76,8 +76,8 @@ def complete_config(
 def _adds_bos(config: ModelConfig, parameters: card.Parameters, configs: Mapping[str, ModelConfig]) -> bool:
     """Return whether a backend puts `bos_token` before each prompt.
 
-    It does where it tokenises with special tokens and the tokenizer counts `bos_token` among them. Where nothing tells
-    that of the tokenizer, a template that names the token is of a checkpoint whose prompts begin with it.
+    It does if it tokenises with special tokens and the tokenizer adds `bos_token`. If nothing is known about the
+    tokenizer, a chat template that uses `bos_token` shows that prompts of the checkpoint begin with it.
     """
     signature = SIGNATURES.get(parameters.get("signature", ""))
     if signature is None or not signature.adds_special_tokens(config, configs):
@@ -92,7 +92,7 @@ def is_ensemble_step(name: str, configs: Mapping[str, ModelConfig]) -> bool:
 
 
 def find_stop_request(config: ModelConfig, configs: Mapping[str, ModelConfig]) -> StopRequest | None:
-    """Return how a request to an ensemble is stopped; None where closing its stream is enough.
+    """Return the request that stops a request to an ensemble; None if closing its stream is enough.
 
     `configs` are the models of its server.
     """

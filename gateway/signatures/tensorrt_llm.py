@@ -73,10 +73,10 @@ def split_answers(request: Complete, card: ModelCard) -> list[Complete]:
 
 
 def encode(request: Complete, card: ModelCard) -> list[Tensor]:
-    """Return the tensors of `request` that the model declares, in its shapes.
+    """Return the tensors of `request` that the model declares, with the number of dimensions that it declares.
 
-    Raises `UnsupportedOption` for an option that they cannot carry, and for a request without `max_tokens` where the
-    model requires that input and its card names no length.
+    Raises `UnsupportedOption` for an option that has no tensor, and for a request without `max_tokens` if the model
+    requires that input and its card has no default.
     """
     sampling = request.sampling
     has = third_party.declared_inputs(card.config, OPTIONAL_INPUTS)
@@ -86,11 +86,11 @@ def encode(request: Complete, card: ModelCard) -> list[Tensor]:
         carried.add("max_tokens")  # `third_party.limit_tokens`
     third_party.reject_unsupported_options(sampling, carried)
     if request.images:
-        raise UnsupportedOption("How this model is served cannot carry pictures.", param="messages")
+        raise UnsupportedOption("This model does not support images.", param="messages")
     length = third_party.max_answer_tokens(sampling, card.text)
     if length is None and "max_tokens" in has - card.config.optional:
         raise UnsupportedOption(
-            "This model needs 'max_tokens': nobody has told the gateway how long its answers may be.",
+            "'max_tokens' is required: this model requires it, and has no configured default.",
             param="max_tokens",
         )
     tensors = [
@@ -104,8 +104,8 @@ def encode(request: Complete, card: ModelCard) -> list[Tensor]:
     ]
     if sampling.min_tokens:
         if sampling.stop:
-            # The runtime holds back the end of the sequence alone.
-            message = "How this model is served cannot hold 'stop' back until 'min_tokens' have come."
+            # The runtime delays only the end-of-sequence token, not stop strings.
+            message = "This model does not support 'min_tokens' together with 'stop'."
             raise UnsupportedOption(message, param="min_tokens")
         tensors.append(int32_tensor("min_tokens", sampling.min_tokens))
     if sampling.stop:
@@ -118,13 +118,13 @@ def encode(request: Complete, card: ModelCard) -> list[Tensor]:
 
 
 def _streams(request: Complete, card: ModelCard) -> bool:
-    """Return whether the model is asked to stream.
+    """Return whether to request a stream from the model.
 
     The postprocessing step decodes the tokens of each response alone, which can yield half a character or a word
-    without the space before it. So an answer that the caller reads as a whole is requested in one piece, with two
+    without the space before it. So an answer that the caller wants whole is requested in one response, with two
     exceptions. A model that accumulates tokens decodes all of them for each response: streaming shows that it is alive,
-    and lets the gateway end an answer at a stop string that the model missed. A model without the input `max_tokens`
-    has its tokens counted here, which needs a stream.
+    and lets the gateway end an answer at a stop string that the model missed. For a model without the input
+    `max_tokens` the gateway counts the tokens, which needs a stream.
     """
     return card.config.decoupled and (
         not request.non_streaming or _accumulates_tokens(card) or _limits_tokens_here(request, card)
@@ -162,7 +162,7 @@ def _supports_multiple_answers(card: ModelCard) -> bool:
 
 
 def explain(error: GatewayError) -> GatewayError:
-    """Put a failure in the caller's terms."""
+    """Return the failure with the caller's field names."""
     return third_party.explain(error)
 
 
@@ -187,12 +187,12 @@ async def _read(
     counted = [0] * len(answers)
     prompt_tokens = 0
     counts = responded = False
-    draining = third_party.DRAIN_RESPONSES  # they may still bring the counts
+    draining = third_party.DRAIN_RESPONSES  # further responses may have the token counts
     async for response in responses:
         index = next(iter(response.int32s("sequence_index")), 0)
         texts = response.bytes_values("text_output")
         if index not in range(len(answers)) or len(texts) != 1:
-            raise ModelFailed("The model sent more answers than were asked for.")
+            raise ModelFailed("The model sent more answers than were requested.")
         tokens = sum(response.int32s("num_output_tokens"))
         prompt_tokens = max(response.int32s("num_input_tokens"), default=prompt_tokens)
         counts = counts or "num_output_tokens" in response
@@ -219,10 +219,10 @@ async def _read(
 
 
 def _reason(stopped: bool, tokens: int | None, prompt_tokens: int, request: Complete, card: ModelCard) -> FinishReason:
-    """Return why an answer ended, which no tensor tells.
+    """Return the reason why an answer ended, derived from its length: no tensor has the reason.
 
-    `length` where the answer has as many tokens as were allowed, or fills the card's `context_length`: the engine
-    shortens `max_tokens` silently where the context has no more room. `stop` otherwise.
+    `length` if the answer has as many tokens as allowed, or fills the card's `context_length`: the engine silently
+    reduces `max_tokens` to what the context leaves. `stop` otherwise.
     """
     length = third_party.max_answer_tokens(request.sampling, card.text)
     if stopped or tokens is None:

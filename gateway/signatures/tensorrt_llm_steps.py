@@ -12,7 +12,7 @@ _PREPROCESSING = "preprocessing"
 
 
 def adds_special_tokens(config: ModelConfig, configs: Mapping[str, ModelConfig]) -> bool:
-    """Return whether the model that tokenises prompts adds special tokens, as it does unless it is told not to.
+    """Return whether the model that tokenises prompts adds special tokens, which is its default.
 
     `configs` are the models of its server, by name.
     """
@@ -21,9 +21,9 @@ def adds_special_tokens(config: ModelConfig, configs: Mapping[str, ModelConfig])
 
 
 def stop_request(core: ModelConfig) -> StopRequest | None:
-    """Return how the model `core` is told to stop a request; None where it is not the ensemble's step that generates.
+    """Return the request that stops another request of the model `core`; None if `core` is not the generating step.
 
-    Triton does not pass a cancellation on to the step that an ensemble waits for, and gives that step the ensemble's
+    Triton does not forward a cancellation to the running step of an ensemble. The step has the ensemble's
     request id. The tensors are those of `TritonDecoder.send_cancellation_request`.
     """
     expected = {"input_ids": "INT32", "input_lengths": "INT32", "request_output_len": "INT32", "stop": "BOOL"}

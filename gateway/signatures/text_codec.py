@@ -1,4 +1,4 @@
-"""The codec of texts: prompts to tensors, with one request for each answer where a model cannot carry several.
+"""The codec of texts: prompts to tensors, with one request per answer for models that generate one answer per request.
 
 The signatures of language models give it their functions. `gateway.signatures.chat_codec` and
 `gateway.signatures.complete_codec` wrap it.
@@ -38,13 +38,13 @@ def _never_silent(request: Complete, card: ModelCard) -> int:
 class TextCodec:
     """The functions of a signature that carries `Complete`.
 
-    `encode` returns the tensors of a request; raises `UnsupportedOption` for what they cannot carry.
-    `decode` yields the events of the responses: `EMPTY_DELTA` for a response that brings nothing else.
-    `explain` puts a failure in the caller's terms.
-    `carries_answers` returns whether one request carries several answers.
-    `split_answers` returns a request for each answer, where it does not.
+    `encode` returns the tensors of a request; raises `UnsupportedOption` for an option that has no tensor.
+    `decode` yields the events of the responses: `EMPTY_DELTA` for a response without other events.
+    `explain` returns a failure with the caller's field names.
+    `carries_answers` returns whether one request can have several answers.
+    `split_answers` returns one request per answer, for models whose requests have one answer.
     `silent_tokens` returns how many tokens a model may generate before its first response.
-    `retry_request` returns the request to send after a refusal, or None; it is asked once, before any response.
+    `retry_request` returns the request to send after a refusal, or None. It is called once, before any response.
     """
 
     encode: Callable[[Complete, ModelCard], list[Tensor]]
@@ -79,7 +79,7 @@ class TextCodec:
         first = self._encode(parts[0], card)
         if len(parts) * sum(len(tensor.data) for tensor in first) > _MAX_TOTAL_BYTES:
             raise RequestTooLarge(
-                "This model is asked for each answer by itself: prompt and pictures, times 'n', may have "
+                "This model generates one answer per request: prompt and images, times 'n', exceed the limit of "
                 f"{_MAX_TOTAL_BYTES} bytes.",
                 param="n",
             )
@@ -90,8 +90,8 @@ class TextCodec:
             differing.append({name: tensor for name, tensor in own.items() if tensor != same[name]})
             if len(parts) * sum(len(tensor.data) for tensor in differing[-1].values()) > _MAX_DIFFERING_BYTES:
                 raise RequestTooLarge(
-                    "This model is asked for each answer by itself: what the answers have to look like, times 'n', may "
-                    f"have {_MAX_DIFFERING_BYTES} bytes.",
+                    "This model generates one answer per request: the sampling options and the structured output, "
+                    f"times 'n', exceed the limit of {_MAX_DIFFERING_BYTES} bytes.",
                     param="n",
                 )
         return tuple(
@@ -112,8 +112,8 @@ class TextCodec:
 
     def _encode_options(self, request: Complete, card: ModelCard) -> Mapping[str, Tensor]:
         """Encode a request without its prompt and images."""
-        bare = replace(request, prompt="", literal_spans=(), images=())
-        return {tensor.name: tensor for tensor in self.encode(bare, card)}
+        options_only = replace(request, prompt="", literal_spans=(), images=())
+        return {tensor.name: tensor for tensor in self.encode(options_only, card)}
 
     def _events(self, request: Complete, card: ModelCard, responses: Responses) -> Events:
         events = self.decode(request, responses, card)
@@ -123,14 +123,14 @@ class TextCodec:
 
     def _retry(self, request: Complete, card: ModelCard, error: GatewayError) -> ModelRequest | None:
         assert self.retry_request
-        again = self.retry_request(request, error, card)
-        return None if again is None else self._request(again, card)
+        second_request = self.retry_request(request, error, card)
+        return None if second_request is None else self._request(second_request, card)
 
 
 def _explain(
     explain: Callable[[GatewayError], GatewayError], structure_param: str | None, error: GatewayError
 ) -> GatewayError:
-    """Put a failure in the caller's terms; a structured output may come from one of several fields of the caller's."""
+    """Return a failure with the caller's field names. The structured output may come from one of several fields."""
     error = explain(error)
     if error.param == "structured_outputs":
         error.param = structure_param

@@ -36,7 +36,7 @@ def text_prompt(request: Complete) -> str:
     """Return the prompt as text. Raises `UnsupportedOption` for token ids."""
     if isinstance(request.prompt, str):
         return request.prompt
-    raise UnsupportedOption("This model takes its prompt as text, not as token ids.", param="prompt")
+    raise UnsupportedOption("This model requires a text prompt; token ids are not supported.", param="prompt")
 
 
 def reject_unsupported_options(sampling: Sampling, carried: Iterable[str]) -> None:
@@ -45,7 +45,7 @@ def reject_unsupported_options(sampling: Sampling, carried: Iterable[str]) -> No
         value = getattr(sampling, field.name)
         if field.name not in carried and value is not None and value not in (field.default, _NEUTRAL.get(field.name)):
             name = _OPENAI_NAMES.get(field.name, field.name)
-            raise UnsupportedOption(f"How this model is served cannot carry the option '{name}'.", param=name)
+            raise UnsupportedOption(f"This model does not support the option '{name}'.", param=name)
 
 
 def one_request_per_answer(request: Complete, *, varied: bool) -> list[Complete]:
@@ -96,45 +96,46 @@ async def limit_tokens(
 ) -> AsyncGenerator[TextEvent]:
     """End answers after `max_tokens`, for a model that takes no such input. Each response counts as one token at least.
 
-    `echoed` is how many events of each answer hold the prompt alone. Up to `DRAIN_RESPONSES` further events are read
-    and dropped: cancelling a stream while the model ends it can crash Triton 2.51 with a segmentation fault.
+    `echoed` is the number of events at the beginning of each answer that have only the prompt. Up to `DRAIN_RESPONSES`
+    further events are read and dropped: cancelling a stream while the model ends it can crash Triton 2.51 with a
+    segmentation fault.
     """
     limit = request.sampling.max_tokens or 0
-    left = dict.fromkeys(range(request.sampling.n), limit)
-    free = dict.fromkeys(left, echoed)
-    draining, cut = DRAIN_RESPONSES, False
+    tokens_left = dict.fromkeys(range(request.sampling.n), limit)
+    prompt_events = dict.fromkeys(tokens_left, echoed)
+    draining, was_cut = DRAIN_RESPONSES, False
     async with aclosing(events):
         async for event in events:
-            if event is EMPTY_DELTA or (not cut if isinstance(event, Usage) else event.index in left):
+            if event is EMPTY_DELTA or (not was_cut if isinstance(event, Usage) else event.index in tokens_left):
                 yield event  # no usage after a cut: it would count tokens that the caller does not get
-            if not left:
+            if not tokens_left:
                 draining -= 1
                 if not draining:
                     return
-            if event is EMPTY_DELTA or isinstance(event, Usage) or event.index not in left:
+            if event is EMPTY_DELTA or isinstance(event, Usage) or event.index not in tokens_left:
                 continue
             if isinstance(event, Finish):
-                del left[event.index]
-            elif free[event.index]:
-                free[event.index] -= 1
+                del tokens_left[event.index]
+            elif prompt_events[event.index]:
+                prompt_events[event.index] -= 1
             else:
-                left[event.index] -= event.tokens or bool(event.text)
-                if left[event.index] <= 0:
-                    del left[event.index]
-                    cut = True
+                tokens_left[event.index] -= event.tokens or bool(event.text)
+                if tokens_left[event.index] <= 0:
+                    del tokens_left[event.index]
+                    was_cut = True
                     yield Finish(event.index, "length")
 
 
 def explain(error: GatewayError) -> GatewayError:
-    """Put the failure of a model that knows none of our codes in the caller's terms."""
+    """Return the failure of a model without error codes, with the caller's field names."""
     return third_party_errors.explain(error)
 
 
 class AnswerText:
     """Turns the texts of a model's responses into the deltas of one answer: `feed` each text, then `finish`.
 
-    `mode` tells whether each text is the whole answer so far or what was added; None: the texts themselves show it
-    (`_DeltaExtractor`). The answer is cut at the first stop string, whether or not the model stops there.
+    `mode` says if each text is the whole answer so far or a delta; None: `_DeltaExtractor` finds out. The answer ends
+    at the first stop string, even if the model does not stop there.
     """
 
     def __init__(self, mode: TextMode | None, stop: tuple[str, ...]) -> None:
@@ -144,7 +145,7 @@ class AnswerText:
         self._stop = stop
         self._held_back = ""
         self.stopped = False
-        """Whether a stop string was found."""
+        """True once a stop string was found."""
 
     def feed(self, data: bytes) -> str:
         """Take the text of the next response, UTF-8; return the delta that is certain now."""
@@ -155,8 +156,8 @@ class AnswerText:
         """Return the text that was held back, at the end of the answer."""
         cut = self._deltas.feed(self._decoder.decode(b"", final=True)) if self._decoder else ""
         rest = self._show(cut + self._deltas.finish())
-        held, self._held_back = self._held_back, ""
-        return rest if self.stopped else rest + held
+        held_back, self._held_back = self._held_back, ""
+        return rest if self.stopped else rest + held_back
 
     def _show(self, added: str) -> str:
         if self.stopped:
@@ -178,12 +179,12 @@ def _overlap(text: str, stop: str) -> int:
 
 
 class _DeltaExtractor:
-    """Turns texts into deltas, and finds out whether they are cumulative or deltas already.
+    """Turns texts into deltas, and detects if they are cumulative or already deltas.
 
-    A text that does not begin with the one before is a delta. A text that does begin with it proves little ("1" and
-    then "10" may be 110). So until two texts in a row have extended the one before, only the characters that both
-    readings share are emitted. An answer that ends before that counts as cumulative, as the published llmapi model
-    sends it: its last text often repeats the one before.
+    A text that does not begin with the previous one is a delta. A text that begins with it proves little: "1" and then
+    "10" may mean "10" or "110". So until two texts in a row have extended the previous one, only the characters that
+    both interpretations share are emitted. An answer that ends before that counts as cumulative, the mode of the
+    published llmapi model, whose last text often repeats the previous one.
     """
 
     def __init__(self, mode: TextMode | None) -> None:

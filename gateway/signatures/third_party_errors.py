@@ -48,7 +48,7 @@ _MAX_HALF_CHARACTERS = 4096
 
 
 def explain(error: GatewayError) -> GatewayError:
-    """Put the failure of a model without error codes in the caller's terms."""
+    """Return an error that names the caller's field for a caller's mistake, and every other error unchanged."""
     if not isinstance(error, ModelFailed):
         return error
     message = error.message = clean_message(error.message)
@@ -59,7 +59,7 @@ def explain(error: GatewayError) -> GatewayError:
     if _MAX_TOKENS_NOT_POSITIVE.search(message):
         return InvalidRequest(message, param="max_tokens")
     if _NO_GUIDED_DECODING.search(message):
-        words = "This model's engine was set up without a guided decoding backend, which structures need."
+        words = "This model does not support structured outputs: its engine has no guided decoding backend."
         return UnsupportedOption(words, param="structured_outputs")
     wrong = _OUT_OF_RANGE.search(message)
     if wrong and wrong[1] in _OPTIONS:
@@ -68,9 +68,9 @@ def explain(error: GatewayError) -> GatewayError:
 
 
 def retry_request(request: Complete, error: GatewayError, card: TextCard) -> Complete | None:
-    """Return the request with a `max_tokens` that fits, where the model refused its default length and named numbers.
+    """Return the request with a `max_tokens` that fits, after the model refused the default for its length.
 
-    None where the caller set `max_tokens`, which is not changed, and where the message names no numbers.
+    None if the caller set `max_tokens`, which is never changed, and if the message has no token counts.
     """
     left = remaining_tokens(clean_message(error.message)) if isinstance(error, ModelFailed) else 0
     if not left or request.sampling.max_tokens is not None:
@@ -81,7 +81,7 @@ def retry_request(request: Complete, error: GatewayError, card: TextCard) -> Com
 
 
 def remaining_tokens(message: str) -> int:
-    """Return the tokens that the prompt leaves according to a refusal; 0 where it names no numbers or leaves none."""
+    """Return the tokens that a refusal says the prompt leaves; 0 if it has no token counts or leaves none."""
     found = _NO_TOKENS_LEFT.search(message)
     if found is None:
         return 0
@@ -98,4 +98,4 @@ def clean_message(message: str) -> str:
         # tensorrt_llm_bls sends the whole traceback. The last exception of a chain counts.
         *_, raised = _FRAME.split("\n" + message.strip())
         message = _RAISED.sub("", raised, count=1) if _RAISED.match(raised) else raised
-    return _CLASS.sub("", _PLACE.sub("", message)).strip() or "The model failed and gave no reason."
+    return _CLASS.sub("", _PLACE.sub("", message)).strip() or "The model failed without a message."

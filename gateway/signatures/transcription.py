@@ -19,7 +19,7 @@ def encode(request: Transcribe, card: ModelCard) -> list[Tensor]:
 
 
 def explain(error: GatewayError) -> GatewayError:
-    """Put a failure in the caller's terms: without the name of a tensor, which no caller knows."""
+    """Return a failure without the name of a tensor, which callers do not know."""
     error.param = None
     return error
 

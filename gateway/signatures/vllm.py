@@ -53,8 +53,8 @@ _UNFINISHED = frozenset({"", "None"})
 def is_own_backend(card: ModelCard) -> bool:
     """Return whether the model runs in `backends/llm`, the only backend that takes token ids, and not in vLLM.
 
-    `backends/llm` carries several answers in one request, and each of its responses tells of all of them. A response of
-    vLLM holds only the answers that grew and does not say which they are: see `ParentRequest.get_outputs` in its
+    `backends/llm` generates several answers to one request, and each of its responses has all of them. A response of
+    vLLM has only the answers that grew and does not say which they are: see `ParentRequest.get_outputs` in its
     vllm/v1/engine/parallel_sampling.py. So vLLM gets one request for each answer.
     """
     return _takes_token_ids(card.config)
@@ -73,7 +73,7 @@ def encode(request: Complete, card: ModelCard) -> list[Tensor]:
     parameters = _given_parameters(request) if is_own_backend(card) else _vllm_parameters(request, card)
     tensors = [
         _prompt(request.prompt, card),
-        # An answer that the caller reads as a whole is streamed, too: responses show that the model is alive.
+        # Streamed even if the caller wants a whole answer: the responses show that the model is alive.
         bool_tensor("stream", True),
         string_tensor("sampling_parameters", json.dumps(parameters)),
         bool_tensor("exclude_input_in_output", not _echoed_by_model(request)),
@@ -87,13 +87,13 @@ def encode(request: Complete, card: ModelCard) -> list[Tensor]:
         tensors.append(int32_tensor("literal_spans", *chain.from_iterable(request.literal_spans)))
     if sampling.logprobs is not None or sampling.prompt_logprobs is not None:
         if "return_logprobs" not in card.config.inputs:
-            raise UnsupportedOption("This model gives no log probabilities.", param="logprobs")
+            raise UnsupportedOption("This model does not support log probabilities.", param="logprobs")
         if sampling.prompt_logprobs is not None and "token_ids" not in card.config.inputs:
-            raise UnsupportedOption("Triton's vLLM backend gives none for the prompt.", param="logprobs")
+            raise UnsupportedOption("This model does not support log probabilities of the prompt.", param="logprobs")
         tensors.append(bool_tensor("return_logprobs", True))
     if request.images:
         if "image" not in card.config.inputs:
-            raise UnsupportedOption("This model does not look at pictures.", param="messages")
+            raise UnsupportedOption("This model does not support images.", param="messages")
         tensors.append(string_tensor("image", *(base64.b64encode(image).decode() for image in request.images)))
     return third_party.fit_tensors(tensors, card.config)
 
@@ -102,7 +102,7 @@ def _prompt(prompt: str | tuple[int, ...], card: ModelCard) -> Tensor:
     if isinstance(prompt, str):
         return string_tensor("text_input", prompt)
     if "token_ids" not in card.config.inputs:
-        raise UnsupportedOption("This model takes its prompt as text, not as token ids.", param="prompt")
+        raise UnsupportedOption("This model requires a text prompt; token ids are not supported.", param="prompt")
     return int32_tensor("token_ids", *prompt)
 
 
@@ -131,13 +131,13 @@ def _given_parameters(request: Complete) -> dict[str, object]:
 def _vllm_parameters(request: Complete, card: ModelCard) -> dict[str, object]:
     """Return the same parameters as vLLM's `SamplingParams` take them, through `TritonSamplingParams.from_dict`.
 
-    Where one of them refuses a parameter, the request fails with a message that does not name it. Raises
-    `UnsupportedOption` for a parameter that they cannot carry.
+    If vLLM refuses a parameter, the request fails with a message that does not name it. Raises `UnsupportedOption` for
+    a parameter that cannot be passed on.
     """
     sampling = request.sampling
     if sampling.logit_bias:
         # Its keys would become strings in JSON, and vLLM compares them with numbers.
-        raise UnsupportedOption("Triton's vLLM backend cannot carry the option 'logit_bias'.", param="logit_bias")
+        raise UnsupportedOption("This model does not support 'logit_bias'.", param="logit_bias")
     parameters = _given_parameters(replace(request, sampling=replace(sampling, logit_bias=None)))
     # Always sent: without it vLLM stops after 16 tokens, and the backend fails on null. The engine ends an answer where
     # the context ends, however many tokens are allowed (`check_stop` in vllm/v1/core/sched/utils.py).
@@ -145,7 +145,7 @@ def _vllm_parameters(request: Complete, card: ModelCard) -> dict[str, object]:
     length = third_party.max_answer_tokens(replace(sampling, max_tokens=given), card.text) or _MAX_TOKENS
     parameters["max_tokens"] = length
     if (sampling.min_tokens or 0) > length:
-        raise UnsupportedOption(f"The answers of this model have at most {length} tokens.", param="min_tokens")
+        raise UnsupportedOption(f"'min_tokens' must be at most {length} for this model.", param="min_tokens")
     if sampling.seed is not None:
         parameters["seed"] = sampling.seed % 2**63  # vLLM takes -1 for no seed
     if sampling.top_k is not None and sampling.top_k <= 0:
@@ -170,9 +170,9 @@ def _structure_option(card: ModelCard) -> StructuredOutputsOption:
 
 
 def explain(error: GatewayError) -> GatewayError:
-    """Put a failure in the caller's terms: the caller's field instead of the tensor.
+    """Return the failure with the caller's field names instead of names of tensors.
 
-    Sampling parameters have the same name in both.
+    Sampling parameters have the same names in both.
     """
     if error.param in ("text_input", "token_ids"):
         error.param = "prompt"
@@ -196,15 +196,15 @@ async def _read(
 ) -> AsyncGenerator[TextEvent]:
     """Yield the events of `responses`.
 
-    Raises `ModelFailed` when they end before every answer is finished, and for one that does not hold every answer.
+    Raises `ModelFailed` if they end before every answer is finished, and for a response without every answer.
     """
     prompt_tokens = completion_tokens = 0
     unfinished: set[int] | None = None
-    has_prompt_logprobs = False  # they come all at once, with the first tokens of the first answer
+    has_prompt_logprobs = False  # they arrive all at once, with the first tokens of the first answer
     async for response in responses:
         texts = response.strings("text_output")
         if len(texts) != request.sampling.n:
-            raise ModelFailed(f"The model sent {len(texts)} answers; {request.sampling.n} were asked for.")
+            raise ModelFailed(f"The model sent {len(texts)} answers; {request.sampling.n} were requested.")
         reasons = response.strings("finish_reason")
         tokens = sum(response.uint32s("num_output_tokens"))  # Triton's vLLM backend counts each answer by itself
         prompt_tokens = max(response.uint32s("num_input_tokens"), default=prompt_tokens)
@@ -219,11 +219,11 @@ async def _read(
         if tokens and not grown:
             grown = sorted(unfinished)[:1]  # tokens without text yet: half a character, or the end of the sequence
         if not unfinished.issuperset(grown):
-            raise ModelFailed("The model went on with an answer that it had finished.")
+            raise ModelFailed("The model continued an answer that it had finished.")
         for index in grown:
             yield Delta(index, texts[index], tokens, logprobs.get(index, ()))
             tokens = 0
-        ended = [(i, why) for i, why in enumerate(reasons) if why not in _UNFINISHED and i in unfinished]
+        ended = [(i, reason) for i, reason in enumerate(reasons) if reason not in _UNFINISHED and i in unfinished]
         for index, reason in ended:
             unfinished.discard(index)
             yield Finish(index, _finish_reason(reason))
@@ -231,7 +231,7 @@ async def _read(
             yield EMPTY_DELTA
     if unfinished and "finish_reason" not in card.config.outputs:
         for index in sorted(unfinished):
-            yield Finish(index, "stop")  # a model without the tensor `finish_reason` never tells
+            yield Finish(index, "stop")  # a model without the tensor `finish_reason` reports no reason
     elif unfinished is None or unfinished:
         raise ModelFailed("The model ended the stream before its answer was finished.")
     if "num_output_tokens" in card.config.outputs:

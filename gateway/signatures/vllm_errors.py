@@ -63,13 +63,15 @@ def explain(error: GatewayError) -> GatewayError:
     words = error.message[:_MAX_CHARACTERS]
     if words.startswith(_REFUSED_PARAMETERS):
         # The dialects have checked all ranges, so the structured output is at fault, where there is one.
-        message = "The model's server refuses a parameter of how tokens are chosen; its log says which."
+        message = "The model's server refused a sampling parameter or the structured output; its log has the reason."
         return InvalidRequest(message, param="structured_outputs")
     if _TOO_LONG.search(words):
         return ContextLengthExceeded(error.message, param="prompt")
     if (unknown := _UNKNOWN.search(words)) and unknown[1] in _OPTIONS:
         param = _OPTIONS[unknown[1]]
-        return UnsupportedOption(f"This release of vLLM does not have the option '{unknown[1]}'.", param=param)
+        return UnsupportedOption(
+            f"The vLLM release of this model does not support the option '{unknown[1]}'.", param=param
+        )
     found = next((param for pattern, param in _PARAM_PATTERNS if pattern.search(words)), None)
     if found is None and (wrong := _RANGE.match(words)):
         found = _OPTIONS.get(wrong[1])

@@ -58,7 +58,7 @@ def _entries(document: str) -> Iterator[Any]:
             break
         at += 1
     if document[at : at + 1] != "]" or _skip_whitespace(document, at + 1) != end:
-        raise ModelFailed("The model's log probabilities are no JSON.")
+        raise ModelFailed("The model's log probabilities are not valid JSON.")
 
 
 def _skip_whitespace(document: str, at: int) -> int:

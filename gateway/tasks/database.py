@@ -20,8 +20,8 @@ _CORRUPTION_MESSAGES = (
     "not a database",
     "readonly database",
 )
-_REMEDY_HINT = "Move it away and a new one is made, without its tasks; or name another with TRITONIC_TASKS."
-UNUSABLE_MESSAGE = "This service cannot use its database of tasks; its log says why."
+_REMEDY_HINT = "Move it away to start with a new, empty database, or set TRITONIC_TASKS to another one."
+UNUSABLE_MESSAGE = "The database of tasks cannot be used; the log of the service has the reason."
 """Message for callers. It contains no path: only the operator needs to know it."""
 _TCP_USER_TIMEOUT_MILLISECONDS = 6_000
 """Most time without an acknowledgement. TCP's default would notice a lost connection only after 15 minutes."""
@@ -32,7 +32,7 @@ class DatabaseError(Exception):
 
 
 class Database:
-    """The address of the database, and connection options with timeouts, so that nothing waits for ever."""
+    """The address of the database, and connection options with timeouts."""
 
     def __init__(self, settings: Settings) -> None:
         """Parse the setting `tasks`; open nothing. Raises `DatabaseError`."""
@@ -45,29 +45,29 @@ class Database:
             self.path = Path(address.removeprefix("sqlite:///")).resolve()
         elif not address.startswith(("postgresql://", "postgres://")):
             scheme = address.partition(":")[0][:20]
-            raise DatabaseError(f"TRITONIC_TASKS: begins with sqlite:/// or postgresql://, not with {scheme}")
+            raise DatabaseError(f"TRITONIC_TASKS must begin with sqlite:/// or postgresql://, not with {scheme}")
         self.url = f"sqlite:///{self.path}" if self.path else "postgresql://" + (address or "").partition("://")[2]
         self.liveness_folder = self.path.with_name("gateways") if self.path else (settings.state / "gateways").resolve()
         """Folder of the lock files of this machine's gateways that share the database (`gateway.tasks.liveness`)."""
 
     @property
     def may_exist(self) -> bool:
-        """Whether the database may exist and hold tasks. Always true for Postgres: only a connection could tell."""
+        """True if the database may exist. Always true for Postgres, which only a connection could check."""
         return self.path is None or self.path.exists()
 
     def diagnose(self) -> str | None:
-        """Return what prevents the use of SQLite's file, with a remedy; None if no problem is found.
+        """Return the problem that makes SQLite's file unusable, with a remedy; None if there is none.
 
-        Reads only. Always None for Postgres: only a connection could tell.
+        Reads only. Always None for Postgres, which only a connection could check.
         """
         if self.path is None:
             return None
         if problem := _file_problem(self.path):
-            return f"Tasks cannot be kept: {problem}. {_REMEDY_HINT}"
+            return f"Tasks cannot be stored: {problem}. {_REMEDY_HINT}"
         folder = next(path for path in (self.path.parent, *self.path.parent.parents) if path.exists())
         for required in (folder, self.liveness_folder):
             if required.exists() and not (required.is_dir() and os.access(required, os.R_OK | os.W_OK | os.X_OK)):
-                return f"Tasks cannot be kept: {required} is no folder that this user can write to."
+                return f"Tasks cannot be stored: {required} is not a folder that this user can write to."
         return None
 
     def explain(self, error: Exception) -> str | None:
@@ -78,12 +78,12 @@ class Database:
         if self.path is None:
             return None
         if is_disk_full(error):
-            return f"Tasks cannot be kept: the disk of {self.path} is full."
+            return f"Tasks cannot be stored: the disk of {self.path} is full."
         if problem := self.diagnose():
             return problem
         if is_corrupted(error):
             message = str(error).partition("\n")[0][:200]
-            return f"Tasks cannot be kept: {self.path} is damaged, or of another version ({message}). {_REMEDY_HINT}"
+            return f"Tasks cannot be stored: {self.path} is damaged, or has another version ({message}). {_REMEDY_HINT}"
         return None
 
     def prepare(self) -> None:
@@ -133,7 +133,7 @@ def _file_problem(path: Path) -> str | None:
     if not path.exists():
         return None
     if not path.is_file():
-        return f"{path} is no file"
+        return f"{path} is not a file"
     if not os.access(path, os.R_OK | os.W_OK):
         return f"this user cannot read and write {path}"
     if path.stat().st_size == 0:
@@ -145,8 +145,8 @@ def _file_problem(path: Path) -> str | None:
         # A database that is locked by a writer is usable.
         return None if "locked" in str(error) else f"{path} cannot be opened ({error})"
     except sqlite3.DatabaseError as error:
-        return f"{path} is no database of SQLite, or a damaged one ({error})"
-    return f"{path} is the database of something else" if tables and _MARKER_TABLE not in tables else None
+        return f"{path} is not an SQLite database, or is damaged ({error})"
+    return f"{path} is the database of another application" if tables and _MARKER_TABLE not in tables else None
 
 
 def check_settings(settings: Settings) -> None:

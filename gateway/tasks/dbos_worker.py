@@ -131,7 +131,7 @@ class DbosWorker:
             raise _to_workflow_error(error) from None
         except Exception:
             self._log.exception("task failed", task=id)
-            raise _to_workflow_error(GatewayError("The gateway failed on this task.")) from None
+            raise _to_workflow_error(GatewayError("The gateway failed because of an internal error.")) from None
         finally:
             if self.running_tasks.get(id) is run:
                 del self.running_tasks[id]

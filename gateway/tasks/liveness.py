@@ -36,7 +36,7 @@ class ExecutorSlot:
                 break
             lock.close()
         else:
-            raise OSError(f"{folder}: {_MAX_SLOTS} gateways run tasks here already")
+            raise OSError(f"{folder}: all {_MAX_SLOTS} slots are taken by other gateways")
         self._lock = lock
         lock.seek(0)
         machine = socket.gethostname()
@@ -66,11 +66,11 @@ class ExecutorSlot:
         A gateway that starts meanwhile takes another slot. Otherwise it would have the name of the dead one, and both
         it and this gateway would restart the same tasks.
         """
-        with ExitStack() as held:
+        with ExitStack() as locks:
             free = set(names)
             for path in self._folder.glob("*.lock"):
                 with suppress(FileNotFoundError):
-                    lock = held.enter_context(path.open("r+", errors="replace"))
+                    lock = locks.enter_context(path.open("r+", errors="replace"))
                     name = lock.read().strip()
                     if name in free and not _try_lock(lock):
                         free.discard(name)
@@ -120,8 +120,8 @@ class ExecutorLiveness:
             connection.execute(
                 "SELECT pg_try_advisory_lock(%s, %s)", (_LOCK_CLASS, _to_signed(_lock_id(self._slot.name)))
             )
-        held = {number for number, _ in locks}
-        return {name for name in others if _lock_id(name) not in held}
+        locked_ids = {number for number, _ in locks}
+        return {name for name in others if _lock_id(name) not in locked_ids}
 
     def release(self) -> None:
         """Close the connection, which releases the lock: this gateway counts as dead from now on."""

@@ -46,7 +46,7 @@ async def deserialize(kind: str, stored: Mapping[str, Any], files: FileStore) ->
         names = {_stored_name(field): field.name for field in dataclasses.fields(operation)}
         return operation(**{names.get(name, name): await from_json(value) for name, value in stored.items()})
     except (KeyError, TypeError) as error:
-        raise GatewayError(f"This version of the service cannot read the task: {error}.") from None
+        raise GatewayError(f"This version of the gateway cannot read the task: {error}.") from None
 
 
 def _stored_name(field: "dataclasses.Field[Any]") -> str:

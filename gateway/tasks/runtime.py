@@ -75,7 +75,7 @@ class TaskRuntime:
                 await self._worker.stop(_DRAIN_SECONDS)
                 await self.store.close()
         except TimeoutError:
-            self._log.warning("the database of the tasks hangs", seconds=_CLOSE_TIMEOUT_SECONDS)
+            self._log.warning("the database of tasks does not respond", seconds=_CLOSE_TIMEOUT_SECONDS)
         self._liveness.release()
         self._slot.release()
 
@@ -94,7 +94,7 @@ class TaskRuntime:
                     while await self.store.delete_older_than(self._retention):
                         pass
             except (GatewayError, psycopg.Error, OSError) as error:
-                self._log.debug("the database of the tasks does not answer", reason=str(error)[:200])
+                self._log.debug("the database of tasks does not respond", reason=str(error)[:200])
                 self._dead_since.clear()  # without the database, liveness is unknown
             except Exception:
                 self._log.exception("maintenance of tasks failed")
@@ -123,5 +123,5 @@ class TaskRuntime:
             return
         with self._slot.locked(expired) as gone:
             if gone:
-                self._log.warning("tasks of gateways that are gone are queued again", gateways=sorted(gone))
+                self._log.warning("tasks of dead gateways are queued again", gateways=sorted(gone))
                 await self._worker.recover(gone)

@@ -19,9 +19,9 @@ class QuotaExceeded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TaskOutput:
-    """Output number `index` of a task. The file store holds its bytes under the id `file`, until it is swept.
+    """Output number `index` of a task. The file store has its bytes under the id `file`, until a sweep removes them.
 
-    `facts` are what the operation tells about it (`gateway.operations.operation`), as in `{"seed": 5}`.
+    `facts` are named JSON values that describe the output (`gateway.operations.operation`), as in `{"seed": 5}`.
     """
 
     index: int
@@ -32,7 +32,7 @@ class TaskOutput:
 
 @dataclass(frozen=True, slots=True)
 class TaskFailure:
-    """The failure of a task: the fields of the `GatewayError` that a caller without a task would have got."""
+    """The failure of a task: the fields of the `GatewayError` that ended it."""
 
     status: int
     code: str

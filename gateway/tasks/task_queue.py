@@ -1,4 +1,4 @@
-"""The queue of tasks: stored in a database, run when their model has room, and kept when the gateway is killed."""
+"""The queue of tasks. It is stored in a database, so that tasks survive the end of the gateway."""
 
 import asyncio
 import hashlib
@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # costs 50 MB and half a second, which a gateway without task
     from gateway.tasks.runtime import TaskRuntime
 
 _OPEN_TIMEOUT_SECONDS = 20.0
-"""Most time that callers wait for the first attempt to open the database. After it has failed, nobody waits."""
+"""Most seconds that callers wait for the first attempt to open the database. After a failure, callers do not wait."""
 _MAX_KEY_LENGTH = 256
 _TASK_ID = re.compile(r"task_[0-9a-f]{32}")
 
@@ -93,7 +93,7 @@ class TaskQueue:
         if idempotency_key is not None:
             if not 0 < len(idempotency_key) <= _MAX_KEY_LENGTH:
                 raise InvalidRequest(
-                    f"An idempotency key has 1 to {_MAX_KEY_LENGTH} characters.", param="idempotency_key"
+                    f"'Idempotency-Key' must have 1 to {_MAX_KEY_LENGTH} characters.", param="idempotency_key"
                 )
             id = f"task_{hashlib.sha256(f'{owner} {idempotency_key}'.encode()).hexdigest()[:32]}"
         limit = self._settings.tasks_per_key
@@ -120,7 +120,7 @@ class TaskQueue:
             task = await runtime.store.find(id, owner) if _is_task_id(id) else None
             if task is not None:
                 return self._with_live_progress(task, runtime)
-        raise TaskNotFound(f"This key has no task {id[:64]!r}, or the task was deleted.")
+        raise TaskNotFound(f"The task {id[:64]!r} does not exist, was deleted, or belongs to another API key.")
 
     async def cancel(self, id: str, owner: str) -> Task:
         """Cancel a task of `owner` if it has not ended, and return it. Raises the errors of `get`."""
@@ -183,7 +183,7 @@ class TaskQueue:
                     await self._open_attempted.wait()
         if self._runtime is None:
             raise Overloaded(
-                UNUSABLE_MESSAGE if self._problem else "The database of the tasks does not answer.",
+                UNUSABLE_MESSAGE if self._problem else "The database of tasks does not respond.",
                 retry_after=RETRY_AFTER_SECONDS,
             )
         return self._runtime
@@ -210,10 +210,10 @@ class TaskQueue:
                     if self._problem
                     else self._log.warning
                 )
-                write("tasks cannot be kept", reason=reason)
+                write("the database of tasks cannot be used", reason=reason)
                 logged_reason = reason
             else:
-                self._log.info("tasks are kept", seconds=round(time.monotonic() - began, 1))
+                self._log.info("the database of tasks is open", seconds=round(time.monotonic() - began, 1))
                 return
             finally:
                 self._open_attempted.set()
@@ -223,8 +223,7 @@ class TaskQueue:
 
 def _too_many_tasks(limit: int) -> RateLimited:
     return RateLimited(
-        f"{limit} tasks of this key wait or are worked on, which is all that it may have: "
-        "send more when some have ended, or cancel some.",
+        f"This API key has the maximum of {limit} open tasks. Wait until some have ended, or cancel some.",
         retry_after=RETRY_AFTER_SECONDS,
     )
 

@@ -31,7 +31,7 @@ WORKFLOW_NAME = "tritonic.task"
 FORMAT_VERSION = "1"
 """Version of the JSON of requests. A gateway does not run tasks of another version."""
 SERIALIZER = DBOSPortableJSONSerializer()
-"""DBOS's default is pickle, with which everyone who can write to the database could run code here."""
+"""DBOS's default is pickle, which would let everyone who can write to the database run code in the gateway."""
 
 _TIMEOUT_SECONDS = 5.0
 """Timeout of one call to the database, in seconds."""
@@ -47,7 +47,7 @@ _STATES: dict[str, TaskState] = {
 }
 _OPEN_STATUSES = [name for name, state in _STATES.items() if state not in FINAL_STATES]
 _RECOVERY_EXHAUSTED = TaskFailure(
-    500, "internal_error", "The service ended each time that it worked on this task, and gave it up."
+    500, "internal_error", "The service ended unexpectedly each time that it ran this task."
 )
 
 T = TypeVar("T")
@@ -209,10 +209,10 @@ class TaskStore:
                 future.add_done_callback(self._release_thread)
                 return await asyncio.shield(future)
         except (TimeoutError, SQLAlchemyError, dbos_errors.DBOSException, OSError) as error:
-            self._log.warning("the database of the tasks failed", reason=(str(error) or "it is silent")[:300])
+            self._log.warning("the database of tasks failed", reason=(str(error) or "timeout")[:300])
             if is_disk_full(error):
-                raise StorageFull("The database of the tasks is full: nothing was kept.") from error
-            message = UNUSABLE_MESSAGE if is_corrupted(error) else "The database of the tasks does not answer."
+                raise StorageFull("The database of tasks is full: the task was not stored.") from error
+            message = UNUSABLE_MESSAGE if is_corrupted(error) else "The database of tasks does not respond."
             raise Overloaded(message, retry_after=RETRY_AFTER_SECONDS) from error
 
     def _release_thread(self, future: "asyncio.Future[Any]") -> None:
@@ -275,4 +275,4 @@ def _failure(error: Exception | None) -> TaskFailure:
     if isinstance(error, PortableWorkflowError) and isinstance(error.data, dict):
         data: dict[str, Any] = dict(error.data)
         return TaskFailure(data["status"], str(error.code), error.message, data["param"])
-    return TaskFailure(500, "internal_error", "The gateway failed on this task.")
+    return TaskFailure(500, "internal_error", "The gateway failed because of an internal error.")

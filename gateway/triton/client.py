@@ -23,10 +23,10 @@ from gateway.triton.tensors import InferResponse, Tensor
 from gateway.triton.transport import Call, Connect, Headers
 
 _END_TIMEOUT_SECONDS = 1.0
-"""How long a server may take to end a stream after its final response."""
+"""Seconds that a server may take to end a stream after its final response."""
 
 _STOP_TIMEOUT_SECONDS = 5.0
-"""How long a stop request may take. No caller waits for it."""
+"""Timeout of a stop request, in seconds. No caller waits for it."""
 
 SECRET_HEADER = "triton-grpc-protocol-tritonic"
 """Header with the secret of a Triton that was started with `--grpc-restricted-protocol=…:tritonic=SECRET`."""
@@ -94,9 +94,8 @@ class TritonClient:
 
     async def repository_index(self, timeout: float = 5.0) -> list[IndexEntry]:
         """Return the models of the repository with their states. Raises `GatewayError`."""
-        answer = _parse(
-            pb.RepositoryIndexResponse, await self._unary("RepositoryIndex", pb.RepositoryIndexRequest(), timeout)
-        )
+        data = await self._unary("RepositoryIndex", pb.RepositoryIndexRequest(), timeout)
+        answer = _parse(pb.RepositoryIndexResponse, data)
         return [IndexEntry(model.name, model.state, model.reason) for model in answer.models]
 
     async def config(self, name: str, timeout: float = 5.0) -> ModelConfig:
@@ -121,16 +120,16 @@ class TritonClient:
         request_id: str,
         timeout: float,
         stop: StopRequest | None = None,
-        turn: asyncio.Lock | None = None,
+        send_lock: asyncio.Lock | None = None,
         headers: Headers = (),
     ) -> "ResponseStream":
         """Return the responses of a model. The request is sent when the first response is awaited.
 
-        The stream fails after `timeout` seconds without a response. Requests that share the lock `turn` are sent one at
+        The stream fails after `timeout` seconds without a response. Requests that share a `send_lock` are sent one at
         a time, because sending copies the whole request. The call carries `headers`.
         """
         request = request_without_data(model, tensors, request_id)
-        return ResponseStream(self, request, tensors, timeout, stop, turn, headers)
+        return ResponseStream(self, request, tensors, timeout, stop, send_lock, headers)
 
     def _stop_soon(self, stop: StopRequest, request_id: str) -> None:
         stopping = asyncio.create_task(self._stop(stop, request_id))
@@ -156,8 +155,8 @@ class ResponseStream:
     """The responses to one request, up to the one with the final flag.
 
     Closing the stream earlier cancels the request at the server, and sends the `stop` request if there is one.
-    Iterating raises a `GatewayError` when the request fails, when nothing arrives for `timeout` seconds, and when the
-    stream ends before its final response.
+    Iterating raises a `GatewayError` if the request fails, if nothing arrives for `timeout` seconds, and if the stream
+    ends before its final response.
     """
 
     def __init__(
@@ -167,7 +166,7 @@ class ResponseStream:
         tensors: Sequence[Tensor],
         timeout: float,
         stop: StopRequest | None,
-        turn: asyncio.Lock | None = None,
+        send_lock: asyncio.Lock | None = None,
         headers: Headers = (),
     ) -> None:
         """`request` lacks the data of the `tensors`. Nothing is sent yet."""
@@ -177,14 +176,14 @@ class ResponseStream:
         self._tensors = tensors
         self._timeout = timeout
         self._stop = stop
-        self._send_lock = turn
+        self._send_lock = send_lock
         self._headers = headers
         self._call: Call | None = None
         self._started = self._ended = self._closed = False
 
     @property
     def has_buffered(self) -> bool:
-        """Whether the next response has arrived already."""
+        """True if the next response has arrived already."""
         return self._call is not None and self._call.has_message
 
     def __aiter__(self) -> Self:
@@ -217,11 +216,11 @@ class ResponseStream:
                     del sent
             data = await self._call.read()
         except TimeoutError:
-            raise ModelTimeout(f"The model gave no answer for {self._timeout:g} seconds.") from None
+            raise ModelTimeout(f"The model sent no response for {self._timeout:g} seconds.") from None
         except RpcError as error:
             raise to_gateway_error(error.status, error.message) from None
         if data is None:
-            raise ModelFailed("The server closed the stream before the answer was complete.")
+            raise ModelFailed("The server closed the stream before the response was complete.")
         self._triton.responses_received += 1
         message = _parse(pb.ModelStreamInferResponse, data)
         if message.error_message:
@@ -252,7 +251,7 @@ def _parse(kind: type[Parsed], data: bytes) -> Parsed:
     try:
         return kind.FromString(data)
     except DecodeError:
-        raise ModelFailed("The server's answer cannot be read.") from None
+        raise ModelFailed("The server's response cannot be read.") from None
 
 
 def _read_config(config: model_config_pb2.ModelConfig) -> ModelConfig:

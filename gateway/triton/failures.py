@@ -22,7 +22,7 @@ class ProtocolRestricted(ServerUnavailable):
     """Triton restricts the protocol (`--grpc-restricted-protocol`), and the call carried no secret or a wrong one."""
 
 
-_UNAVAILABLE = "The model's server is not available now."
+_UNAVAILABLE = "The model's server is not available; try again later."
 _RESTRICTED = "This protocol is restricted"
 _BY_CODE: dict[str, type[GatewayError]] = {
     "context_length_exceeded": ContextLengthExceeded,
@@ -46,7 +46,7 @@ def to_gateway_error(status: Status | None, message: str | None) -> GatewayError
 
     Messages of our backends begin with `[code]` or `[code:input]` (docs/architecture.md).
     """
-    message = message or "Triton gave no reason."
+    message = message or "Triton failed without a message."
     kind: type[GatewayError] = _BY_STATUS.get(status, ModelFailed) if status else ModelFailed
     param = None
     if message.startswith("[") and "]" in message:

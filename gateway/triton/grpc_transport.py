@@ -19,7 +19,7 @@ _MAX_MESSAGE_BYTES = 2**28
 _OPTIONS = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", -1),
-    # Backpressure: what nobody reads stays within a fixed window of 64 KiB. The probe would let it grow to megabytes.
+    # Backpressure: unread data stays within a fixed window of 64 KiB. The probe would let the window grow to megabytes.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 65_535),
     # A server that comes back is found at once; grpcio waits up to two minutes. The middle one limits a connection.
@@ -114,11 +114,11 @@ class GrpcCall:
         self._idle = idle
         self._cancelled = False
         self._next = self._start_read()
-        """The next message, which is read before anybody asks for it."""
+        """The read of the next message, which starts before the reader asks for it."""
 
     @property
     def has_message(self) -> bool:
-        """Whether the next message is here already."""
+        """True if the next message has arrived already."""
         reading = self._next
         if self._cancelled or not reading.done() or reading.cancelled() or reading.exception():
             return False
@@ -126,7 +126,7 @@ class GrpcCall:
 
     @property
     def done(self) -> bool:
-        """Whether nothing more comes from the server."""
+        """True once the call has ended."""
         return bool(self._call.done())
 
     async def send(self, message: bytes) -> None:
@@ -178,6 +178,6 @@ class GrpcCall:
 
 
 def _mark_seen(reading: asyncio.Task[Any]) -> None:
-    """Keep asyncio from logging the failure of a message that nobody reads."""
+    """Mark an exception as retrieved, so that asyncio does not log the failure of an unread message."""
     if not reading.cancelled():
         reading.exception()

@@ -86,7 +86,7 @@ class InferResponse:
             values.append(raw[at + 4 : at + 4 + size])
             at += 4 + size
         if at != len(raw):
-            raise ModelFailed(f"The data of the model's output '{name}' are cut off.")
+            raise ModelFailed(f"The data of the model's output '{name}' is truncated.")
         return values
 
     def rows(self, name: str) -> tuple[bytes, ...]:
@@ -96,7 +96,7 @@ class InferResponse:
         raw = self._raw(name, "FP32")
         (shape,) = (list(output.shape) for output in self._message.outputs if output.name == name)
         if len(shape) != 2 or min(shape) < 0 or len(raw) != 4 * shape[0] * shape[1]:
-            raise ModelFailed(f"The model's output '{name}' is not the matrix that its shape says.")
+            raise ModelFailed(f"The data of the model's output '{name}' does not match its shape.")
         count, size = shape[0], 4 * shape[1]
         return tuple(raw[i * size : (i + 1) * size] for i in range(count))
 
@@ -126,5 +126,5 @@ class InferResponse:
             return b""
         reported, raw = found
         if reported != datatype:
-            raise ModelFailed(f"The model's output '{name}' is {reported[:32]}, and should be {datatype}.")
+            raise ModelFailed(f"The model's output '{name}' has the datatype {reported[:32]}; expected {datatype}.")
         return raw

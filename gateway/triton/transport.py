@@ -1,6 +1,6 @@
-"""The transport of `gateway.triton.client`: how one endpoint's gRPC calls travel.
+"""The transport of `gateway.triton.client`: the interface of a gRPC client for one endpoint.
 
-There are two. `gateway.triton.rpc` is an HTTP/2 client of our own, which is cheaper for each token.
+There are two implementations. `gateway.triton.rpc` is an HTTP/2 client of our own, which is cheaper for each token.
 `gateway.triton.grpc_transport` is grpcio, which also speaks TLS. Both map failures to `RpcError` and keep the same
 rules for cancellation, backpressure and idle timeouts.
 """
@@ -23,12 +23,12 @@ class Call(Protocol):
 
     @property
     def has_message(self) -> bool:
-        """Whether the next message is here already."""
+        """True if the next message has arrived already."""
         ...
 
     @property
     def done(self) -> bool:
-        """Whether the server has ended the call, or it was cancelled or lost. Messages may be left to read."""
+        """True once the call has ended, was cancelled, or lost its connection. Unread messages may remain."""
         ...
 
     async def read(self) -> bytes | None:

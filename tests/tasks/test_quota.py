@@ -34,7 +34,9 @@ async def test_limit_is_exact_for_concurrent_submissions(triton: FakeTriton, dat
         }
         refusal = next(result for result in results if isinstance(result, RateLimited))
         assert (
-            refusal.status == 429 and refusal.retry_after and f"{MAX_OPEN_TASKS} tasks of this key" in refusal.message
+            refusal.status == 429
+            and refusal.retry_after
+            and f"maximum of {MAX_OPEN_TASKS} open tasks" in refusal.message
         )
         assert not isinstance(results[-1], BaseException), "another key has a limit of its own"
         assert len(await home.tasks.list(OWNER, limit=1000)) == MAX_OPEN_TASKS
@@ -77,7 +79,7 @@ async def test_two_workers_share_the_limit(tmp_path: Path) -> None:
         accepted = statuses.pop(200, 0) + statuses.pop(202, 0)
         assert accepted == MAX_OPEN_TASKS - 2 and set(statuses) == {429}
         refusal = next(answer for answer in answers if answer.status_code == 429)
-        assert re.search(rf"{MAX_OPEN_TASKS} tasks of this key", refusal.text) and "retry-after" in refusal.headers
+        assert re.search(rf"maximum of {MAX_OPEN_TASKS} open tasks", refusal.text) and "retry-after" in refusal.headers
 
 
 @pytest.mark.timeout(180)

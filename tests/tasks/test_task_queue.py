@@ -94,7 +94,7 @@ async def test_open_tasks_are_limited_per_key(triton: FakeTriton, database: str,
             with pytest.raises(RateLimited) as refused:
                 await home.tasks.submit(request, OWNER)
             assert (refused.value.status, refused.value.code) == (429, "rate_limit_exceeded")
-            assert refused.value.message.startswith("3 tasks of this key") and refused.value.retry_after
+            assert "maximum of 3 open tasks" in refused.value.message and refused.value.retry_after
         assert not list(tmp_path.glob("files/*")), "a refused task has stored its images"
         # A repeated request is no new task, and other owners have limits of their own.
         assert (await home.tasks.submit(image_request(model="slow"), OWNER, "1")).id == made[1].id
@@ -233,7 +233,7 @@ async def test_task_waits_for_a_full_file_store(
             nonlocal tries
             tries += 1
             if tries < 3:
-                raise StorageFull("The store of this service is full: the file was not kept.")
+                raise StorageFull("The file store is full: the file was not stored.")
             return await put(*args, **options)
 
         monkeypatch.setattr(home.files, "put", full_at_first)

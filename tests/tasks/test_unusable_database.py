@@ -35,17 +35,17 @@ def write_truncated(path: Path) -> None:
 
 
 CORRUPTIONS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "garbage": (lambda path: path.write_bytes(b"garbage " * 1000), "is no database of SQLite, or a damaged one"),
-    "truncated": (write_truncated, "is no database of SQLite, or a damaged one"),
-    "folder": (lambda path: path.mkdir(), "is no file"),
-    "another's": (lambda path: sql(path, "CREATE TABLE workflow_status (x)"), "is the database of something else"),
+    "garbage": (lambda path: path.write_bytes(b"garbage " * 1000), "is not an SQLite database, or is damaged"),
+    "truncated": (write_truncated, "is not an SQLite database, or is damaged"),
+    "folder": (lambda path: path.mkdir(), "is not a file"),
+    "another's": (lambda path: sql(path, "CREATE TABLE workflow_status (x)"), "is the database of another application"),
 }
 LATE_CORRUPTIONS: dict[str, tuple[Callable[[Path], object], str]] = {
     "another version's": (
         lambda path: sql(path, "CREATE TABLE dbos_migrations (version)", "INSERT INTO dbos_migrations VALUES (99999)"),
-        "is damaged, or of another version",
+        "is damaged, or has another version",
     ),
-    "no folder of gateways": (lambda path: path.with_name("gateways").write_text(""), "is no folder"),
+    "no folder of gateways": (lambda path: path.with_name("gateways").write_text(""), "is not a folder"),
 }
 
 
@@ -78,9 +78,9 @@ async def test_callers_get_an_error_until_the_database_is_moved_away(
     with structlog.testing.capture_logs() as logs:
         async with task_harness(triton.url, tmp_path) as home:
             message = await submit_refused(home)
-            assert message == "This service cannot use its database of tasks; its log says why."
+            assert message == "The database of tasks cannot be used; the log of the service has the reason."
             await asyncio.sleep(2.5)
-            reasons = [line["reason"] for line in logs if line["event"] == "tasks cannot be kept"]
+            reasons = [line["reason"] for line in logs if line["event"] == "the database of tasks cannot be used"]
             errors = [line for line in logs if line["log_level"] == "error"]
             assert len(errors) == 1 and len(reasons) > 1, "retries are not logged as errors"
             assert words in reasons[0] and str(tmp_path) in reasons[0]
@@ -103,13 +103,13 @@ async def test_damage_of_an_open_database_is_reported(triton: FakeTriton, tmp_pa
     async with task_harness(triton.url, tmp_path) as home:
         await home.wait_finished((await home.tasks.submit(image_request(), OWNER)).id)
         sql(tmp_path / "tasks.sqlite", "PRAGMA writable_schema=ON", "DROP TABLE workflow_input")
-        assert "its log says why" in await submit_refused(home)
+        assert "has the reason" in await submit_refused(home)
 
 
 def test_full_disk_is_reported(tmp_path: Path) -> None:
     database = Database(Settings(state=tmp_path))
     reason = database.explain(sqlite3.OperationalError("database or disk is full"))
-    assert reason == f"Tasks cannot be kept: the disk of {(tmp_path / 'tasks.sqlite').resolve()} is full."
+    assert reason == f"Tasks cannot be stored: the disk of {(tmp_path / 'tasks.sqlite').resolve()} is full."
     assert database.explain(sqlite3.OperationalError("database is locked")) is None, "a retry may succeed"
 
 
@@ -144,7 +144,7 @@ def test_missing_empty_or_busy_database_is_no_problem(tmp_path: Path) -> None:
 def test_state_that_is_no_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
     (problem,) = startup_checks.find_problems(Settings(state=tmp_path / "state", files_key="given"))
-    assert problem.endswith("is no folder that this user can write to.")
+    assert problem.endswith("is not a folder that this user can write to.")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -161,7 +161,7 @@ def test_unusable_signing_key_is_reported(key: str, tmp_path: Path) -> None:
     else:
         (tmp_path / "files.key").write_bytes(b"\xff\0")
     (problem,) = startup_checks.find_problems(Settings(state=tmp_path))
-    assert problem.startswith("Files cannot be kept: ") and "files.key" in problem
+    assert problem.startswith("Files cannot be stored: ") and "files.key" in problem
     assert startup_checks.find_problems(Settings(state=tmp_path, files_key="given")) == []
     shutil.rmtree(tmp_path)
 

@@ -122,7 +122,9 @@ async def test_only_the_address_as_it_was_given(keeper: RunningGateway, files: F
         f"{url.path}?expires=&signature=",
         foreign,
     ):
-        assert "does not fit" in check_error(await keeper.http.get(wrong), 403, "permission_error", "permission_denied")
+        assert "does not match" in check_error(
+            await keeper.http.get(wrong), 403, "permission_error", "permission_denied"
+        )
     expired = await address(files, seconds=-1)
     assert "expired" in check_error(await keeper.http.get(expired), 403, "permission_error", "permission_denied")
     # The key of the API opens nothing either.

@@ -84,7 +84,7 @@ async def test_head_answers_as_get_does_without_the_body(
 async def test_head_is_counted_and_documented_as_what_it_is(gateway: RunningGateway) -> None:
     response = await gateway.http.post("/health/live")
     assert response.status_code == 405 and response.headers["allow"] == "GET, HEAD"
-    assert "it takes: GET, HEAD." in response.text
+    assert "Supported methods: GET, HEAD." in response.text
     response = await gateway.http.head(CHAT.path)
     assert response.status_code == 405 and response.headers["allow"] == "POST"
     document = (await gateway.http.get("/openapi.json")).json()

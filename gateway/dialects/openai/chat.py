@@ -28,7 +28,7 @@ from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
 from gateway.operations.chat import ChatEvent, gather
 
-router = APIRouter(route_class=route_class(OPENAI_ERRORS, values=MAX_JSON_VALUES))
+router = APIRouter(route_class=route_class(OPENAI_ERRORS, max_json_values=MAX_JSON_VALUES))
 
 
 _EXAMPLE_HEAD = {

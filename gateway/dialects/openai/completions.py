@@ -43,7 +43,7 @@ _MAX_PROMPT_LOGPROBS = 2_000_000
 least one and usually four."""
 MAX_JSON_VALUES = 600_000
 """JSON values of a body: room for `MAX_PROMPTS` prompts of 4,096 token ids each."""
-router = APIRouter(route_class=route_class(OPENAI_ERRORS, values=MAX_JSON_VALUES))
+router = APIRouter(route_class=route_class(OPENAI_ERRORS, max_json_values=MAX_JSON_VALUES))
 
 _Ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "minItems": 1}
 # Parsed by `_parse_prompts`: for a union of lists, pydantic would try each alternative for each element.
@@ -191,17 +191,17 @@ def parse(body: CreateCompletionRequest, max_characters: int, default_max_tokens
     prompts = _parse_prompts(body.prompt)
     check_text_length(sum(len(prompt) for prompt in prompts if isinstance(prompt, str)), max_characters, param="prompt")
     if len(prompts) * sampling.n > MAX_PROMPTS:
-        raise InvalidRequest(f"There may be {MAX_PROMPTS} answers: prompts times 'n'.", param="n")
+        raise InvalidRequest(f"The number of answers, prompts times 'n', must be at most {MAX_PROMPTS}.", param="n")
     if echo and sum(map(len, prompts)) * sampling.n > max_characters:
         raise RequestTooLarge(
-            f"With 'echo', prompts may have {max_characters} characters or token ids, in all answers together.",
+            f"With 'echo', prompts times 'n' must have at most {max_characters} characters or token ids.",
             param="echo",
         )
     per_token = (body.logprobs or 0) + 1
     if echo and body.logprobs is not None and sum(map(len, prompts)) * sampling.n * per_token > _MAX_PROMPT_LOGPROBS:
         raise RequestTooLarge(
-            f"With 'echo' and 'logprobs', characters or token ids of prompts, times 'n', times 'logprobs' + 1, may be "
-            f"{_MAX_PROMPT_LOGPROBS}.",
+            "With 'echo' and 'logprobs', the characters or token ids of the prompts, times 'n', times 'logprobs' + 1, "
+            f"must be at most {_MAX_PROMPT_LOGPROBS}.",
             param="logprobs",
         )
     return [
@@ -225,11 +225,11 @@ def _parse_prompts(prompt: Any) -> list[str | tuple[int, ...]]:
     if type(prompt[0]) is int:
         return [_parse_token_ids(prompt, "prompt")]
     if len(prompt) > MAX_PROMPTS:
-        raise InvalidRequest(f"'prompt' may hold {MAX_PROMPTS} prompts.", param="prompt")
+        raise InvalidRequest(f"'prompt' must have at most {MAX_PROMPTS} prompts.", param="prompt")
     if isinstance(prompt[0], str):
         for i, text in enumerate(prompt):
             if not isinstance(text, str):
-                raise InvalidRequest(f"'prompt[{i}]' must be a string, as the one before it.", param=f"prompt[{i}]")
+                raise InvalidRequest(f"'prompt[{i}]' must be a string, as 'prompt[0]' is one.", param=f"prompt[{i}]")
         return list(prompt)
     return [_parse_token_ids(ids, f"prompt[{i}]") for i, ids in enumerate(prompt)]
 

@@ -30,7 +30,7 @@ MAX_JSON_VALUES = 1_100_000
 """JSON values of a body: room for `MAX_INPUTS` inputs of 512 token ids each."""
 _BYTES_PER_YIELD = 256 * 1024
 """Bytes of vectors that are rendered before the event loop runs others: about 4 ms."""
-router = APIRouter(route_class=route_class(OPENAI_ERRORS, values=MAX_JSON_VALUES))
+router = APIRouter(route_class=route_class(OPENAI_ERRORS, max_json_values=MAX_JSON_VALUES))
 
 _Text = {"type": "string", "minLength": 1}
 _Ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "minItems": 1}
@@ -52,7 +52,7 @@ Input = Annotated[
 
 def _check_not_zero(tokens: int) -> int:
     if tokens == 0:
-        raise ValueError("there must be one token at least, or -1 for as many as the model takes")
+        raise ValueError("must be a positive number of tokens, or -1 for the maximum of the model")
     return tokens
 
 
@@ -95,7 +95,7 @@ async def create_embedding(body: CreateEmbeddingRequest, request: Request) -> Re
     max_characters = request.app.state.settings.prompt_max_characters
     if body.truncation_side not in (None, "right"):
         raise UnsupportedOption(
-            "Only the ends of inputs are cut: 'truncation_side' must be 'right'.", param="truncation_side"
+            "'truncation_side' must be 'right': inputs are truncated at their end.", param="truncation_side"
         )
     inputs = await offload_if_large(request.state.trace, lambda: _parse_inputs(body.input, max_characters))
     embed = Embed(
@@ -154,20 +154,20 @@ def _parse_inputs(given: Any, max_characters: int) -> tuple[str, ...] | tuple[tu
     if type(given[0]) is int:
         return (_parse_token_ids(given, "input"),)
     if len(given) > MAX_INPUTS:
-        raise InvalidRequest(f"'input' may hold {MAX_INPUTS} texts, not {len(given)}.", param="input")
+        raise InvalidRequest(f"'input' must have at most {MAX_INPUTS} inputs, not {len(given)}.", param="input")
     if isinstance(given[0], list):
         return tuple(_parse_token_ids(ids, f"input[{i}]") for i, ids in enumerate(given))
     for i, text in enumerate(given):
         if not isinstance(text, str) or not text:
             path = f"input[{i}]" if len(given) > 1 else "input"
-            raise InvalidRequest(f"'{path}' must be a string that is not empty.", param=path)
+            raise InvalidRequest(f"'{path}' must be a non-empty string.", param=path)
     check_text_length(sum(map(len, given)), max_characters, param="input")
     return tuple(given)
 
 
 def _parse_token_ids(ids: Any, path: str) -> tuple[int, ...]:
     if not isinstance(ids, list) or not ids:
-        raise InvalidRequest(f"'{path}' must be a list of token ids, not empty.", param=path)
+        raise InvalidRequest(f"'{path}' must be a non-empty list of token ids.", param=path)
     wrong = token_ids.first_invalid(ids)
     if wrong is not None:
         raise InvalidRequest(f"'{path}[{wrong}]' must be a token id.", param=f"{path}[{wrong}]")

@@ -29,7 +29,9 @@ from gateway.models.servers import Model
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, gather
 
-router = APIRouter(route_class=route_class(OPENAI_ERRORS, values=images.MAX_JSON_VALUES, forms=True), tags=["Images"])
+router = APIRouter(
+    route_class=route_class(OPENAI_ERRORS, max_json_values=images.MAX_JSON_VALUES, forms=True), tags=["Images"]
+)
 
 _EXAMPLE_ATTRIBUTES = {"background": "opaque", "output_format": "png", "quality": "medium", "size": "128x128"}
 
@@ -111,7 +113,7 @@ def _model(request: Request, body: ImageFields, operation: type[GenerateImage]) 
         return catalog.get(body.model, operation)
     model = catalog.first_model_for(operation)
     if model is None:
-        raise ModelNotFound("No model here can do this.", param="model")
+        raise ModelNotFound("No model supports this operation.", param="model")
     return model
 
 

@@ -155,7 +155,7 @@ def _render_attributes(operation: GenerateImage, data: bytes) -> dict[str, Any]:
     try:
         size = encoded_image.image_size(data)
     except ValueError:
-        raise ModelFailed("The model gave what is no picture.") from None
+        raise ModelFailed("The model returned data that is not an image.") from None
     return {
         "background": "opaque",
         "output_format": operation.output_format,

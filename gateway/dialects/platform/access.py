@@ -61,5 +61,5 @@ def _platform(request: Request) -> Platform:
     settings: Settings = request.app.state.settings
     name: str = request.path_params["platform"]
     if name not in settings.platforms:
-        raise NotFound(f"There is no platform '{name[:64]}'.", param="platform")
+        raise NotFound(f"The platform '{name[:64]}' does not exist.", param="platform")
     return settings.platforms[name]

@@ -30,7 +30,7 @@ from gateway.models.catalog import Catalog
 from gateway.operations.chat import ChatEvent, gather
 
 router = APIRouter(
-    route_class=route_class(OPENAI_ERRORS, values=MAX_JSON_VALUES, authorize=access.authorize),
+    route_class=route_class(OPENAI_ERRORS, max_json_values=MAX_JSON_VALUES, authorize=access.authorize),
     tags=["Platforms"],
 )
 

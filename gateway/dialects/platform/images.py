@@ -30,7 +30,9 @@ from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, Image, gather
 
 router = APIRouter(
-    route_class=route_class(OPENAI_ERRORS, values=images.MAX_JSON_VALUES, forms=True, authorize=access.authorize),
+    route_class=route_class(
+        OPENAI_ERRORS, max_json_values=images.MAX_JSON_VALUES, forms=True, authorize=access.authorize
+    ),
     tags=["Platforms"],
 )
 
@@ -96,7 +98,7 @@ async def create_image_edit(
 
 def _reject_streams(body: ImageFields) -> None:
     if body.stream:
-        raise UnsupportedOption("Images are not streamed here: leave 'stream' out, or use 'async'.", param="stream")
+        raise UnsupportedOption("'stream' is not supported on this route. Omit it, or use 'async'.", param="stream")
 
 
 def _model(request: Request, name: str, operation: type[GenerateImage], *, later: bool) -> Model | None:

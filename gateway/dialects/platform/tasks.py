@@ -52,7 +52,9 @@ _LIST_RESPONSES = OPENAI_DOCS.responses(
     example={"object": "list", "data": [_EXAMPLE], "first_id": _ID, "last_id": _ID, "has_more": False},
 )
 for _documented in (_RESPONSES, _LIST_RESPONSES):
-    _documented[404]["description"] = "This key has no such task at this platform, or the platform does not exist."
+    _documented[404]["description"] = (
+        "The task does not exist, belongs to another API key or platform, or the platform does not exist."
+    )
 
 
 async def submit(request: Request, operation: GenerateImage) -> Response:

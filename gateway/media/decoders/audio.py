@@ -12,7 +12,7 @@ SAMPLE_RATE = 16_000
 def decode_audio(data: bytes, container: str, *, max_seconds: float) -> bytes:
     """Return mono float32 samples, little-endian, at `SAMPLE_RATE`. `container` is FFmpeg's name of the format.
 
-    Raises `InvalidMedia`, and `av.FFmpegError` for broken files.
+    Raises `InvalidMedia`, and `av.FFmpegError` for damaged files.
     """
     import av
 
@@ -20,7 +20,7 @@ def decode_audio(data: bytes, container: str, *, max_seconds: float) -> bytes:
     # FFmpeg must not guess the format: some formats are lists of other files and URLs, which it would open.
     with av.open(BytesIO(data), "r", format=container) as file:
         if not file.streams.audio:
-            raise InvalidMedia("the file has no sound track")
+            raise InvalidMedia("the file has no audio track")
         # FFmpeg mixes integers without overflow, as the training data of speech models were mixed, but floats louder.
         mixer = av.AudioResampler(format="s32", layout="mono", rate=SAMPLE_RATE)
         converter = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
@@ -30,7 +30,7 @@ def decode_audio(data: bytes, container: str, *, max_seconds: float) -> bytes:
                 for part in converter.resample(mixed):
                     found += bytes(part.planes[0])[: part.samples * 4]
             if len(found) > max_bytes:
-                raise InvalidMedia(f"the sound is longer than this service takes, {max_seconds:g} seconds")
+                raise InvalidMedia(f"the audio is longer than the limit of {max_seconds:g} seconds")
     if not found:
-        raise InvalidMedia("the file holds no sound")
+        raise InvalidMedia("the audio track is empty")
     return bytes(found)

@@ -26,7 +26,7 @@ _MAX_OPEN_FILES = 64
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
-# Loaded before the fork, as all that the child needs.
+# Loaded before the fork, as everything that the child needs.
 _libc = ctypes.CDLL(None)
 
 
@@ -51,14 +51,14 @@ def _respond(request: dict[str, Any], connection: socket.socket) -> None:
     body = b""
     try:
         head, body = run_task(request["task"], _receive(connection, request["size"]))
-    except InvalidMedia as why:
-        head["refusal"] = str(why)
+    except InvalidMedia as error:
+        head["refusal"] = str(error)
     except MemoryError:
         head["refusal"] = f"the file needs more than {request['memory'] // 2**20} MiB of memory to be read"
     except RecursionError:
         head["refusal"] = "the file is nested too deeply"
     except Exception:  # parsers raise many kinds of errors for malformed files
-        head["refusal"] = "the file is broken"
+        head["refusal"] = "the file is damaged"
     start = json.dumps({"refusal": None, **head}).encode()
     connection.sendall(LENGTH_PREFIX.pack(len(start), len(body)) + start)
     connection.sendall(body)
@@ -70,7 +70,7 @@ def _receive(connection: socket.socket, size: int) -> bytes:
     while at < size:
         count = connection.recv_into(view[at : at + _CHUNK_BYTES])
         if not count:
-            os._exit(1)  # the gateway has gone
+            os._exit(1)  # the gateway has ended
         at += count
     view.release()
     return bytes(data)
@@ -98,18 +98,18 @@ def set_resource_limits(memory: int, seconds: float) -> None:
 def run_task(task: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
     """Run the task. Return further fields of the head, and the body. Raises `InvalidMedia`, and errors of parsers."""
     match task["task"]:
-        case "picture":
+        case "image":
             from gateway.media.decoders import images
 
             width, height = images.verify_image(
                 data, task["media_type"], max_pixels=task["max_pixels"], pixels_left=task["pixels_left"]
             )
             return {"width": width, "height": height}, b""
-        case "sound":
+        case "audio":
             from gateway.media.decoders import audio
 
             return {}, audio.decode_audio(data, task["container"], max_seconds=task["max_seconds"])
-        case "unquote":
+        case "percent_decode":
             from gateway.media.decoders import percent_encoding
 
             return {}, percent_encoding.decode_percent_encoding(data, base64=task["base64"])
@@ -117,5 +117,5 @@ def run_task(task: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
             from gateway.media.decoders import documents
 
             return {}, documents.extract_text(
-                data, task["media_type"], markup=task["markup"], most=task["max_characters"]
+                data, task["media_type"], is_html=task["is_html"], max_characters=task["max_characters"]
             ).encode()

@@ -13,33 +13,33 @@ _MAX_PARTS = 20_000
 _MAX_PAGES = 10_000
 
 
-def extract_text(data: bytes, media_type: str, *, markup: bool, most: int) -> str:
-    """Return the text of a document, at most `most` characters, with tables and headings in Markdown.
+def extract_text(data: bytes, media_type: str, *, is_html: bool, max_characters: int) -> str:
+    """Return the text of a document, at most `max_characters` characters, with tables and headings in Markdown.
 
-    `media_type` was sniffed. `markup` says that a text is declared to be HTML. Raises `InvalidMedia`, and errors of the
-    parser for a broken file.
+    `media_type` was sniffed. `is_html`: the sender declared a text to be HTML. Raises `InvalidMedia`, and errors of the
+    parser for a damaged file.
     """
     found, size = [], 0
-    for part in _parts(data, media_type, markup, most):
+    for part in _parts(data, media_type, is_html, max_characters):
         found.append(part)
         size += len(part)
-        if size > most:
-            raise InvalidMedia(f"its text is longer than this service takes, {most} characters")
+        if size > max_characters:
+            raise InvalidMedia(f"its text is longer than the limit of {max_characters} characters")
     whole = "".join(found).replace("\r\n", "\n").replace("\0", "")
     whole = whole.encode("utf-8", "replace").decode().strip("\n")
     if not whole.strip():
-        raise InvalidMedia("there is no text in it")
+        raise InvalidMedia("it contains no text")
     return whole
 
 
-def _parts(data: bytes, media_type: str, markup: bool, most: int) -> Iterator[str]:
+def _parts(data: bytes, media_type: str, is_html: bool, max_characters: int) -> Iterator[str]:
     if media_type == PDF:
         return _pdf(data)
     if media_type == ZIP:
-        return _zip(data, most)
+        return _zip(data, max_characters)
     if media_type == OLE:
-        return _legacy_office(data, most)
-    return iter([plain_text.extract_text(data, markup=markup, most=most)])
+        return _legacy_office(data, max_characters)
+    return iter([plain_text.extract_text(data, declared_html=is_html, max_characters=max_characters)])
 
 
 def _pdf(data: bytes) -> Iterator[str]:
@@ -51,49 +51,48 @@ def _pdf(data: bytes) -> Iterator[str]:
     except pypdfium2.PdfiumError as error:
         if getattr(error, "err_code", None) in (pdfium.FPDF_ERR_PASSWORD, pdfium.FPDF_ERR_SECURITY):
             raise InvalidMedia("the PDF is encrypted; send it without a password") from None
-        raise InvalidMedia("the PDF is broken") from None
+        raise InvalidMedia("the PDF is damaged") from None
     empty = True
     if len(document) > _MAX_PAGES:
-        raise InvalidMedia(f"the PDF has {len(document)} pages; this service takes up to {_MAX_PAGES}")
+        raise InvalidMedia(f"the PDF has {len(document)} pages; the limit is {_MAX_PAGES}")
     for index in range(len(document)):
         page = document[index]
         words = page.get_textpage().get_text_range()
         page.close()
-        # PDFium marks a hyphenated word at the end of a line by these characters.
+        # PDFium marks a word that is hyphenated at the end of a line with these characters.
         words = words.replace("\ufffe", "-").replace("\x02", "-").strip()
         if words:
             yield words + "\n\n"
             empty = False
     if empty:
-        pages = "page" if len(document) == 1 else f"{len(document)} pages"
-        raise InvalidMedia(f"there is no text on the {pages} of the PDF; it seems to be scanned: send pictures instead")
+        raise InvalidMedia(f"the PDF has no text (pages: {len(document)}); if its pages are scans, send them as images")
 
 
-def _zip(data: bytes, most: int) -> Iterator[str]:
+def _zip(data: bytes, max_characters: int) -> Iterator[str]:
     try:
         archive = zipfile.ZipFile(BytesIO(data))
     except zipfile.BadZipFile:
-        raise InvalidMedia("the file is broken or cut off") from None
+        raise InvalidMedia("the file is damaged or truncated") from None
     with archive:
         parts = archive.infolist()
         if len(parts) > _MAX_PARTS:
-            raise InvalidMedia(f"it holds {len(parts)} parts; this service takes up to {_MAX_PARTS}")
+            raise InvalidMedia(f"it contains {len(parts)} parts; the limit is {_MAX_PARTS}")
         if sum(part.file_size for part in parts) > _MAX_UNPACKED_BYTES:
-            raise InvalidMedia(f"unpacked it is larger than this service takes, {_MAX_UNPACKED_BYTES // 2**20} MiB")
+            raise InvalidMedia(f"unpacked, it is larger than the limit of {_MAX_UNPACKED_BYTES // 2**20} MiB")
         names = {part.filename for part in parts}
-        office_documents.check_archive(archive, most=_MAX_UNPACKED_BYTES)
+        office_documents.check_archive(archive, max_bytes=_MAX_UNPACKED_BYTES)
     if "word/document.xml" in names:
-        return office_documents.docx_text(data, most=most)
+        return office_documents.docx_text(data, max_characters=max_characters)
     if "ppt/presentation.xml" in names:
         return office_documents.pptx_text(data)
     if {"xl/workbook.xml", "xl/workbook.bin"} & names:
-        return office_documents.spreadsheet_text(data, most=most)
+        return office_documents.spreadsheet_text(data, max_characters=max_characters)
     raise InvalidMedia("it is a ZIP archive, not a document: expected a PDF, DOCX, PPTX, XLSX, HTML or text file")
 
 
-def _legacy_office(data: bytes, most: int) -> Iterator[str]:
+def _legacy_office(data: bytes, max_characters: int) -> Iterator[str]:
     if "EncryptedPackage".encode("utf-16-le") in data:
         raise InvalidMedia("the document is encrypted; send it without a password")
     if "Workbook".encode("utf-16-le") in data:
-        return office_documents.spreadsheet_text(data, most=most)
-    raise InvalidMedia("it is a file of an older Office; save it as DOCX, XLSX, PPTX or PDF")
+        return office_documents.spreadsheet_text(data, max_characters=max_characters)
+    raise InvalidMedia("it is in an older Office format; save it as DOCX, XLSX, PPTX or PDF")

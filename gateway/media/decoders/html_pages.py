@@ -1,7 +1,7 @@
 """Conversion of HTML to Markdown, in time linear in the length of the page.
 
-The parser and the converter have quadratic steps, which search all that follows, or all siblings, again for each
-element. Attackers write pages to exploit that. The classes here avoid these steps.
+The parser and the converter have steps of quadratic time: for each element they search the rest of the page, or all
+siblings. An attacker can write pages that exploit this. The classes here avoid these steps.
 """
 
 import re
@@ -21,20 +21,20 @@ _VOID_ELEMENTS = HTMLParserTreeBuilder.DEFAULT_EMPTY_ELEMENT_TAGS or set()
 _SKIPPED_ELEMENTS = frozenset(("script", "style", "template", "noscript", "svg", "iframe", "object"))
 
 
-def html_to_markdown(html: str, *, most: int) -> str:
+def html_to_markdown(html: str, *, max_characters: int) -> str:
     """Return the text of a page in Markdown, without scripts and styles, and with the `alt` texts of images.
 
-    Raises `InvalidMedia` for too many tags to parse in time, and if nested quotations exceed `most` characters.
+    Raises `InvalidMedia` for too many tags to parse in time, and for nested quotations of more than `max_characters`.
     """
     if html.count("<") > _MAX_TAGS:
-        raise InvalidMedia(f"its markup has more tags than this service takes, {_MAX_TAGS}")
+        raise InvalidMedia(f"its markup has more tags than the limit of {_MAX_TAGS}")
     page = BeautifulSoup(_close_unterminated(html), builder=_Builder)
-    named = page.find(lambda tag: tag.name == "title" and tag.find_parent("svg") is None)
-    title = named.get_text(strip=True) if named is not None else ""
+    title_tag = page.find(lambda tag: tag.name == "title" and tag.find_parent("svg") is None)
+    title = title_tag.get_text(strip=True) if title_tag is not None else ""
     if page.head is not None:
         page.head.decompose()
     converter = _Converter(
-        most,
+        max_characters,
         heading_style=ATX,
         table_infer_header=True,
         bullets="-",
@@ -47,7 +47,7 @@ def html_to_markdown(html: str, *, most: int) -> str:
 
 
 def _close_unterminated(html: str) -> str:
-    """Return the page without unterminated constructs: for each one, the parser would search up to the last byte.
+    """Return the page without unterminated constructs: for each of them, the parser would search the rest of the page.
 
     They end at the first ">", as in the HTML standard, and become text if there is none. (`html.parser` does that too
     since Python 3.11.14, but after each search.)
@@ -78,9 +78,9 @@ _Base: Any = MarkdownConverter  # its type stubs lack the methods to override
 class _Converter(_Base):  # type: ignore[misc]
     """Skips hidden elements, and visits siblings once."""
 
-    def __init__(self, most: int, **options: Any) -> None:
+    def __init__(self, max_characters: int, **options: Any) -> None:
         super().__init__(**options)
-        self._max_characters = most
+        self._max_characters = max_characters
         self._item_counts: Counter[int] = Counter()
 
     def process_element(self, node: Any, parent_tags: set[str] | None = None) -> str:
@@ -98,7 +98,7 @@ class _Converter(_Base):  # type: ignore[misc]
 
     def convert_blockquote(self, el: Any, text: str, parent_tags: set[str]) -> str:
         if len(text) > self._max_characters:
-            raise InvalidMedia(f"its text is longer than this service takes, {self._max_characters} characters")
+            raise InvalidMedia(f"its text is longer than the limit of {self._max_characters} characters")
         return str(super().convert_blockquote(el, text, parent_tags))
 
     def convert_li(self, el: Any, text: str, parent_tags: set[str]) -> str:

@@ -12,9 +12,9 @@ _MAX_SIDE = 65_535
 
 
 def verify_image(data: bytes, media_type: str, *, max_pixels: int, pixels_left: int) -> tuple[int, int]:
-    """Return width and height of an image that can be decoded completely. Raises `InvalidMedia` and `MemoryError`.
+    """Decode an image once, and return its width and height in pixels. Raises `InvalidMedia` and `MemoryError`.
 
-    `pixels_left` is the number of pixels that the request has left for this image and further ones.
+    `pixels_left` is the number of pixels that this image and the following ones of the request may still have.
     """
     from PIL import Image
 
@@ -27,20 +27,20 @@ def verify_image(data: bytes, media_type: str, *, max_pixels: int, pixels_left: 
             width, height = image.size
             if width * height > max_pixels:
                 raise InvalidMedia(
-                    f"the picture has {width} × {height} pixels; this service takes up to {max_pixels} in all"  # noqa: RUF001
+                    f"the image has {width} × {height} pixels; the limit is {max_pixels} pixels in all"  # noqa: RUF001
                 )
             if max(width, height) > _MAX_SIDE:
                 raise InvalidMedia(
-                    f"the picture has {width} × {height} pixels; this service takes up to {_MAX_SIDE} a side"  # noqa: RUF001
+                    f"the image has {width} × {height} pixels; the limit is {_MAX_SIDE} per side"  # noqa: RUF001
                 )
-            if width * height <= pixels_left:  # else the gateway refuses it
+            if width * height <= pixels_left:  # otherwise the gateway refuses the image
                 # A JPEG is decoded at an eighth of its size: that reads every byte, in less time and memory.
                 image.draft(None, (1, 1))
                 image.load()
     except (MemoryError, InvalidMedia):
         raise
     except Image.DecompressionBombError:
-        raise InvalidMedia(f"the picture has more than the {max_pixels} pixels that this service takes") from None
+        raise InvalidMedia(f"the image has more pixels than the limit of {max_pixels}") from None
     except Exception:  # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error, zlib.error and others
-        raise InvalidMedia(f"the picture ({media_type}) is broken or cut off") from None
+        raise InvalidMedia(f"the image ({media_type}) is damaged or truncated") from None
     return width, height

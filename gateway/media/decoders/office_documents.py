@@ -18,45 +18,45 @@ _MAX_XML_BYTES = {"word/": 64 * 2**20, "ppt/": 64 * 2**20}
 _XML_SUFFIXES = (".xml", ".rels", ".vml")
 
 
-def check_archive(archive: zipfile.ZipFile, *, most: int) -> None:
-    """Decompress all parts once to refuse bombs and huge documents. Raises `InvalidMedia`.
+def check_archive(archive: zipfile.ZipFile, *, max_bytes: int) -> None:
+    """Decompress all parts once, and raise `InvalidMedia` for decompression bombs and documents that are too large.
 
-    All parts together may have `most` bytes. The sizes that the archive declares are not trusted.
+    All parts together may have `max_bytes` bytes. The sizes that the archive declares are not trusted.
     """
-    left = most
+    bytes_left = max_bytes
     tags, sizes = Counter[str](), Counter[str]()
     for part in archive.infolist():
         if part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise InvalidMedia("the file is packed in a way that no Office document is")
+            raise InvalidMedia("the file uses a compression method that Office documents do not use")
         folder, markup = part.filename.partition("/")[0] + "/", part.filename.endswith(_XML_SUFFIXES)
-        declared, part.file_size = part.file_size, left + 1  # `zipfile` stops there
-        unpacked, head = 0, b""
+        declared, part.file_size = part.file_size, bytes_left + 1  # `zipfile` stops there
+        unpacked, prolog = 0, b""
         with archive.open(part) as opened:
             while piece := opened.read(_CHUNK_BYTES):
                 unpacked += len(piece)
-                if unpacked > left:
-                    raise InvalidMedia(f"unpacked it is larger than this service takes, {most // 2**20} MiB")
+                if unpacked > bytes_left:
+                    raise InvalidMedia(f"unpacked, it is larger than the limit of {max_bytes // 2**20} MiB")
                 if not markup:
                     continue
-                head = head or piece[:_XML_PROLOG_BYTES]
+                prolog = prolog or piece[:_XML_PROLOG_BYTES]
                 tags[folder] += piece.count(b"<")
                 sizes[folder] += len(piece)
-                for count, limits, what in ((tags, _MAX_TAGS, "tags"), (sizes, _MAX_XML_BYTES, "bytes of XML")):
-                    if count[folder] > limits.get(folder, most):
+                for count, limits, unit in ((tags, _MAX_TAGS, "tags"), (sizes, _MAX_XML_BYTES, "bytes of XML")):
+                    if count[folder] > limits.get(folder, max_bytes):
                         raise InvalidMedia(
-                            f"with its part '{part.filename[:100]}', the document has more {what} than this service"
-                            f" takes, {limits[folder]}"
+                            f"up to its part '{part.filename[:100]}', the document has more {unit} than the limit of"
+                            f" {limits[folder]}"
                         )
         if unpacked != declared:
-            raise InvalidMedia("the file is broken or cut off")
-        left -= unpacked
-        # Office writes no document types or entities, so these are bombs.
-        start = head.replace(b"\0", b"").upper()  # in UTF-16 too
-        if b"<!DOCTYPE" in start or b"<!ENTITY" in start:
-            raise InvalidMedia("the file declares XML entities, which no Office document does")
+            raise InvalidMedia("the file is damaged or truncated")
+        bytes_left -= unpacked
+        # Office writes no document types or entities, so these are entity-expansion bombs.
+        prolog_text = prolog.replace(b"\0", b"").upper()  # in UTF-16 too
+        if b"<!DOCTYPE" in prolog_text or b"<!ENTITY" in prolog_text:
+            raise InvalidMedia("the file declares XML entities, which Office documents do not use")
 
 
-def docx_text(data: bytes, *, most: int) -> Iterator[str]:
+def docx_text(data: bytes, *, max_characters: int) -> Iterator[str]:
     """Yield the text of a Word document, with headings, lists, tables, footnotes and text boxes."""
     import defusedxml
     import mammoth
@@ -65,11 +65,11 @@ def docx_text(data: bytes, *, most: int) -> Iterator[str]:
 
     defusedxml.defuse_stdlib()  # mammoth uses the XML parsers of Python
     page = mammoth.convert_to_html(BytesIO(data), convert_image=mammoth.images.img_element(lambda _: {"src": ""}))
-    yield html_to_markdown(page.value, most=most)
+    yield html_to_markdown(page.value, max_characters=max_characters)
 
 
 def pptx_text(data: bytes) -> Iterator[str]:
-    """Yield the text of a presentation, slide by slide, with tables and notes."""
+    """Yield the text of a presentation, slide by slide, with tables and notes. Raises `InvalidMedia` for no text."""
     import pptx as powerpoint
 
     has_text = False
@@ -90,7 +90,7 @@ def pptx_text(data: bytes) -> Iterator[str]:
                 has_text = True
                 yield f"Notes: {notes}\n\n"
     if not has_text:
-        raise InvalidMedia("there is no text in it")
+        raise InvalidMedia("it contains no text")
 
 
 def _shape_text(shape: Any) -> Iterator[str]:
@@ -120,11 +120,11 @@ def markdown_table(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def spreadsheet_text(data: bytes, *, most: int) -> Iterator[str]:
+def spreadsheet_text(data: bytes, *, max_characters: int) -> Iterator[str]:
     """Yield the values of a spreadsheet, sheet by sheet, as lines of CSV, with the stored results of formulas.
 
-    A sheet of more than `most` cells, with the empty ones in between, is refused: its text would have more than `most`
-    characters. Raises `InvalidMedia`.
+    Refuses a sheet of more than `max_characters` cells, empty ones included: its text would have more characters.
+    Raises `InvalidMedia`.
     """
     import python_calamine
 
@@ -135,10 +135,10 @@ def spreadsheet_text(data: bytes, *, most: int) -> Iterator[str]:
     has_text = False
     for name in workbook.sheet_names:
         sheet = workbook.get_sheet_by_name(name)
-        if sheet.height * sheet.width > most:
+        if sheet.height * sheet.width > max_characters:
             raise InvalidMedia(
-                f"its sheet '{name[:100]}' has {sheet.height} rows of {sheet.width} cells; this service takes up to"
-                f" {most} cells"
+                f"its sheet '{name[:100]}' has {sheet.height} rows of {sheet.width} cells; the limit is"
+                f" {max_characters} cells"
             )
         rows = sheet.to_python()
         has_text |= bool(rows)
@@ -149,7 +149,7 @@ def spreadsheet_text(data: bytes, *, most: int) -> Iterator[str]:
             yield line.getvalue()
         yield "\n"
     if not has_text:
-        raise InvalidMedia("there is no text in it")
+        raise InvalidMedia("it contains no text")
 
 
 def _format_cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Decoding of long texts with many percent escapes, which takes a second or two."""
+"""Decoding of long texts with many percent escapes. It takes up to two seconds, so it runs in a child process."""
 
 from gateway.media import inline_data
 

@@ -9,14 +9,16 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # ESC is allowed: termi
 _HTML_START = re.compile(r"<(?:!doctype\s+html|html|head|body)\b", re.I)
 
 
-def extract_text(data: bytes, *, markup: bool, most: int) -> str:
-    """Return the text of a text file, that of HTML in Markdown. Raises `InvalidMedia` for other data."""
+def extract_text(data: bytes, *, declared_html: bool, max_characters: int) -> str:
+    """Return the text of a text file; HTML becomes Markdown. Raises `InvalidMedia` for other data."""
     found = decode_text(data)
-    if not markup and not is_html(found):
+    if not declared_html and not is_html(found):
         return found
-    from gateway.media.decoders.html_pages import html_to_markdown  # takes 60 ms, which other text saves
+    from gateway.media.decoders.html_pages import (
+        html_to_markdown,
+    )  # the import takes 60 ms; plain text does not need it
 
-    return html_to_markdown(found, most=most)
+    return html_to_markdown(found, max_characters=max_characters)
 
 
 def decode_text(data: bytes) -> str:
@@ -59,4 +61,4 @@ def _require_text(text: str) -> str:
 
 
 def _not_text_error() -> InvalidMedia:
-    return InvalidMedia("it is neither text nor a known document: expected a PDF, DOCX, PPTX, XLSX, HTML or text file")
+    return InvalidMedia("its format is unknown: expected a PDF, DOCX, PPTX, XLSX, HTML or text file")

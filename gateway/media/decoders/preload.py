@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from gateway.media.sniffing import OLE, PDF, ZIP
 
 _MODULES: dict[str, tuple[str, ...]] = {
-    "picture": (
+    "image": (
         "gateway.media.decoders.images", "PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin",
         "PIL.PngImagePlugin", "PIL.WebPImagePlugin",
     ),
-    "sound": ("gateway.media.decoders.audio", "av"),
+    "audio": ("gateway.media.decoders.audio", "av"),
     "document": ("gateway.media.decoders.documents",),
-    "unquote": ("gateway.media.decoders.percent_encoding",),
+    "percent_decode": ("gateway.media.decoders.percent_encoding",),
     PDF: ("pypdfium2",),
     ZIP: ("defusedxml", "gateway.media.decoders.html_pages", "mammoth", "pptx", "python_calamine"),
     OLE: ("python_calamine",),

@@ -32,6 +32,6 @@ def check(data: bytes) -> None:
             continue
         scans += kind == _SCAN
         if scans > _MOST_SCANS:
-            raise InvalidMedia(f"the picture has more than the {_MOST_SCANS} scans that this service takes")
+            raise InvalidMedia(f"the JPEG image has more scans than the limit of {_MOST_SCANS}")
         at += int.from_bytes(data[at : at + 2])
-    raise InvalidMedia(f"the picture has more than the {_MOST_SEGMENTS} segments that this service takes")
+    raise InvalidMedia(f"the JPEG image has more segments than the limit of {_MOST_SEGMENTS}")

@@ -16,17 +16,17 @@ _KEYS = frozenset({"name", "type", "id", *_ARGUMENTS})
 
 
 def call_object(
-    source: TextBuffer, call: int, *, sure: bool, closing: str = "", names: Collection[str] | None = None
+    source: TextBuffer, call: int, *, announced: bool, closing: str = "", names: Collection[str] | None = None
 ) -> Parse[Piece, bool]:
-    """Read one object as call number `call`; false where it is no call, and the source can then still be rewound.
+    """Read one JSON object as call number `call`. Return False if it is no call; then `source` can be rewound.
 
-    It is a call as soon as its name and the beginning of its arguments have been read. `sure`: a mark before
-    the object announces a call; then arguments may be absent and keys may be unknown. Otherwise the first unknown key
-    shows that the object is ordinary JSON, and so does a name that is not in `names`, where these are given.
+    The object is a call as soon as its name and the beginning of its arguments have been read. `announced`: a tag
+    before the object announces a call, so arguments may be absent and keys may be unknown. Otherwise an unknown key
+    shows that the object is ordinary JSON, and so does a name that is not among `names`, if these are given.
 
-    Invalid JSON inside the arguments: the rest of the text, up to `closing` where the format has such a mark, becomes
-    arguments. A client that cannot parse them can show them to the model; half a call in the content would be of no
-    use. Invalid JSON after the arguments does not invalidate the call.
+    If the arguments have invalid JSON, the rest of the text becomes arguments, up to the tag `closing` if the format
+    has one: a client that cannot parse them can show them to the model, while half a call in the content would be
+    useless. Invalid JSON after the arguments does not invalidate the call.
     """
     name: str | None = None
     arguments: str | None = None
@@ -36,7 +36,7 @@ def call_object(
     yield from source.skip_whitespace()
     while not (yield from source.read_one("}")):
         key = yield from streaming_json.read_string(source)
-        if key is None or not (begun or sure or key in _KEYS):
+        if key is None or not (begun or announced or key in _KEYS):
             return begun
         yield from source.skip_whitespace()
         if not (yield from source.read_one(":")):
@@ -68,7 +68,7 @@ def call_object(
         if not (yield from source.read_one(",")) and (yield from source.peek()) != "}":
             return begun
         yield from source.skip_whitespace()
-    if not begun and sure and name is not None:
+    if not begun and announced and name is not None:
         source.release()
         yield CallBegin(call, name)
         yield CallArguments(call, "{}")
@@ -77,7 +77,7 @@ def call_object(
 
 
 def call_array(
-    source: TextBuffer, first: int, *, sure: bool, names: Collection[str] | None = None
+    source: TextBuffer, first: int, *, announced: bool, names: Collection[str] | None = None
 ) -> Parse[Piece, int]:
     """Read objects up to `]`, after the `[`; return the number of the next call.
 
@@ -86,7 +86,7 @@ def call_array(
     """
     call = first
     yield from source.skip_whitespace()
-    while (yield from call_object(source, call, sure=sure, names=names)):
+    while (yield from call_object(source, call, announced=announced, names=names)):
         call += 1
         source.mark()
         yield from source.skip_whitespace()

@@ -22,7 +22,7 @@ class RequiredCallsParser(GrammarParser):
 
 
 class NamedCallParser(GrammarParser):
-    """Parses an answer that is the arguments of the function `name`; one that begins otherwise is text."""
+    """Parses an answer that is the arguments of the function `name`; one that starts otherwise is text."""
 
     def __init__(self, name: str) -> None:
         super().__init__(partial(_arguments, name=name))
@@ -31,17 +31,17 @@ class NamedCallParser(GrammarParser):
 class CallsOrTextParser(GrammarParser):
     """Parses an answer that is calls of the functions `names`, or text.
 
-    Calls begin with one of the characters of `begins`: `<` of tags, `[` of an array, `{` of objects.
+    Calls begin with one of the characters of `starts`: `<` of tags, `[` of an array, `{` of objects.
     """
 
-    def __init__(self, names: Collection[str], begins: str = "<[{") -> None:
-        super().__init__(partial(_calls_or_text, names=names, begins=begins))
+    def __init__(self, names: Collection[str], starts: str = "<[{") -> None:
+        super().__init__(partial(_calls_or_text, names=names, starts=starts))
 
 
-def _calls_or_text(source: TextBuffer, *, names: Collection[str], begins: str) -> Parse[Piece, None]:
+def _calls_or_text(source: TextBuffer, *, names: Collection[str], starts: str) -> Parse[Piece, None]:
     calls = 0
     first = yield from source.peek()
-    if first not in begins:
+    if first not in starts:
         first = ""
     if first == "<" and (yield from _is_tagged(source)):
         yield from hermes(source)
@@ -51,7 +51,7 @@ def _calls_or_text(source: TextBuffer, *, names: Collection[str], begins: str) -
     elif first == "[":
         source.mark()
         yield from source.read_one("[")
-        calls = yield from call_array(source, 0, sure=False, names=names)
+        calls = yield from call_array(source, 0, announced=False, names=names)
         if not calls:
             source.rewind()
     yield from read_until(source, "", Text, after_call=calls > 0)
@@ -70,7 +70,7 @@ def _objects(source: TextBuffer, names: Collection[str]) -> Parse[Piece, int]:
         source.mark()
         if calls:
             yield from source.read_run(_SEPARATORS)
-        if not (yield from call_object(source, calls, sure=False, names=names)):
+        if not (yield from call_object(source, calls, announced=False, names=names)):
             source.rewind()
             return calls
         calls += 1
@@ -81,7 +81,7 @@ def _array(source: TextBuffer) -> Parse[Piece, None]:
     yield from source.skip_whitespace()
     calls = 0
     if (yield from source.read_one("[")):
-        calls = yield from call_array(source, 0, sure=True)
+        calls = yield from call_array(source, 0, announced=True)
     if not calls:
         source.rewind()
     yield from read_until(source, "", Text, after_call=calls > 0)

@@ -27,7 +27,7 @@ def hermes(source: TextBuffer) -> Parse[Piece, None]:
         yield from source.skip_whitespace()
         yield from source.read_word(OPENING)
         yield from source.skip_whitespace()
-        after_call = yield from call_object(source, calls, sure=True, closing=_CLOSING)
+        after_call = yield from call_object(source, calls, announced=True, closing=_CLOSING)
         if after_call:
             calls += 1
             yield from _close(source)

@@ -28,7 +28,7 @@ def llama3_json(source: TextBuffer) -> Parse[Piece, None]:
         tagged = (yield from source.peek()) == _TAG[0] and (yield from source.read_word(_TAG))
         if tagged:
             yield from source.skip_whitespace()
-        if (yield from call_object(source, calls, sure=tagged)):
+        if (yield from call_object(source, calls, announced=tagged)):
             calls += 1
             in_text = False
             continue

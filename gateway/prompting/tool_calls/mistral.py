@@ -41,7 +41,7 @@ def _bare_array(source: TextBuffer) -> Parse[Piece, int]:
     yield from source.skip_whitespace()
     calls = 0
     if (yield from source.read_one("[")) and (yield from source.peek()) != _MARKER[1]:
-        calls = yield from call_array(source, 0, sure=False)
+        calls = yield from call_array(source, 0, announced=False)
     if not calls:
         source.rewind()
     return calls
@@ -50,9 +50,9 @@ def _bare_array(source: TextBuffer) -> Parse[Piece, int]:
 def _calls(source: TextBuffer, call: int) -> Parse[Piece, int]:
     """Read the calls after a marker; return the number of the next call."""
     if (yield from source.read_one("[")):
-        return (yield from call_array(source, call, sure=True))
+        return (yield from call_array(source, call, announced=True))
     if (yield from source.peek()) == "{":
-        return call + (yield from call_object(source, call, sure=True, closing=_MARKER))
+        return call + (yield from call_object(source, call, announced=True, closing=_MARKER))
     name: list[str] = []
     yield from source.read_run(_NAME, name)
     if not name or not (yield from _to_arguments(source)):

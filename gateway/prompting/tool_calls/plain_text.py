@@ -1,4 +1,4 @@
-"""Passes text on that is no call."""
+"""Reads text outside tool calls."""
 
 from collections.abc import Callable, Generator
 

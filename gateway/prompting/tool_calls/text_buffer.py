@@ -18,41 +18,44 @@ WHITESPACE = re.compile(r"[ \t\r\n]*")
 
 
 class TextBuffer:
-    """The part of a text that has arrived and is not read yet, and the part that may have to be read again."""
+    """A streamed text: the part that has arrived and is not read yet, and the part since `mark`.
 
-    __slots__ = ("_kept", "_mark_at", "_marked", "at", "ended", "text")
+    `at` is the read position in `text`. `ended` is set once the whole text has arrived.
+    """
+
+    __slots__ = ("_mark_at", "_marked", "_read_since_mark", "at", "ended", "text")
 
     def __init__(self) -> None:
         self.text = ""
         self.at = 0
         self.ended = False
-        self._kept: list[str] = []
+        self._read_since_mark: list[str] = []
         self._mark_at = 0
         self._marked = False
 
     def push(self, text: str) -> None:
         """Append a text that arrived."""
         if self._marked:
-            self._kept.append(self.text[self._mark_at : self.at])
+            self._read_since_mark.append(self.text[self._mark_at : self.at])
             self._mark_at = 0
         self.text = self.text[self.at :] + text
         self.at = 0
 
     def mark(self) -> None:
         """Remember this position, and no earlier one."""
-        self._kept = []
+        self._read_since_mark = []
         self._mark_at = self.at
         self._marked = True
 
     def release(self) -> None:
         """Forget the marked position: the text since is final."""
-        self._kept = []
+        self._read_since_mark = []
         self._marked = False
 
     def rewind(self) -> None:
         """Go back to the marked position, and forget it."""
-        if self._kept:
-            self.text = "".join(self._kept) + self.text[self._mark_at :]
+        if self._read_since_mark:
+            self.text = "".join(self._read_since_mark) + self.text[self._mark_at :]
             self._mark_at = 0
         self.at = self._mark_at
         self.release()

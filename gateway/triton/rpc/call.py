@@ -37,9 +37,9 @@ class Call:
         self.window = window
         self.idle_seconds = idle
         self.request_sent = False
-        """Whether all of the request was sent."""
+        """True once the whole request was sent."""
         self.done = False
-        """Whether the call is over. Messages may be left to read."""
+        """True once the call has ended. Unread messages may remain."""
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._messages: deque[bytes] = deque()
@@ -54,7 +54,7 @@ class Call:
 
     @property
     def has_message(self) -> bool:
-        """Whether the next message has arrived already."""
+        """True if the next message has arrived already."""
         return bool(self._messages)
 
     async def read(self) -> bytes | None:
@@ -107,7 +107,7 @@ class Call:
         if at < end:
             part += data[at:] if at else data
         if part and part[0]:
-            self._abort(Status.INTERNAL, "The server compressed a message without being asked to.")
+            self._abort(Status.INTERNAL, "The server sent a compressed message, which is not supported.")
         elif part and int.from_bytes(part[1:_PREFIX_BYTES], "big") > _MAX_MESSAGE_BYTES:
             self._abort(Status.INTERNAL, "The server announced a message that is too long.")
         elif self._messages:
@@ -121,7 +121,7 @@ class Call:
             self._headers.update(fields)
             self.on_end_stream()
         elif self._headers:
-            self._abort(Status.INTERNAL, "The server answered twice.")
+            self._abort(Status.INTERNAL, "The server sent response headers twice.")
         elif not fields.get(b":status", b"").startswith(b"1"):  # 1xx come before the first
             self._headers = fields
             if wrong := status.from_headers(fields):
@@ -133,7 +133,7 @@ class Call:
             self._connection.write(frames.encode_rst_stream(self.stream, _NO_ERROR))
         code, message = status.from_trailers(self._headers)
         if code is Status.OK and self._partial_message:
-            code, message = Status.INTERNAL, b"The last message is cut off."
+            code, message = Status.INTERNAL, b"The last message is truncated."
         if code is Status.OK:
             self._close()
         else:
@@ -163,7 +163,7 @@ class Call:
             self._waiter.set_result(None)
 
     def _grow_window(self) -> None:
-        """Let the server send as many bytes as were read. What nobody reads stays within the window."""
+        """Let the server send as many bytes as were read. Unread bytes stay within the window."""
         if self._unacknowledged_bytes > frames.DEFAULT_WINDOW_BYTES // 2 and not self.done:
             self._connection.write(frames.encode_window_update(self.stream, self._unacknowledged_bytes))
             self._unacknowledged_bytes = 0

@@ -14,7 +14,7 @@ _MAX_ATTEMPTS = 2
 """A call of which the server saw nothing is tried again on a new connection."""
 _CLOSED = "The connection was closed."
 _TCP_USER_TIMEOUT_MILLISECONDS = 20_000
-"""How long sent data may stay unacknowledged. A host that vanished closes no connection."""
+"""Milliseconds that sent data may stay unacknowledged. A host that vanished does not close its connections."""
 _KEEPALIVE_OPTIONS = {
     "TCP_KEEPIDLE": 10,
     "TCP_KEEPINTVL": 5,
@@ -133,7 +133,7 @@ class Channel:
             if transport:
                 transport.abort()
             if isinstance(error, TimeoutError):
-                raise RpcError(Status.UNAVAILABLE, "The server takes no connection.") from None
+                raise RpcError(Status.UNAVAILABLE, "The connection to the server timed out.") from None
             if isinstance(error, OSError | UnicodeError):  # an invalid host name raises UnicodeError
                 raise RpcError(Status.UNAVAILABLE, f"The server cannot be reached: {error}") from None
             raise

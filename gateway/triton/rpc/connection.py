@@ -19,7 +19,7 @@ _MAX_STREAM_ID = 2**30
 _MAX_UNREAD_REPLY_BYTES = 2**20
 """Replies to PING and SETTINGS that may wait for a server that does not read."""
 _SILENCE_TIMEOUT_SECONDS = 30.0
-"""How long a connection may receive nothing after a unary call timed out, before its calls fail."""
+"""Seconds without received data, after a unary call timed out, after which the calls of a connection fail."""
 _PROTOCOL_ERROR = 0x1
 
 
@@ -53,12 +53,12 @@ class Connection(asyncio.Protocol):
 
     @property
     def accepts_calls(self) -> bool:
-        """Whether new calls may begin."""
+        """True while new calls may begin."""
         return self._flow.open
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is closed."""
+        """True once the connection is closed."""
         return self._transport is None or self._transport.is_closing()
 
     async def wait_for_settings(self) -> None:
@@ -204,7 +204,7 @@ class Connection(asyncio.Protocol):
     def _call(self, stream: int) -> Call | None:
         """Return the call of this stream, None if it is done. Raises `ProtocolError` for a stream that never began."""
         if stream >= self._next_stream_id or not stream & 1:
-            raise ProtocolError("it answers a call that never began")
+            raise ProtocolError("it responds to a call that never began")
         return self._calls.get(stream)
 
     def _begin_headers(self, flags: int, stream: int, content: bytes) -> None:
@@ -239,7 +239,7 @@ class Connection(asyncio.Protocol):
         self._flow.wake_waiters()
 
     def _push(self, flags: int, stream: int, content: bytes) -> None:
-        raise ProtocolError("it pushes a response that was not asked for")
+        raise ProtocolError("it sends PUSH_PROMISE, which is disabled")
 
     def _ping(self, flags: int, stream: int, content: bytes) -> None:
         if not flags & frames.ACK:
@@ -247,7 +247,7 @@ class Connection(asyncio.Protocol):
 
     def _reply(self, data: bytes) -> None:
         if self._flow.paused and self._transport and self._transport.get_write_buffer_size() > _MAX_UNREAD_REPLY_BYTES:
-            raise ProtocolError("it does not read the replies that it asks for")
+            raise ProtocolError("it does not read the replies to its PING and SETTINGS frames")
         self.write(data)
 
     def _go_away(self, flags: int, stream: int, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Flow control of a connection: which calls may begin, and which may send more of their request."""
+"""Flow control of a connection: limits the concurrent calls, and the bytes that they send."""
 
 import asyncio
 from collections.abc import Callable, Sized
@@ -15,9 +15,9 @@ class FlowController:
     def __init__(self, write: Callable[[bytes], None], calls: Sized) -> None:
         """`write` sends frames. `calls` are those that have begun and are not done."""
         self.open = True
-        """Whether new calls may begin."""
+        """True while new calls may begin."""
         self.paused = False
-        """Whether the server reads more slowly than we send."""
+        """True while the server reads more slowly than the gateway sends."""
         self.window = self.initial_window = frames.DEFAULT_WINDOW_BYTES
         """Bytes that the server takes now of all calls together, and of a new call."""
         self.max_concurrent_streams = frames.MAX_WINDOW_BYTES
@@ -28,12 +28,12 @@ class FlowController:
 
     @property
     def has_waiters(self) -> bool:
-        """Whether any call waits."""
+        """True if any call waits."""
         return bool(self._send_queue or self._call_queue)
 
     @property
     def must_wait(self) -> bool:
-        """Whether a new call has to wait. It does not overtake others that wait."""
+        """True if a new call has to wait, also because others wait already."""
         return self._is_full or bool(self._call_queue)
 
     @property
@@ -42,7 +42,7 @@ class FlowController:
 
     @property
     def _free_slots(self) -> int:
-        """How many more calls may begin, without those that were woken and have not begun yet."""
+        """Number of calls that may begin now, not counting those that were woken and have not begun yet."""
         return self.max_concurrent_streams - len(self._calls) - self._call_queue.num_woken
 
     async def wait_for_slot(self, idle: float) -> None:

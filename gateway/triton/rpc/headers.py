@@ -47,7 +47,7 @@ class HeaderDecoder:
         self._cache: dict[bytes, dict[bytes, bytes]] = {}
         """Decoded blocks since the last change of the table. Servers send the same blocks for each call."""
         self.open = False
-        """Whether a block has begun and not ended. Until then the server may send CONTINUATION frames only."""
+        """True while a header block is incomplete. Until its end, the server may send CONTINUATION frames only."""
 
     def begin(self, flags: int, stream: int, content: bytes) -> dict[bytes, bytes] | None:
         """Return the fields of a HEADERS frame, None if a CONTINUATION follows. Raises `ProtocolError`."""
@@ -61,7 +61,7 @@ class HeaderDecoder:
         Raises `ProtocolError`.
         """
         if not self.open or self._stream != stream:
-            raise ProtocolError("headers continue that never began")
+            raise ProtocolError("a CONTINUATION frame without a header block")
         self._block += content
         if len(self._block) > _MAX_HEADER_BYTES:
             raise ProtocolError("headers are too long")

@@ -1,4 +1,4 @@
-"""Status of a call: https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
+"""Status codes of calls: https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
 
 from enum import IntEnum
 

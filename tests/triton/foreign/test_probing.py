@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 async def test_a_token_of_each_layout(served: RunningGateway, foreign: tuple[EmbeddedTriton, Path]) -> None:
     triton, repository = foreign
     described = models_file.read(repository.parent / "models.toml")
-    catalog = Catalog([triton.grpc_url], interval=1, timeout=20, secret=triton.secret, described=described)
+    catalog = Catalog([triton.grpc_url], interval=1, timeout=20, secret=triton.secret, descriptions=described)
     watching = asyncio.create_task(catalog.watch())
     try:
         async with asyncio.timeout(20):

@@ -81,7 +81,7 @@ Traceback (most recent call last):
             "TritonModelException: Assertion failed: No (/src/cpp/x.cpp:12)\n1       0x7f3b libnv.so(+0x1) [0x2]",
             "Assertion failed: No",
         ),
-        ("AssertionError", "The model failed and gave no reason."),
+        ("AssertionError", "The model failed without a message."),
     ],
 )
 def test_callers_read_what_was_said_and_not_where(raised: str, left: str) -> None:

@@ -129,9 +129,9 @@ async def test_pictures_without_a_number_are_counted() -> None:
 
 
 async def test_other_pictures_than_were_asked_for() -> None:
-    with pytest.raises(ModelFailed, match="1 pictures of 2"):
+    with pytest.raises(ModelFailed, match="1 images of 2"):
         await decoded(2, response(image=b"a"))
-    with pytest.raises(ModelFailed, match="picture 1"):
+    with pytest.raises(ModelFailed, match="image 1"):
         await decoded(1, response(image=b"a"), response(image=b"b"))
-    with pytest.raises(ModelFailed, match="picture 0"):
+    with pytest.raises(ModelFailed, match="image 0"):
         await decoded(1, response(image=b"a", index=0), response(image=b"b", index=0))

@@ -53,13 +53,13 @@ def test_values_are_counted_as_a_parser_finds_them(value: Any, escaped: bool, in
         patched.setattr(json_limits, "_SLICE", size)
         check_json(data, JSONLimits(values, containers))
         assert count_delimiters(data) >= values - 1
-        with pytest.raises(RequestTooLarge, match=rf"JSON values than a request may here, {values - 1}\."):
+        with pytest.raises(RequestTooLarge, match=rf"JSON values than the limit of {values - 1}\."):
             check_json(data, JSONLimits(values - 1, containers))
         with pytest.raises(RequestTooLarge, match="lists and objects"):
             check_json(data, JSONLimits(values, containers - 1))
         texts = [data.decode(), data.decode()]
         check_json_texts(texts, JSONLimits(2 * values, 2 * containers), param="x")
-        with pytest.raises(RequestTooLarge, match="'x' holds more"):
+        with pytest.raises(RequestTooLarge, match="'x' has more"):
             check_json_texts(texts, JSONLimits(2 * values - 2, 2 * containers), param="x")
 
 

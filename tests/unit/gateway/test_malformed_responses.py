@@ -244,8 +244,8 @@ async def test_odd_log_probabilities(logprobs: str) -> None:
         ([texts("text_output"), texts("finish_reason", "stop")], "sent 0 answers; 1"),
         ([texts("finish_reason", "stop")], "sent 0 answers; 1"),
         ([texts("text_output", "a")], "ended the stream before"),
-        ([numbers("text_output", "INT32", 5)], "'text_output' is INT32, and should be BYTES"),
-        ([Output("text_output", "BYTES", [1], b"\x09\0\0\0ab")], "'text_output' are cut off"),
+        ([numbers("text_output", "INT32", 5)], "'text_output' has the datatype INT32; expected BYTES"),
+        ([Output("text_output", "BYTES", [1], b"\x09\0\0\0ab")], "'text_output' is truncated"),
     ],
 )
 async def test_what_is_odd_is_told(given: Outputs, why: str) -> None:

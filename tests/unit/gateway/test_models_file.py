@@ -101,7 +101,7 @@ def test_a_template_beside_the_tokenizer_config(tmp_path: Path) -> None:
         ('[models.m]\ncontext_length = "big"', "models.m.context_length: Input should be a valid integer."),
         ('[models.m]\noperations = ["embed"]', "models.m.operations.0: Input should be 'chat' or 'complete'."),
         ('[models.m]\nchat_template_file = "none.jinja"', "none.jinja"),
-        ('[models.m]\nchat_template = "a"\ntokenizer_config = "b"', "both chat_template and tokenizer_config"),
+        ('[models.m]\nchat_template = "a"\ntokenizer_config = "b"', "only one of chat_template and tokenizer_config"),
         ('[models.m]\ntokenizer_config = "models.toml"', "is not JSON: "),
     ],
 )
@@ -122,5 +122,5 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("tool_call_parser", "morse"), ("reasoning_parser", "mind")])
 def test_parsers_that_there_are_not(tmp_path: Path, name: str, value: str) -> None:
-    with pytest.raises(ModelsFileError, match=f"models.m: {name} is '{value}', and none of "):
+    with pytest.raises(ModelsFileError, match=f"models.m: {name} is '{value}'; expected one of "):
         read(tmp_path, f'[models.m]\n{name} = "{value}"\n')

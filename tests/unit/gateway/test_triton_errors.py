@@ -8,7 +8,7 @@ from gateway.triton.failures import to_gateway_error
 from gateway.triton.rpc.status import Status
 
 S = Status
-GONE = "The model's server is not available now."
+GONE = "The model's server is not available; try again later."
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ GONE = "The model's server is not available now."
         (S.INTERNAL, "unknown model: 'm'", errors.ModelNotFound, None, "unknown model: 'm'"),
         (S.INTERNAL, "[1] is not a code of ours", errors.ModelFailed, None, "[1] is not a code of ours"),
         (None, "in flight error", errors.ModelFailed, None, "in flight error"),
-        (S.UNKNOWN, None, errors.ModelFailed, None, "Triton gave no reason."),
+        (S.UNKNOWN, None, errors.ModelFailed, None, "Triton failed without a message."),
     ],
 )  # fmt: skip
 def test_translation(

@@ -18,7 +18,7 @@ from tritonic.workers import GRACE_SECONDS
 
 
 def test_rates_of_several_workers_need_a_redis() -> None:
-    with pytest.raises(settings.SettingsError, match=r"TRITONIC_RATE_LIMITS_STORE: .* a Redis alone"):
+    with pytest.raises(settings.SettingsError, match=r"TRITONIC_RATE_LIMITS_STORE: .* require a Redis"):
         settings.read(workers=2, rate_limits="60/minute")
     assert settings.read(workers=1, rate_limits="60/minute").workers == 1
     assert settings.read(workers=2, rate_limits="60/minute", rate_limits_store="redis://127.0.0.1").workers == 2

@@ -60,4 +60,4 @@ async def test_without_such_a_model_the_part_is_refused(gateway: RunningGateway)
         code="unsupported_parameter",
         param="messages[0].content[1]",
     )
-    assert "no model is served" in sentence
+    assert "no model transcribes it" in sentence

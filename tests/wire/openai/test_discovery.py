@@ -375,7 +375,7 @@ async def test_a_server_that_is_reached_and_names_no_models(
             await gateway.ready()
             assert (await chat(gateway, "hello")).status_code == 200
     logged = capfd.readouterr()
-    lines = [line for line in (logged.out + logged.err).splitlines() if "triton refuses to be looked at" in line]
+    lines = [line for line in (logged.out + logged.err).splitlines() if "triton refuses to list its models" in line]
     assert len(lines) == 1
     assert "TRITONIC_TRITON_SECRET" in lines[0] and "This protocol is restricted" in lines[0]
     assert "another" not in logged.out + logged.err

@@ -215,8 +215,8 @@ async def test_a_caller_who_hangs_up_stops_the_model(
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
-        ("short-painter", "The model gave 0 pictures of 1."),
-        ("blotter", "The model gave what is no picture."),
+        ("short-painter", "The model returned 0 images of 1."),
+        ("blotter", "The model returned data that is not an image."),
         ("broken-painter", "The engine stopped."),
     ],
 )

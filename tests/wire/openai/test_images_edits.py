@@ -192,8 +192,8 @@ async def test_odd_pictures_pass_as_they_are(gateway: RunningGateway, triton: Fa
 @pytest.mark.parametrize(
     ("data", "word"),
     [
-        (PICTURE[: len(PICTURE) // 2], "broken or cut off"),
-        (PICTURE[:40] + bytes(20) + PICTURE[60:], "broken or cut off"),
+        (PICTURE[: len(PICTURE) // 2], "damaged or truncated"),
+        (PICTURE[:40] + bytes(20) + PICTURE[60:], "damaged or truncated"),
         (b"no picture at all", "text"),
         (b"", "empty"),
         (b"%PDF-1.7 \n", "application/pdf"),

@@ -74,7 +74,7 @@ async def test_choices_and_expressions_stand_beside_tools_and_grammars_do_not(
         found = await structure(gateway, triton, tools=[F], structured_outputs=wanted)
         assert json.loads(found["structural_tag"])["format"]["elements"][1:] == parts
     response = await chat(gateway, tools=[F], structured_outputs={"grammar": 'start: "a"'})
-    assert "leave one of them out" in check_error(
+    assert "supports only JSON structured outputs" in check_error(
         response, 400, code="unsupported_parameter", param="structured_outputs"
     )
 

@@ -148,7 +148,9 @@ def build_operation(body: CreateChatCompletionRequest, turns: tuple[Turn, ...]) 
     if body.uses_legacy_functions:
         for name in ("tools", "tool_choice"):
             if getattr(body, name):
-                raise InvalidRequest(f"'{name}' cannot stand beside 'functions', its older name.", param=name)
+                raise InvalidRequest(
+                    f"'{name}' cannot be used together with 'functions', the older form of tools.", param=name
+                )
         definitions, choice = legacy_functions.parse(body.functions or [], body.function_call)
     else:
         definitions, choice = tools.parse(body.tools or [], body.tool_choice)

@@ -23,14 +23,14 @@ class ErrorDetail(BaseModel):
         "overloaded_error",
         "server_error",
     ]
-    param: Annotated[str | None, Field(description="The path of the field at fault, where there is one.")]
-    code: Annotated[str, Field(description="What happened, in a word that programs can compare.")]
+    param: Annotated[str | None, Field(description="The path of the invalid field, or null.")]
+    code: Annotated[str, Field(description="A machine-readable code of the error.")]
 
 
 class ErrorResponse(BaseModel):
     """A failure. In a stream that has begun, it is the last event."""
 
-    code: Annotated[int, Field(ge=1, description="The failure's number for nodes; never 0.")]
+    code: Annotated[int, Field(ge=1, description="The number of the error for DecentralGPT nodes; never 0.")]
     message: str
     error: ErrorDetail
 
@@ -39,5 +39,5 @@ OPENAI_DOCS = ResponseDocs(
     error_model=ErrorResponse,
     error_body=render_body,
     stream_end="[DONE]",
-    descriptions={400: FAILURES[400].description.removesuffix(".") + "; `error.param` says where."},
+    descriptions={400: FAILURES[400].description.removesuffix(".") + "; `error.param` is the path of the field."},
 )

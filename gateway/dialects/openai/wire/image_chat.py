@@ -1,6 +1,6 @@
 """Chats with image models, in the manner of `gpt-4o-image`: the answer is an image in Markdown.
 
-Seed: the concise reference's chat with pictures. Other services that generate images in chats have the same
+Seed: the concise reference's chat with images. Other services that generate images in chats have the same
 progress lines.
 """
 
@@ -63,11 +63,11 @@ async def parse_request(
     prompt = _text_of(last).strip()
     if last.role != "user" or not prompt:
         raise InvalidRequest(
-            "The last message must be the user's, and describe the image.", param=f"messages[{len(turns) - 1}]"
+            "The last message must have the role 'user' and describe the image.", param=f"messages[{len(turns) - 1}]"
         )
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         raise InvalidRequest(
-            f"The description of an image may have {MAX_PROMPT_CHARACTERS} characters.",
+            f"The description of an image must have at most {MAX_PROMPT_CHARACTERS} characters.",
             param=f"messages[{len(turns) - 1}]",
         )
     options: dict[str, Any] = {"model": model.name, "prompt": prompt, "n": body.n or 1}

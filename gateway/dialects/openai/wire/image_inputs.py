@@ -20,7 +20,7 @@ async def parse_generation(body: CreateImageRequest, model: str, request: Reques
     if body.is_edit:
         return await parse_edit(body, model, request)
     if body.strength is not None:
-        raise InvalidRequest("'strength' requires an image, and the request has none.", param="strength")
+        raise InvalidRequest("'strength' requires an 'image', which is missing.", param="strength")
     return GenerateImage(model=model, prompt=body.prompt, allow_resize=_allows_resize(body, request), **body.options())
 
 
@@ -31,7 +31,7 @@ async def parse_edit(body: CreateImageRequest, model: str, request: Request) -> 
     disconnects.
     """
     if body.image is not None and body.images is not None:
-        raise InvalidRequest("'image' and 'images' are two names for the same: send one of them.", param="images")
+        raise InvalidRequest("Send either 'image' or 'images', not both.", param="images")
     options = body.options()
     references = (
         _list_references(body.image, "image") if body.images is None else _list_references(body.images, "images")

@@ -42,7 +42,7 @@ _EFFORTS: dict[str, Effort] = {"low": "low", "high": "high", "hd": "high", "xhig
 
 def _check_not_blank(prompt: str) -> str:
     if not prompt.strip():
-        raise ValueError("it must say something")
+        raise ValueError("must not be blank")
     return prompt
 
 
@@ -119,21 +119,22 @@ class ImageFields(WireModel):
             raise InvalidRequest("'partial_images' is only allowed when 'stream' is true.", param="partial_images")
         if self.stream and self.response_format == "url":
             raise InvalidRequest(
-                "A stream contains its images: set 'response_format' to 'b64_json', or leave it out.",
+                "A stream contains its images: set 'response_format' to 'b64_json', or omit it.",
                 param="response_format",
             )
         for name in _UNSUPPORTED_FIELDS:
             if getattr(self, name) not in (None, ""):
                 raise UnsupportedOption(
-                    f"The models here generate single raster images and do not support '{name}'.", param=name
+                    f"'{name}' is not supported: the models generate single raster images.", param=name
                 )
         if self.background == "transparent":
-            raise UnsupportedOption("No model here generates images with a transparent background.", param="background")
+            raise UnsupportedOption("No model supports transparent backgrounds.", param="background")
         compression = self.output_compression
         if compression is not None and (self.output_format or "png") == "png":
             if compression != 100:
                 raise InvalidRequest(
-                    "'output_compression' is for 'jpeg' and 'webp' only; PNG loses nothing.", param="output_compression"
+                    "'output_compression' requires the output format 'jpeg' or 'webp'; PNG is lossless.",
+                    param="output_compression",
                 )
             compression = None
         width, height = self._size()
@@ -163,7 +164,7 @@ class ImageFields(WireModel):
             )
         size = int(match[1]), int(match[2])
         if any(side and side != given for side, given in zip(sides, size, strict=True)):
-            raise InvalidRequest("'size' does not agree with 'width' and 'height'.", param="size")
+            raise InvalidRequest("'size' contradicts 'width' or 'height'.", param="size")
         return size
 
 
@@ -189,7 +190,7 @@ class CreateImageRequest(ImageFields):
     def options(self) -> dict[str, Any]:
         """Return the keyword arguments, as `ImageFields.options` does, and refuse `markup`."""
         if self.markup not in (None, ""):
-            raise UnsupportedOption("No model here supports marks on an image.", param="markup")
+            raise UnsupportedOption("No model supports 'markup'.", param="markup")
         return super().options()
 
 

@@ -64,10 +64,11 @@ class MessageParser:
         references = sum(part.type != "text" for content in contents for part in content)
         if references > MAX_REFERENCES:
             raise InvalidRequest(
-                f"A conversation may hold {MAX_REFERENCES} images and files, not {references}.", param="messages"
+                f"A conversation may have at most {MAX_REFERENCES} images and files, not {references}.",
+                param="messages",
             )
         # Cheap bounds first: a body has at most as many characters as bytes, and half as many JSON values.
-        if self._trace.body_bytes > 2 * tools.ARGUMENT_BOUNDS.values:
+        if self._trace.body_bytes > 2 * tools.ARGUMENT_LIMITS.max_values:
             tools.check_arguments(_function_calls(messages))
         if self._trace.body_bytes > self._max_characters:
             check_text_length(sum(map(_count_characters, messages)), self._max_characters, param="messages")
@@ -104,7 +105,7 @@ class MessageParser:
             case "image_url":
                 image = _required(part.image_url, f"{path}.image_url")
                 if not self._supports_images:
-                    raise UnsupportedOption(f"'{path}': this model does not accept images.", param=path)
+                    raise UnsupportedOption(f"'{path}': this model does not support images.", param=path)
                 url = image if isinstance(image, str) else image.url
                 return self._references.image(url, param=f"{path}.image_url", allow_base64=self._allow_base64)
             case "file":
@@ -116,7 +117,7 @@ class MessageParser:
 
     def _audio(self, audio: InputAudio, path: str) -> Reference[TextPart]:
         if not self._references.can_transcribe:
-            raise UnsupportedOption(f"'{path}': no model is served that transcribes audio.", param=path)
+            raise UnsupportedOption(f"'{path}': audio is not supported, as no model transcribes it.", param=path)
         return self._references.audio(audio.data, audio.format, param=f"{path}.input_audio.data")
 
     def _document(self, file: File, path: str) -> Reference[TextPart]:

@@ -45,7 +45,7 @@ MAX_LOGIT_BIASES = 300
 def _check_bias_count(biases: Any) -> Any:
     """Refuse too many biases before pydantic validates each."""
     if isinstance(biases, dict) and len(biases) > MAX_LOGIT_BIASES:
-        raise ValueError(f"there may be {MAX_LOGIT_BIASES} biases, not {len(biases)}")
+        raise ValueError(f"at most {MAX_LOGIT_BIASES} biases are allowed, not {len(biases)}")
     return biases
 
 
@@ -149,7 +149,7 @@ class SamplingFields(WireModel):
             newer = self.structured_outputs.to_structure()
             if newer is None:
                 names = "json, regex, choice, grammar or json_object"
-                raise InvalidRequest(f"'structured_outputs' must hold {names}.", param="structured_outputs")
+                raise InvalidRequest(f"'structured_outputs' must have one of {names}.", param="structured_outputs")
             candidates.append(("structured_outputs", newer))
         guided = (self.guided_json, self.guided_regex, self.guided_choice, self.guided_grammar)
         if any(value is not None for value in guided):
@@ -158,7 +158,7 @@ class SamplingFields(WireModel):
             candidates.append((f"guided_{older.given_names()[0]}", older.to_structure("guided_")))
         found = [(name, value) for name, value in candidates if value]
         if len(found) + (structure is not None) > 1:
-            raise InvalidRequest("The answer can have only one structure.", param=found[-1][0])
+            raise InvalidRequest("Only one structured output is allowed.", param=found[-1][0])
         return replace(found[0][1], param=found[0][0]) if found else structure
 
     @property

@@ -116,7 +116,7 @@ class StructuredOutputs(WireModel):
                 raise UnsupportedOption(f"'{path}' is not supported yet.", param=path)
         given = self.given_names()
         if len(given) > 1:
-            raise InvalidRequest(f"Only one of {', '.join(given)} can be given.", param="structured_outputs")
+            raise InvalidRequest(f"Only one of {', '.join(given)} is allowed.", param="structured_outputs")
         if self.json_ is not None:
             return StructuredOutput("json", _parse_schema(self.json_, prefix + "json"))
         if self.regex is not None:
@@ -138,8 +138,8 @@ def _parse_schema(written: str | bool | dict[str, Any], path: str) -> object:
         try:
             schema = from_json(written)
         except ValueError as error:
-            raise InvalidRequest(f"The schema is not JSON: {error}.", param=path) from None
+            raise InvalidRequest(f"The schema is not valid JSON: {error}.", param=path) from None
         if not isinstance(schema, dict | bool):
-            raise InvalidRequest("A JSON schema is an object.", param=path)
+            raise InvalidRequest("A JSON schema must be an object or a boolean.", param=path)
     schema_limits.check(schema, path)
     return schema

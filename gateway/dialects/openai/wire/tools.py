@@ -15,7 +15,7 @@ from gateway.operations.chat import RequiredTool, Tool, ToolCall, ToolChoice
 
 MAX_TOOLS_BYTES = 4_000_000
 """Bytes of JSON of all tools: 128 of 31 kB each."""
-ARGUMENT_BOUNDS = JSONLimits(150_000)
+ARGUMENT_LIMITS = JSONLimits(150_000)
 """Limits of the arguments of all calls of a conversation, which are JSON in strings."""
 
 _Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
@@ -36,7 +36,7 @@ class CustomTool:
     def unsupported_error(self, path: str) -> UnsupportedOption:
         """Return the error for a custom tool at `path`."""
         return UnsupportedOption(
-            f"'{path}.type': custom tools are not supported; the type 'function' is.", param=f"{path}.type"
+            f"'{path}.type': custom tools are not supported; use the type 'function'.", param=f"{path}.type"
         )
 
 
@@ -146,7 +146,7 @@ def parse(definitions: list[Any], choice: Any) -> tuple[tuple[Tool, ...], ToolCh
     if isinstance(choice, NamedToolChoice):
         return tools, named_choice(choice.function.name, tools, "tool_choice.function.name")
     if choice == "required" and not tools:
-        raise InvalidRequest("'tool_choice' is 'required', and there are no 'tools'.", param="tool_choice")
+        raise InvalidRequest("'tool_choice' 'required' needs at least one tool in 'tools'.", param="tool_choice")
     return tools, (choice or "auto") if tools else "none"
 
 
@@ -158,7 +158,7 @@ def _parse_allowed_tools(tools: tuple[Tool, ...], allowed: AllowedTools) -> tupl
             raise tool.unsupported_error(where)
         names.add(named_choice(tool.function.name, tools, f"{where}.function.name").name)
     if not names and allowed.mode == "required":
-        raise InvalidRequest(f"'{path}.mode' is 'required', and there are no tools.", param=f"{path}.tools")
+        raise InvalidRequest(f"'{path}.mode' 'required' needs at least one tool.", param=f"{path}.tools")
     # The model does not see the other tools: with the mode 'auto' it might call them.
     remaining = tuple(tool for tool in tools if tool.name in names)
     return remaining, allowed.mode if remaining else "none"
@@ -169,7 +169,7 @@ def named_choice(name: str, tools: Iterable[Tool], path: str) -> RequiredTool:
     names = [tool.name for tool in tools]
     if name not in names:
         known = ", ".join(names) or "none"
-        raise InvalidRequest(f"There is no tool '{name[:64]}'. Tools: {known}.", param=path)
+        raise InvalidRequest(f"The tool '{name[:64]}' does not exist. Tools: {known}.", param=path)
     return RequiredTool(name)
 
 
@@ -197,8 +197,8 @@ def _check_sizes(functions: list[FunctionDefinition], path: Callable[[int], str]
         where = f"{path(i)}.parameters"
         remaining -= schema_limits.check(function.parameters, where)
         if remaining < 0:
-            most = f"The schemas of all tools may have {schema_limits.MAX_TOOLS_CHARACTERS} characters together."
-            raise InvalidRequest(most, param=where)
+            message = f"The schemas of all tools exceed the limit of {schema_limits.MAX_TOOLS_CHARACTERS} characters."
+            raise InvalidRequest(message, param=where)
 
 
 def _tool(function: FunctionDefinition) -> Tool:
@@ -216,8 +216,8 @@ def _given_fields(function: FunctionDefinition) -> dict[str, Any]:
 
 
 def check_arguments(calls: Iterable[FunctionCall]) -> None:
-    """Raise `RequestTooLarge` where the arguments of all calls exceed `ARGUMENT_BOUNDS`."""
-    check_json_texts((call.arguments for call in calls), ARGUMENT_BOUNDS, param="messages")
+    """Raise `RequestTooLarge` where the arguments of all calls exceed `ARGUMENT_LIMITS`."""
+    check_json_texts((call.arguments for call in calls), ARGUMENT_LIMITS, param="messages")
 
 
 def parse_call(call: FunctionCall, id: str = "") -> ToolCall:

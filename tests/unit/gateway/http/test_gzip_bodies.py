@@ -69,11 +69,11 @@ def test_no_more_than_the_limit_is_ever_there() -> None:
     gunzip = GzipDecoder(zlib.compressobj(9, wbits=31).compress(bytes(64 * MB)) + b"\0" * MB, MB)
     with pytest.raises(RequestTooLarge):
         gunzip.decompress()
-    assert not gunzip.body and gunzip._at <= 64 * 1024
+    assert not gunzip.body and gunzip._position <= 64 * 1024
 
 
 def test_no_more_is_read_than_is_enough_where_nothing_comes_of_it() -> None:
     gunzip = GzipDecoder(gzip.compress(b"", 0)[:10] + b"\0\0\0\xff\xff" * MB, MB)
     for part in (1, 2):
         assert not gunzip.decompress(MB)
-        assert not gunzip.body and part * MB < gunzip._at <= part * (MB + 64 * 1024)
+        assert not gunzip.body and part * MB < gunzip._position <= part * (MB + 64 * 1024)

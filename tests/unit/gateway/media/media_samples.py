@@ -28,7 +28,7 @@ def data_url(data: bytes, media_type: str = "application/octet-stream") -> str:
 async def fetch_blob(media: MediaLoader, reference: str, *, param: str, accept: Collection[MediaKind]) -> Blob:
     """What a reference leads to, before anybody looks at it or reads it."""
     allowance = media.new_budget("caller")
-    return await media._run(param, allowance, lambda: media._fetch(reference, accept, allowance, bare=False))
+    return await media._run(param, allowance, lambda: media._fetch(reference, accept, allowance, allow_base64=False))
 
 
 async def fetch_error(media: MediaLoader, url: str, *, accept: Collection[MediaKind] = ("document",)) -> str:

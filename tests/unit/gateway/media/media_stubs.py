@@ -54,19 +54,19 @@ class StubSite:
 class AutoBudgetLoader(MediaLoader):
     """Creates a budget for each reference that comes without one."""
 
-    async def load_image(self, reference: str, *, allowance: Budget | None = None, **more: Any) -> EncodedImage:
-        with allowance or self.new_budget("caller") as taken:
-            return await super().load_image(reference, allowance=taken, **more)
+    async def load_image(self, reference: str, *, budget: Budget | None = None, **more: Any) -> EncodedImage:
+        with budget or self.new_budget("caller") as taken:
+            return await super().load_image(reference, budget=taken, **more)
 
-    async def load_document(self, reference: str, *, allowance: Budget | None = None, **more: Any) -> str:
-        with allowance or self.new_budget("caller") as taken:
-            return await super().load_document(reference, allowance=taken, **more)
+    async def load_document(self, reference: str, *, budget: Budget | None = None, **more: Any) -> str:
+        with budget or self.new_budget("caller") as taken:
+            return await super().load_document(reference, budget=taken, **more)
 
     async def load_audio(
-        self, data_base64: str, form: AudioFormat, *, allowance: Budget | None = None, **more: Any
+        self, data_base64: str, declared_format: AudioFormat, *, budget: Budget | None = None, **more: Any
     ) -> Audio:
-        with allowance or self.new_budget("caller") as taken:
-            return await super().load_audio(data_base64, form, allowance=taken, **more)
+        with budget or self.new_budget("caller") as taken:
+            return await super().load_audio(data_base64, declared_format, budget=taken, **more)
 
     def new_budget(self, caller: str = "caller") -> Budget:
         return super().new_budget(caller)

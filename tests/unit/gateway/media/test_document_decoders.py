@@ -45,10 +45,10 @@ async def test_pdf_that_needs_no_password_though_encrypted(media):
 
 async def test_pdf_that_cannot_be_read(media):
     assert "encrypted" in await refusal(media, pdf_bytes("x", owner_password="o", user_password="u"))
-    assert "no text on the page of the PDF; it seems to be scanned" in await refusal(media, pdf_bytes(""))
-    assert "no text on the 2 pages" in await refusal(media, pdf_bytes("", ""))
-    assert "broken" in await refusal(media, pdf_bytes("x")[:200])
-    assert "broken" in await refusal(media, b"%PDF-1.7\n" + bytes(range(256)) * 40)
+    assert "the PDF has no text (pages: 1); if its pages are scans" in await refusal(media, pdf_bytes(""))
+    assert "no text (pages: 2)" in await refusal(media, pdf_bytes("", ""))
+    assert "damaged" in await refusal(media, pdf_bytes("x")[:200])
+    assert "damaged" in await refusal(media, b"%PDF-1.7\n" + bytes(range(256)) * 40)
 
 
 async def test_word(media):
@@ -121,13 +121,13 @@ async def test_encodings(media, encoding):
         (image_bytes(), "of the type image/png"),
         (audio_tone("wav", "pcm_s16le", seconds=0.1), "of the type audio/wav"),
         (b"\x7fELF" + bytes(100), "expected a document"),
-        (bytes(range(256)) * 10, "neither text nor a known document"),
-        (b"\0\1\2\3" * 50, "neither text nor a known document"),
+        (bytes(range(256)) * 10, "its format is unknown"),
+        (b"\0\1\2\3" * 50, "its format is unknown"),
         (rb"{\rtf1 hello}", "application/rtf"),
-        (b"PK\x03\x04 and no more", "broken or cut off"),
+        (b"PK\x03\x04 and no more", "damaged or truncated"),
         (bytes.fromhex("d0cf11e0a1b11ae1") + bytes(600), "older Office"),
         (bytes.fromhex("d0cf11e0a1b11ae1") + "EncryptedPackage".encode("utf-16-le"), "encrypted"),
-        (b" \n\t\n", "no text in it"),
+        (b" \n\t\n", "contains no text"),
     ],
 )
 async def test_what_is_no_document(media, data, reason):
@@ -136,8 +136,8 @@ async def test_what_is_no_document(media, data, reason):
 
 async def test_references_that_hold_nothing(media):
     for reference, reason in (
-        ("data:application/pdf;base64,", "it is empty"),
-        ("data:application/pdf;base64", "the comma is missing"),
+        ("data:application/pdf;base64,", "the file is empty"),
+        ("data:application/pdf;base64", "has no comma"),
         ("data:application/pdf;base64,%%%", "not valid base64"),
         ("not base64 at all!", "not valid base64"),
         ("ftp://x/y", "expected an http or https URL"),
@@ -164,12 +164,12 @@ def packed(**parts: bytes) -> bytes:
 
 async def test_bombs(media):
     assert "ZIP archive, not a document" in await refusal(media, packed(**{"a.txt": b"x"}))
-    assert "unpacked it is larger" in await refusal(media, packed(**{"word/document.xml": bytes(300 * 2**20)}))
+    assert "unpacked, it is larger" in await refusal(media, packed(**{"word/document.xml": bytes(300 * 2**20)}))
     laughs = b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><w>&b;</w>'
     for name in ("word/document.xml", "ppt/presentation.xml", "xl/workbook.xml"):
         assert "XML entities" in await refusal(media, packed(**{name: laughs}))
         assert "XML entities" in await refusal(media, packed(**{name: laughs.decode().encode("utf-16")}))
-    assert "broken" in await refusal(media, packed(**{"word/document.xml": b"<w>"}))
+    assert "damaged" in await refusal(media, packed(**{"word/document.xml": b"<w>"}))
     nested = "<html>" + "<div>" * 100_000
     with pytest.raises(InvalidRequest):
         await media.load_document(data_url(nested.encode()), param="p")
@@ -186,7 +186,7 @@ async def test_a_sheet_as_wide_as_the_world_is_refused(media):
 async def test_limits_of_length(make_media):
     media = make_media(document_max_characters=1000)
     assert await read(media, b"a" * 1000) == "a" * 1000
-    assert "longer than this service takes, 1000 characters" in await refusal(media, b"a" * 1001)
+    assert "longer than the limit of 1000 characters" in await refusal(media, b"a" * 1001)
     assert "longer" in await refusal(media, pdf_bytes(*["many words " * 20] * 10))
 
 

@@ -19,8 +19,8 @@ from gateway.errors import InvalidRequest, Overloaded
 from gateway.media.decoders.child_process import LENGTH_PREFIX
 from gateway.media.fork_server import ForkServer, Job, ResponseTooLarge
 
-TEXT = {"task": "document", "media_type": "text/plain", "markup": False, "max_characters": 10**6}
-PICTURE = {"task": "picture", "media_type": "image/png", "max_pixels": 10**6, "pixels_left": 10**6}
+TEXT = {"task": "document", "media_type": "text/plain", "is_html": False, "max_characters": 10**6}
+PICTURE = {"task": "image", "media_type": "image/png", "max_pixels": 10**6, "pixels_left": 10**6}
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ async def test_a_child_has_limits_and_nothing_else(server, monkeypatch):
     assert child.rlimit(psutil.RLIMIT_CPU) == (6, 6)
     assert 2**28 < child.rlimit(psutil.RLIMIT_AS)[0] < 2**31
     assert child.nice() > psutil.Process().nice()
-    assert await job.send_file(b"hello", largest=10) == ({"refusal": None}, b"hello")
+    assert await job.send_file(b"hello", max_body_bytes=10) == ({"refusal": None}, b"hello")
     assert (await job.exited).status == 0
     server.end(job)
     server.end(other)
@@ -91,7 +91,7 @@ async def test_who_ends_a_job_ends_its_process(server):
     assert (await job.exited).status != 0
     assert not child.is_running()
     job = await begin(server)
-    assert (await job.send_file(b"again", largest=10)) == ({"refusal": None}, b"again")
+    assert (await job.send_file(b"again", max_body_bytes=10)) == ({"refusal": None}, b"again")
     server.end(job)
 
 
@@ -155,7 +155,7 @@ async def test_a_server_that_nobody_needs_ends():
     server = ForkServer(idle=0.2)
     for _ in range(2):
         job = await begin(server)
-        await job.send_file(b"hello", largest=10)
+        await job.send_file(b"hello", max_body_bytes=10)
         server.end(job)
         process = server._process
         assert process is not None
@@ -207,14 +207,14 @@ def answered(*pieces: bytes) -> Job:
 async def test_what_a_process_says_is_not_trusted(pieces):
     job = answered(*pieces)
     with job.connection:
-        assert await job.send_file(b"", largest=10) is None
+        assert await job.send_file(b"", max_body_bytes=10) is None
 
 
 async def test_a_process_says_no_more_than_it_may():
     for lengths in (LENGTH_PREFIX.pack(2, 11), LENGTH_PREFIX.pack(2, 2**63), LENGTH_PREFIX.pack(2**31, 0)):
         job = answered(lengths, b"{}")
         with job.connection, pytest.raises(ResponseTooLarge):
-            await job.send_file(b"", largest=10)
+            await job.send_file(b"", max_body_bytes=10)
 
 
 async def test_limits_of_time_are_those_of_a_core(make_media):
@@ -222,7 +222,7 @@ async def test_limits_of_time_are_those_of_a_core(make_media):
     media = make_media(document_timeout=0.5)
     endless = ("<html>" + "<p>words <b>more</b></p>" * 70_000).encode()
     media._document_pool._wall_timeout = 30.0  # others work on this machine
-    with pytest.raises(InvalidRequest, match=r"could not be read within 0\.5 seconds"):
+    with pytest.raises(InvalidRequest, match=r"could not be decoded within 0\.5 seconds"):
         await media.load_document(data_url(endless), param="p")
     media._document_pool._timeout, media._document_pool._wall_timeout = 10.0, 2.0
     reading = asyncio.create_task(media.load_document(data_url(endless), param="p"))

@@ -43,14 +43,14 @@ async def test_a_turned_picture_is_left_as_encoded(media):
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
 async def test_a_part_of_a_picture_is_refused(media, form, share):
     data = image_bytes(form, (200, 200))
-    assert "broken or cut off" in await refusal(media, data[: max(40, int(len(data) * share))])
+    assert "damaged or truncated" in await refusal(media, data[: max(40, int(len(data) * share))])
 
 
 async def test_other_formats_are_named(media):
     out = io.BytesIO()
     Image.new("RGB", (9, 9)).save(out, "TIFF")
-    assert "PNG, JPEG, WebP, GIF or BMP), but it is of the type image/tiff" in await refusal(media, out.getvalue())
-    assert "expected a picture" in await refusal(media, b"<svg xmlns='http://www.w3.org/2000/svg'/>")
+    assert "PNG, JPEG, WebP, GIF or BMP), got a file of the type image/tiff" in await refusal(media, out.getvalue())
+    assert "expected an image" in await refusal(media, b"<svg xmlns='http://www.w3.org/2000/svg'/>")
     assert "base64" not in await refusal(media, b"plain text")
     with pytest.raises(InvalidRequest, match="expected an http or https URL, or a data URL"):
         await media.load_image("aGVsbG8=", param="p")
@@ -66,14 +66,12 @@ async def test_bombs_are_refused_by_their_head(media, make_media):
     )
     assert "50000000" in await refusal(media, bomb)
     small = make_media(picture_max_pixels=1000)
-    assert "30 pixels; this service takes up to 1000" in await refusal(small, image_bytes())
-    assert "larger than this service takes, 500 bytes" in await refusal(make_media(media_max_bytes=500), image_bytes())
+    assert "30 pixels; the limit is 1000" in await refusal(small, image_bytes())
+    assert "larger than the limit of 500 bytes" in await refusal(make_media(media_max_bytes=500), image_bytes())
 
 
 async def test_a_line_is_no_picture(media):
     """Shrinking it would take gigabytes, however few its pixels are."""
-    assert "65536 pixels; this service takes up to 65535 a side" in await refusal(
-        media, image_bytes("PNG", (1, 65_536))
-    )
+    assert "65536 pixels; the limit is 65535 per side" in await refusal(media, image_bytes("PNG", (1, 65_536)))
     found = await media.load_image(data_url(image_bytes("PNG", (65_535, 1))), param="p")
     assert found.width == 65_535

@@ -86,7 +86,7 @@ async def test_bytes_are_counted_as_they_come(site, make_media):
             sent += 65536
 
     media = make_media(media_allow_private=True, media_request_max_bytes=1_000_000)
-    with pytest.raises(InvalidRequest, match="larger than the 1000000 bytes"):
+    with pytest.raises(InvalidRequest, match="exceed the limit of 1000000 bytes"):
         await reading(media).parse(asking(site.script("/", pour)))
     assert sent < 20_000_000
 
@@ -112,7 +112,7 @@ async def test_pictures_of_a_request_share_their_pixels(make_media):
     media = make_media(picture_request_max_pixels=3 * 40 * 30)
     url = data_url(image_bytes())
     assert len((await reading(media).parse(asking(*[url] * 3)))[0].content) == 4
-    with pytest.raises(InvalidRequest, match="the pictures of this request have more than 3600 pixels"):
+    with pytest.raises(InvalidRequest, match="the images of this request exceed the limit of 3600 pixels"):
         await reading(media).parse(asking(*[url] * 4))
 
 
@@ -137,11 +137,11 @@ async def test_requests_share_the_memory_for_files(site, make_media):
 async def test_who_waits_for_a_place_is_not_at_fault(make_media):
     """The time of a request is over while others have the places: that is a 503, and no 400."""
     media = make_media(media_request_timeout=0.5, picture_workers=1)
-    await media._image_pool._places.acquire("another", seconds=1)
+    await media._image_pool._slots.acquire("another", seconds=1)
     with pytest.raises(Overloaded) as raised:
         await reading(media).parse(asking(data_url(image_bytes())))
     assert raised.value.retry_after
-    media._image_pool._places.release("another")
+    media._image_pool._slots.release("another")
     await reading(media).parse(asking(data_url(image_bytes())))
 
 

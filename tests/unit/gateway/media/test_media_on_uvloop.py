@@ -34,7 +34,7 @@ def test_files_are_fetched_and_read() -> None:
                 out.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
                 await out.drain()
 
-        with pytest.raises(InvalidRequest, match="web server"):
+        with pytest.raises(InvalidRequest, match="valid HTTP response"):
             await media.load_image(site.script("/c", pour), param="p")
         process = media._fork_server._process
         assert process is not None

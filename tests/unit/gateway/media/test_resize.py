@@ -35,5 +35,5 @@ async def test_a_picture_is_brought_to_size():
 
 @pytest.mark.parametrize("data", [b"no picture", image_bytes()[:60], blank(6000), blank(15_000)])
 async def test_what_a_model_should_not_send(data: bytes):
-    with pytest.raises(ModelFailed, match="what is no picture"):
+    with pytest.raises(ModelFailed, match="that is not an image"):
         await scaled(data)

@@ -157,7 +157,7 @@ async def test_a_name_that_nobody_has(make_channel, monkeypatch):
 async def test_a_server_that_says_nothing(make_channel, monkeypatch):
     monkeypatch.setattr(channels, "_CONNECT_SECONDS", 0.05)
     async with PeerServer(Mute) as server:
-        assert await refused(make_channel(server.url)) == "The server takes no connection."
+        assert await refused(make_channel(server.url)) == "The connection to the server timed out."
         await asyncio.wait_for(server.peers[0].lost.wait(), 20)
 
 

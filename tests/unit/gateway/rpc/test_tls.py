@@ -94,8 +94,8 @@ async def test_which_transport_settings_choose(certificates: Certificates) -> No
     [
         ({"ca": "missing"}, "does not point to a file"),
         ({"ca": "key"}, "no certificates"),
-        ({"cert": "cert"}, "need each other"),
-        ({"key": "key"}, "need each other"),
+        ({"cert": "cert"}, "set both"),
+        ({"key": "key"}, "set both"),
         ({"cert": "ca", "key": "key"}, "not the key"),
         ({"cert": "key", "key": "cert"}, "not the key"),
     ],
