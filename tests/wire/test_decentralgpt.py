@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -132,9 +133,13 @@ async def test_whatever_the_node_does_the_gateway_serves(triton: FakeTriton, tro
 async def test_a_gateway_with_keys_has_an_open_door_for_the_node(triton: FakeTriton, node: ComputingNode) -> None:
     """Nodes send no keys: they use a platform without keys, with a name that nobody can guess."""
     door = "6f1e5a0c9b7d4e3f"
-    platforms = {"tritonic": {}, door: {"keys": []}}
-    told = {"node_url": node.url, "node_api_url": f"http://127.0.0.1:PORT/{door}", "project": "Guarded"}
-    async with run_gateway(triton.url, api_keys=["sk-x"], platforms=platforms, **told) as gateway:
+    platforms: dict[str, Any] = {"tritonic": {}, door: {"keys": []}}
+    settings: dict[str, Any] = {
+        "node_url": node.url,
+        "node_api_url": f"http://127.0.0.1:PORT/{door}",
+        "project": "Guarded",
+    }
+    async with run_gateway(triton.url, api_keys=["sk-x"], platforms=platforms, **settings) as gateway:
         await node.until(lambda n: ("Guarded", "Llama3-8B") in {key[:2] for key in n.registered})
         answer = await node.chat("Guarded", "Llama3-8B", SEED_001)
         assert answer["choices"][0]["message"]["content"] == GREETING

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -122,7 +123,7 @@ async def test_a_platform_without_keys_is_guarded_as_a_gateway_without_any(trito
 )
 async def test_pages_of_others_may_not(gateway: RunningGateway, triton: FakeTriton, origin: str) -> None:
     before = len(triton.calls)
-    headers = {"Origin": origin.encode("latin-1"), "Content-Type": "text/plain"}
+    headers: Any = {"Origin": origin.encode("latin-1"), "Content-Type": "text/plain"}
     for path in PATHS:
         forbidden(await gateway.http.get(path, headers=headers), "Origin", "TRITONIC_CORS_ORIGINS")
     for path in ("/v1/chat/completions", "/tritonic/v1/chat/completions", "/v1/images/generations", "/nothing"):

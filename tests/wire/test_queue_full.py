@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -84,7 +85,7 @@ async def test_each_prompt_of_a_request_is_a_request(triton: FakeTriton) -> None
 async def test_requests_that_wait_hold_their_bytes(triton: FakeTriton) -> None:
     """Requests that are each within the limits have a limit together, also while they wait for their model."""
     kb = 1000
-    limits = {"max_body_bytes": 100 * kb, "media_request_max_bytes": 100 * kb, "requests_held_bytes": 1}
+    limits: dict[str, Any] = {"max_body_bytes": 100 * kb, "media_request_max_bytes": 100 * kb, "requests_held_bytes": 1}
 
     def large(gateway: RunningGateway, key: str, model: str = "silent") -> asyncio.Future[httpx.Response]:
         body = {"model": model, "messages": [{"role": "user", "content": "x" * 60 * kb}], "stream": True}

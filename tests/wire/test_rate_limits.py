@@ -171,7 +171,7 @@ async def test_refusals_are_counted(limited: RunningGateway) -> None:
 async def test_gateways_share_a_redis_and_serve_without_it(triton: FakeTriton) -> None:
     redis = RedisServer()
     try:
-        shared = {"rate_limits": "3/hour", "rate_limits_store": redis.url}
+        shared: dict[str, Any] = {"rate_limits": "3/hour", "rate_limits_store": redis.url}
         async with run_gateway(triton.url, **shared) as one, run_gateway(triton.url, **shared) as other:
             codes = [(await chat(running)).status_code for running in (one, other, one, other, one)]
             assert codes == [200, 200, 200, 429, 429]

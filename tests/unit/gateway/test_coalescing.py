@@ -4,12 +4,14 @@ import struct
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Self
 
 import pytest
 
 from gateway.errors import ModelFailed
 from gateway.operations.text import EMPTY_DELTA, Delta, Finish, Logprob, TextEvent, TokenLogprob, Usage
 from gateway.signatures.coalescing import coalesce
+from gateway.triton.tensors import InferResponse
 
 
 @dataclass
@@ -17,7 +19,7 @@ class Script:
     """Events, each with whether the next is here already; a failure is raised where it stands."""
 
     steps: list[tuple[TextEvent | Exception, bool]]
-    more: bool = False
+    has_buffered: bool = False
     at: int = 0
     closed: bool = False
     given_up: bool = False
@@ -31,6 +33,12 @@ class Script:
                 yield event
         finally:
             self.closed = True
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> InferResponse:
+        raise AssertionError("Events are read through `events`.")
 
     async def aclose(self) -> None:
         self.given_up = True

@@ -291,13 +291,13 @@ def test_log_probabilities_of_thoughts_and_calls_are_not_those_of_the_text() -> 
     assert names(read(asked, parameters(), [one, Finish(0, "stop")])) == ["Let", " me"]
     # A token that ends inside a character, and those of a stop string, which no text shows.
     halves = [TokenLogprob(Logprob("\ufffd", -1.0, half)) for half in ("é".encode()[:1], "é".encode()[1:])]
-    events = [
+    deltas = [
         Delta(0, "", 1, (halves[0],)),
         Delta(0, "é", 1, (halves[1],)),
         *told("!"),
         Delta(0, "", 1, told("STOP")[0].logprobs),
     ]
-    seen = read(asked, parameters(), [*events, Finish(0, "stop")])
+    seen = read(asked, parameters(), [*deltas, Finish(0, "stop")])
     assert names(seen) == ["\ufffd", "\ufffd", "!", "STOP"]
 
 

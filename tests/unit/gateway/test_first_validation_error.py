@@ -130,19 +130,20 @@ def test_the_containers_of_bodies_are_found() -> None:
 
 def test_a_container_that_writes_down_every_error_is_found() -> None:
     """Such as pydantic makes where nobody says otherwise."""
-    fields = {
+    fields: dict[str, Any] = {
         "a_list": list[int],
         "a_dict": dict[str, int],
         "a_set": set[int],
         "a_tuple": tuple[int, ...],
         "nested": dict[str, list[dict[str, int] | int]],
     }
-    plain: Any = create_model("plain", **{name: (kind | None, None) for name, kind in fields.items()})
+    definitions: dict[str, Any] = {name: (kind | None, None) for name, kind in fields.items()}
+    plain: Any = create_model("plain", **definitions)
     found = check(plain)
     assert {where for where, errors in found.items() if errors > MOST_ERRORS} >= {
         ".a_list[]", ".a_dict{}", ".a_tuple()", ".nested{}", ".nested{}[]",
     }  # fmt: skip
-    ours: Any = create_model("ours", __base__=WireModel, **{name: (kind | None, None) for name, kind in fields.items()})
+    ours: Any = create_model("ours", __base__=WireModel, **definitions)
     assert all(errors <= MOST_ERRORS for errors in check(ours).values())
     # Fields of these names are fields, not the parts of a schema that bear them.
     odd: Any = create_model(

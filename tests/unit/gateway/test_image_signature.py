@@ -69,9 +69,10 @@ def test_what_a_model_has_no_tensor_for_is_refused_by_name(name: str) -> None:
 
 def test_steps_and_pictures_have_limits() -> None:
     limited = config(max_steps="8", max_images="2")
-    for given in ({"steps": 9}, {"n": 3}):
+    beyond: list[dict[str, Any]] = [{"steps": 9}, {"n": 3}]
+    for options in beyond:
         with pytest.raises(UnsupportedOption):
-            image.encode(GenerateImage(model="m", prompt="p", **given), card_of(limited, "generate_image"))
+            image.encode(GenerateImage(model="m", prompt="p", **options), card_of(limited, "generate_image"))
     assert encoded(GenerateImage(model="m", prompt="p", steps=8, n=2), limited)["steps"][2] == struct.pack("<i", 8)
 
 

@@ -179,21 +179,21 @@ def _spoil(rng: random.Random, responses: list[Outputs]) -> list[pb.ModelInferRe
         if not outputs:
             continue
         output = rng.choice(outputs)
-        kinds: list[Callable[[], Any]] = [
-            lambda o=output, os=outputs: os.remove(o),
-            lambda o=output, os=outputs: os.append(replace(o)),
-            lambda os=outputs: os.clear(),
-            lambda os=outputs: copies.append(list(os)),
-            lambda: copies.reverse(),
-            lambda: copies.pop(),
-            lambda o=output: setattr(o, "datatype", rng.choice(["BYTES", "INT64", "FP32", "UINT32", "BOOL", ""])),
-            lambda o=output: setattr(o, "raw", o.raw[: rng.randint(0, len(o.raw))]),
-            lambda o=output: setattr(o, "raw", o.raw + o.raw),
-            lambda o=output: setattr(o, "raw", o.raw + b"\xff" * rng.randint(1, 9)),
-            lambda o=output: setattr(o, "raw", rng.randbytes(len(o.raw))),
-            lambda o=output: setattr(o, "shape", rng.choice([[], [0], [1, 1], [-1, 2], [2, 2, 2], [2**40, 4]])),
+        kinds: list[Callable[[Output, list[Output]], Any]] = [
+            lambda o, os: os.remove(o),
+            lambda o, os: os.append(replace(o)),
+            lambda o, os: os.clear(),
+            lambda o, os: copies.append(list(os)),
+            lambda o, os: copies.reverse(),
+            lambda o, os: copies.pop(),
+            lambda o, os: setattr(o, "datatype", rng.choice(["BYTES", "INT64", "FP32", "UINT32", "BOOL", ""])),
+            lambda o, os: setattr(o, "raw", o.raw[: rng.randint(0, len(o.raw))]),
+            lambda o, os: setattr(o, "raw", o.raw + o.raw),
+            lambda o, os: setattr(o, "raw", o.raw + b"\xff" * rng.randint(1, 9)),
+            lambda o, os: setattr(o, "raw", rng.randbytes(len(o.raw))),
+            lambda o, os: setattr(o, "shape", rng.choice([[], [0], [1, 1], [-1, 2], [2, 2, 2], [2**40, 4]])),
         ]
-        rng.choice(kinds)()
+        rng.choice(kinds)(output, outputs)
         if not copies:
             break
         if rng.random() < 0.05:

@@ -94,11 +94,16 @@ async def test_what_the_node_forgot_is_told_again(network: ComputingNode) -> Non
 
 async def test_what_was_left_behind_by_a_kill_is_taken_back(network: ComputingNode) -> None:
     """Of this gateway alone: not what others of the same project or cid registered at other addresses."""
-    mine = {"project": "Tritonic", "cid": "d15c4007271b", "api": f"http://127.0.0.1:1088{CHATS}", "type": 0}
+    mine: dict[str, Any] = {
+        "project": "Tritonic",
+        "cid": "d15c4007271b",
+        "api": f"http://127.0.0.1:1088{CHATS}",
+        "type": 0,
+    }
     others = [{"project": "Other"}, {"cid": "another"}, {"api": f"http://127.0.0.1:10880{CHATS}"}]
     for number, change in enumerate([{}, *others]):
-        told = {**mine, "model": f"old-{number}", **change}
-        network.registered[told["project"], told["model"], told["cid"]] = told
+        registration = {**mine, "model": f"old-{number}", **change}
+        network.registered[registration["project"], registration["model"], registration["cid"]] = registration
     async with keeping(network, Models(a={"chat"})):
         await network.until(knows("a", "old-1", "old-2", "old-3"))
     assert knows("old-1", "old-2", "old-3")(network)

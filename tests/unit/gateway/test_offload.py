@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -61,7 +62,7 @@ async def test_who_hangs_up_does_not_get_another_place() -> None:
         running.discard(i)
 
     for i in range(10):
-        task = asyncio.create_task(offload("a", lambda i=i: work(i)))
+        task = asyncio.create_task(offload("a", partial(work, i)))
         await asyncio.sleep(0.005)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -56,8 +56,8 @@ def test_loses_nothing_however_an_answer_is_cut(format: str, answer: str, cuts: 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
-NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,20}", fullmatch=True).filter(lambda name: name not in PYTHON_WORDS)
 PYTHON_WORDS = {"and", "as", "if", "in", "is", "or", "not", "def", "del", "for", "try", "from", "pass", "elif", "else"}
+NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,20}", fullmatch=True).filter(lambda name: name not in PYTHON_WORDS)
 CALLS = st.lists(st.tuples(NAMES, st.dictionaries(NAMES, VALUES, max_size=3)), min_size=1, max_size=3)
 
 

@@ -75,7 +75,8 @@ def structure(chat: Chat, written: str, *, tags: bool) -> Any:
 @pytest.mark.parametrize("tags", [True, False])
 def test_a_name_and_arguments_of_an_answer_are_never_a_call(tags: bool) -> None:
     """A call without brackets is allowed only where no answer could be one."""
-    for properties in ({"name": {}, "parameters": {}}, {"name": {}}):
+    cases: list[dict[str, Any]] = [{"name": {}, "parameters": {}}, {"name": {}}]
+    for properties in cases:
         schema = structure(asked({**CLOSED, "properties": properties}), "llama3_json", tags=tags).value
         assert len(schema["anyOf"]) == (2 if "parameters" in properties else 3)
     assert len(structure(asked(ARGUMENTS), "llama3_json", tags=tags).value["anyOf"]) == 2

@@ -358,7 +358,9 @@ async def test_log_probabilities_have_the_chosen_token_first_and_the_likeliest_b
     assert isinstance(more, Delta) and more.logprobs == (TokenLogprob(last, (last,), is_hidden=True),)
     ended = respond(text_output=["x"], finish_reason=["stop"], logprobs=[json.dumps(entries)])
     shown = replace(ASKED, show_special_tokens=True, sampling=Sampling(logprobs=2))
-    assert [token.is_hidden for token in (await decode(ended, request=shown))[0].logprobs] == [False] * 3
+    only = (await decode(ended, request=shown))[0]
+    assert isinstance(only, Delta)
+    assert [token.is_hidden for token in only.logprobs] == [False] * 3
 
 
 def test_long_lists_of_entries_are_read_as_short_ones() -> None:

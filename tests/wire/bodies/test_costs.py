@@ -6,6 +6,7 @@ threads do while the loop could not beat, `held` what the loop's own thread did.
 
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -29,7 +30,7 @@ async def watched(triton: FakeTriton) -> AsyncIterator[MeasuredGateway]:
         yield gateway
 
 
-async def least(watched: MeasuredGateway, *request: object) -> Cost:
+async def least(watched: MeasuredGateway, *request: Any) -> Cost:
     """Return the cost of a request. On a busy machine, threads run while the loop waits for a CPU: try 3 times."""
     for _ in range(3):
         cost = await watched.cost(*request)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -130,11 +131,16 @@ async def test_token_ids_by_the_hundred_thousand(gateway: RunningGateway, triton
 async def test_what_is_more_text_than_the_setting_says(triton: FakeTriton) -> None:
     async with run_gateway(triton.url, prompt_max_characters=1000) as gateway:
         half = "x" * 500
-        for path, field_, fits, beyond in (
-            (CHAT, "messages", *([{"role": "user", "content": text} for _ in range(2)] for text in (half, half + "x"))),
+
+        def message(text: str) -> dict[str, str]:
+            return {"role": "user", "content": text}
+
+        cases: list[tuple[str, str, Any, Any]] = [
+            (CHAT, "messages", [message(half)] * 2, [message(half + "x")] * 2),
             (COMPLETIONS, "prompt", [half, half], [half, half + "x"]),
             (EMBEDDINGS, "input", [half, half], [half, half + "x"]),
-        ):
+        ]
+        for path, field_, fits, beyond in cases:
             model = "vectors" if path == EMBEDDINGS else "hello"
             good = await gateway.http.post(path, json={"model": model, field_: fits})
             assert good.status_code == 200, good.text

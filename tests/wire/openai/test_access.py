@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -14,7 +15,7 @@ from tests.wire.openai.text_requests import CHAT, CHAT_STREAM, TEXT_ROUTES, Text
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 GOOD = {"Authorization": f"Bearer {KEYS[0]}"}
-WRONG = {
+WRONG: dict[str, dict[str, Any]] = {
     "none": {},
     "wrong": {"Authorization": "Bearer sk-wrong"},
     "empty": {"Authorization": "Bearer"},
@@ -132,7 +133,7 @@ async def test_keys_beyond_ascii_are_utf_8_or_latin_1(multilingual: RunningGatew
     ways = [key.encode(), *([key.encode("latin-1")] if max(key) < "\u0100" else [])]
     for written in ways:
         for space in (b"", b" ", b"\t"):
-            headers = {"Authorization": b"Bearer " + space + written}
+            headers = [(b"Authorization", b"Bearer " + space + written)]
             for path in ("/v1/models", "/tritonic/v1/images"):
                 response = await multilingual.http.get(path, headers=headers)
                 assert response.status_code == 200, (written, response.text)
@@ -147,7 +148,7 @@ async def test_what_only_resembles_a_key_is_none(multilingual: RunningGateway) -
             ways.discard(key.encode("latin-1"))
         for written in ways:
             if b"\0" not in written and written.strip():
-                response = await multilingual.http.get("/v1/models", headers={"Authorization": b"Bearer " + written})
+                response = await multilingual.http.get("/v1/models", headers=[(b"Authorization", b"Bearer " + written)])
                 check_error(response, 401, "authentication_error", "invalid_api_key")
 
 
@@ -155,7 +156,7 @@ async def test_a_key_is_one_caller_however_it_is_written(multilingual: RunningGa
     """Each key has its own tasks."""
     key = NOT_ASCII[0]
     body = {"model": "shapes", "prompt": "a circle", "stream": False, "async": True}
-    bearer = {"Authorization": f"Bearer {key}".encode()}
+    bearer = [(b"Authorization", f"Bearer {key}".encode())]
     async with asyncio.timeout(90):  # the first task makes the database, for which a busy machine takes long
         while (
             made := await multilingual.http.post("/tritonic/v1/images/generations", json=body, headers=bearer)
@@ -163,7 +164,7 @@ async def test_a_key_is_one_caller_however_it_is_written(multilingual: RunningGa
             pass
     assert made.status_code == 200, made.text
     listed = [
-        (await multilingual.http.get("/tritonic/v1/images", headers={"Authorization": b"Bearer " + written})).json()
+        (await multilingual.http.get("/tritonic/v1/images", headers=[(b"Authorization", b"Bearer " + written)])).json()
         for written in (key.encode(), key.encode("latin-1"))
     ]
     assert len(listed[0]["data"]) == len(listed[1]["data"]) == 1

@@ -66,7 +66,7 @@ async def test_a_model_of_others_is_asked_for_one_token_of_which_nothing_is_told
 
 async def test_chats_have_a_token_at_least(gateway: RunningGateway) -> None:
     for name in ("max_tokens", "max_completion_tokens"):
-        check_error(await gateway.http.post(CHAT.path, json=CHAT.body("hello", **{name: 0})), 400, param=name)
+        check_error(await gateway.http.post(CHAT.path, json={**CHAT.body("hello"), name: 0}), 400, param=name)
     check_error(await gateway.http.post(TEXT.path, json=TEXT.body("hello", max_tokens=-1)), 400, param="max_tokens")
     asked = TEXT.body("hello", max_tokens=0, min_tokens=1)
     check_error(await gateway.http.post(TEXT.path, json=asked), 400, param="min_tokens")

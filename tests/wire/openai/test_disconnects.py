@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -87,7 +88,7 @@ async def test_the_official_client_may_leave_a_stream(
 ) -> None:
     before = len(triton.calls)
     async with gateway.client() as client:
-        resource = client.chat.completions if "chat" in way.path else client.completions
+        resource: Any = client.chat.completions if "chat" in way.path else client.completions
         async for _ in await resource.create(**way.body("endless")):
             break
     await triton.cancelled_call("endless", before, LIMIT)

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,7 +145,7 @@ async def test_a_name_of_a_model_that_knows_no_urls(gateway: RunningGateway) -> 
 async def test_who_asks_by_another_name_gets_the_sizes_of_that_model(
     gateway: RunningGateway, triton: FakeTriton, size: str, drawn: tuple[int, int], form: str
 ) -> None:
-    fields = {"size": size, "seed": 3, "output_format": form}
+    fields: dict[str, Any] = {"size": size, "seed": 3, "output_format": form}
     response = await post_image_request(gateway, "dall-e-3", **fields)
     (image,) = decode_images(response)
     assert (
@@ -152,7 +153,9 @@ async def test_who_asks_by_another_name_gets_the_sizes_of_that_model(
     )
     assert "{}x{}".format(*image.size) == response.json()["size"] == size
     assert image.format == form.upper()
-    assert all(abs(a - b) < 8 for a, b in zip(image.getpixel((9, 9)), color_of_seed(3), strict=True))
+    pixel = image.getpixel((9, 9))
+    assert isinstance(pixel, tuple)
+    assert all(abs(a - b) < 8 for a, b in zip(pixel, color_of_seed(3), strict=True))
     if drawn != tuple(map(int, size.split("x"))):
         assert (await post_image_request(gateway, "shapes", **fields)).status_code == 400
 
@@ -228,7 +231,7 @@ async def test_models_that_fail(gateway: RunningGateway, model: str, sentence: s
 async def test_paths_where_they_are_wanted(triton: FakeTriton, tmp_path: Path) -> None:
     """The document for nodes on the same machine: its responses name local files."""
     folder = tmp_path / "photos"
-    settings = {"files": str(folder), "files_style": "path", "model_aliases": {"SuperImage": "shapes"}}
+    settings: dict[str, Any] = {"files": str(folder), "files_style": "path", "model_aliases": {"SuperImage": "shapes"}}
     async with run_gateway(triton.url, **settings) as gateway:
         body = {"model": "SuperImage", "prompt": "A cute baby sea otter", "n": 2, "size": "1024x1024"}
         response = await gateway.http.post(GENERATIONS, json=body)

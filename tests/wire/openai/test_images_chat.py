@@ -24,6 +24,13 @@ def part(data: bytes) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(data).decode()}"}}
 
 
+def image_url(message: dict[str, Any]) -> str:
+    """Return the address of the image that is the whole content of a message."""
+    image = MARKDOWN.fullmatch(message["content"])
+    assert image
+    return image[1]
+
+
 async def chat(gateway: RunningGateway, *messages: Any, **more: Any) -> httpx.Response:
     turns = [{"role": "user", "content": m} if isinstance(m, str | list) else m for m in messages]
     return await gateway.http.post(CHAT, json={"model": "shapes", "messages": turns, **more})
@@ -40,7 +47,7 @@ async def test_the_answer_is_a_picture(gateway: RunningGateway, triton: FakeTrit
         "output_format": "png",
         "seed": 3,
     }
-    url = MARKDOWN.fullmatch(choice["message"]["content"])[1]
+    url = image_url(choice["message"])
     file = await gateway.http.get(url)
     assert (file.headers["content-type"], open_image(file.content).getpixel((0, 0))) == ("image/png", color_of_seed(3))
 
@@ -48,7 +55,7 @@ async def test_the_answer_is_a_picture(gateway: RunningGateway, triton: FakeTrit
 async def test_several_answers_are_several_pictures(gateway: RunningGateway) -> None:
     choices = (await chat(gateway, "x", n=3)).json()["choices"]
     assert [choice["index"] for choice in choices] == [0, 1, 2]
-    assert len({MARKDOWN.fullmatch(choice["message"]["content"])[1] for choice in choices}) == 3
+    assert len({image_url(choice["message"]) for choice in choices}) == 3
 
 
 async def test_a_stream_tells_how_far_it_is(gateway: RunningGateway) -> None:
@@ -83,7 +90,7 @@ async def test_the_latest_picture_counts(gateway: RunningGateway, triton: FakeTr
 
 async def test_what_the_model_drew_is_edited_next(gateway: RunningGateway, triton: FakeTriton) -> None:
     answer = (await chat(gateway, "a red circle", seed=5)).json()["choices"][0]["message"]
-    drawn = await gateway.http.get(MARKDOWN.fullmatch(answer["content"])[1])
+    drawn = await gateway.http.get(image_url(answer))
     response = await chat(gateway, "a red circle", answer, "make it blue")
     assert response.status_code == 200, response.text
     assert triton.calls[-1].tensors["image"] == [drawn.content]
@@ -91,7 +98,7 @@ async def test_what_the_model_drew_is_edited_next(gateway: RunningGateway, trito
 
 async def test_what_was_drawn_here_may_be_sent_by_its_url(gateway: RunningGateway, triton: FakeTriton) -> None:
     url = (await post_image_request(gateway, response_format="url", seed=8)).json()["data"][0]["url"]
-    content = [{"type": "text", "text": "make it blue"}, {"type": "image_url", "image_url": {"url": url}}]
+    content: list[Any] = [{"type": "text", "text": "make it blue"}, {"type": "image_url", "image_url": {"url": url}}]
     response = await chat(gateway, content)
     assert response.status_code == 200, response.text
     assert triton.calls[-1].tensors["image"] == [(await gateway.http.get(url)).content]

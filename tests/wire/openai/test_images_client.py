@@ -4,7 +4,7 @@ import base64
 
 import openai
 import pytest
-from openai.types import ImageEditCompletedEvent, ImageGenCompletedEvent
+from openai.types import ImageEditCompletedEvent, ImageGenCompletedEvent, ImageGenPartialImageEvent
 
 from tests.fakes.image_model import color_of_seed
 from tests.fakes.triton import FakeTriton
@@ -29,7 +29,8 @@ async def test_generate(gateway: RunningGateway) -> None:
             user="u",
             extra_body={"seed": 6},
         )
-    assert [open_image(base64.b64decode(image.b64_json)).getpixel((0, 0)) for image in answer.data] == [
+    assert answer.data
+    assert [open_image(base64.b64decode(image.b64_json or "")).getpixel((0, 0)) for image in answer.data] == [
         color_of_seed(6),
         color_of_seed(7),
     ]
@@ -41,6 +42,7 @@ async def test_generate(gateway: RunningGateway) -> None:
 async def test_generate_as_url(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         answer = await client.images.generate(model="shapes", prompt="a red circle")
+    assert answer.data and answer.data[0].url
     assert answer.data[0].url.startswith(f"{gateway.url}/files/") and answer.data[0].b64_json is None
 
 
@@ -49,7 +51,8 @@ async def test_generate_streamed(gateway: RunningGateway) -> None:
         stream = await client.images.generate(model="shapes", prompt="x", stream=True, partial_images=2)
         seen = [event async for event in stream]
     assert [event.type for event in seen] == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
-    assert [event.partial_image_index for event in seen[:-1]] == [0, 1]
+    previews = [event for event in seen if isinstance(event, ImageGenPartialImageEvent)]
+    assert [event.partial_image_index for event in previews] == [0, 1]
     assert open_image(base64.b64decode(seen[-1].b64_json)).size == (128, 128)
     ImageGenCompletedEvent.model_validate(seen[-1].model_dump(), strict=True)
 
@@ -66,7 +69,7 @@ async def test_edit(gateway: RunningGateway, triton: FakeTriton) -> None:
             response_format="b64_json",
             extra_body={"strength": 0.5},
         )
-    assert len(answer.data) == 2 and answer.size == "192x128"
+    assert answer.data and len(answer.data) == 2 and answer.size == "192x128"
     assert (triton.calls[-1].tensors["image"], triton.calls[-1].tensors["mask"]) == ([PICTURE], [MASK])
     assert triton.calls[-1].tensors["strength"] == [0.5]
 
@@ -91,7 +94,7 @@ async def test_several_pictures_reach_the_model(gateway: RunningGateway, triton:
 async def test_variations(gateway: RunningGateway, triton: FakeTriton) -> None:
     async with gateway.client() as client:
         answer = await client.images.create_variation(model="shapes", image=PICTURE, n=2, response_format="b64_json")
-    assert len(answer.data) == 2
+    assert answer.data and len(answer.data) == 2
     assert triton.calls[-1].tensors["image"] == [PICTURE]
 
 
@@ -109,4 +112,4 @@ async def test_a_chat_with_a_model_that_draws(gateway: RunningGateway) -> None:
         answer = await client.chat.completions.create(
             model="shapes", messages=[{"role": "user", "content": "a circle"}]
         )
-    assert answer.choices[0].message.content.startswith(f"![image]({gateway.url}/files/")
+    assert (answer.choices[0].message.content or "").startswith(f"![image]({gateway.url}/files/")

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import struct
 import zlib
+from typing import Any
 
 import httpx
 import pytest
@@ -89,7 +90,7 @@ async def test_several_pictures_of_a_form_reach_the_model_which_refuses_them(
 async def test_a_part_that_calls_itself_a_picture_is_a_file_without_a_name(
     gateway: RunningGateway, triton: FakeTriton
 ) -> None:
-    form = {"model": (None, "shapes"), "prompt": (None, "x"), "image": (None, PICTURE, "image/png")}
+    form: dict[str, Any] = {"model": (None, "shapes"), "prompt": (None, "x"), "image": (None, PICTURE, "image/png")}
     before = len(triton.calls)
     assert len(decode_images(await gateway.http.post(EDITS, files=form | {"response_format": (None, "b64_json")}))) == 1
     (call,) = triton.calls[before:]

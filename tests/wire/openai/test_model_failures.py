@@ -83,7 +83,7 @@ async def test_a_failure_after_the_first_word(gateway: RunningGateway, way: Text
 @pytest.mark.parametrize("model", AFTER)
 async def test_the_official_client_raises_what_comes_late(gateway: RunningGateway, way: TextRoute, model: str) -> None:
     async with gateway.client() as client:
-        resource = client.chat.completions if way is CHAT_STREAM else client.completions
+        resource: Any = client.chat.completions if way is CHAT_STREAM else client.completions
         stream = await resource.create(**way.body(model))
         with pytest.raises(openai.APIError) as failure:
             async for _ in stream:

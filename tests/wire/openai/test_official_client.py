@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from typing import Any
 
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI, pydantic_function_tool
+from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel
 
 from tests.fakes.triton import FakeTriton
@@ -15,7 +17,7 @@ from tests.wire.scripted_models import MULTILINGUAL_TEXTS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-MESSAGES = [{"role": "user", "content": "Hello!"}]
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello!"}]
 GREETING = "\n\nHello there, how may I assist you today?"
 
 
@@ -23,6 +25,7 @@ async def test_chat(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         answer = await client.chat.completions.create(model="hello", messages=MESSAGES, temperature=0.5, seed=1)
     assert answer.choices[0].message.content == GREETING
+    assert answer.usage
     assert (answer.choices[0].finish_reason, answer.usage.total_tokens) == ("stop", 18)
 
 
@@ -34,6 +37,7 @@ async def test_chat_streamed(gateway: RunningGateway) -> None:
         chunks = [chunk async for chunk in stream]
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == "".join(MULTILINGUAL_TEXTS)
+    assert chunks[-1].usage
     assert chunks[-1].usage.completion_tokens == len(MULTILINGUAL_TEXTS) + 1
 
 
@@ -85,11 +89,14 @@ async def test_the_synchronous_client(gateway: RunningGateway) -> None:
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_failures(gateway: RunningGateway, model: str, options: dict, error: type, stream: bool) -> None:
+async def test_failures(
+    gateway: RunningGateway, model: str, options: dict[str, Any], error: type[openai.APIStatusError], stream: bool
+) -> None:
     async with gateway.client() as client:
         with pytest.raises(error) as failure:
             await client.chat.completions.create(model=model, messages=MESSAGES, stream=stream, **options)
     assert failure.value.code and failure.value.type
+    assert isinstance(failure.value.body, dict)
     assert failure.value.body["message"] in failure.value.message
 
 
@@ -104,9 +111,10 @@ async def test_keys(guarded: RunningGateway) -> None:
 async def test_the_client_tries_again_when_told_to(gateway: RunningGateway) -> None:
     """Retry-After is a number of seconds that the client understands."""
     response = await gateway.http.post("/v1/chat/completions", json={"model": "full", "messages": MESSAGES})
+    headers: Any = response.headers
     async with gateway.client() as client:
         assert isinstance(client, AsyncOpenAI)
-        assert client._parse_retry_after_header(response.headers) == int(response.headers["retry-after"])
+        assert client._parse_retry_after_header(headers) == int(response.headers["retry-after"])
 
 
 class Something(BaseModel):
@@ -130,11 +138,16 @@ async def test_an_answer_is_parsed_into_a_class(gateway: RunningGateway, triton:
 async def test_a_call_is_parsed_into_a_class(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         answer = await client.chat.completions.parse(model="caller", messages=MESSAGES, tools=[TOOL])
-        (call,) = answer.choices[0].message.tool_calls or ()
+        assert answer.choices[0].message.tool_calls
+        (call,) = answer.choices[0].message.tool_calls
         assert call.function.parsed_arguments == Something(a=1)
         assert answer.choices[0].finish_reason == "tool_calls"
         # What the client makes of the answer is a message that can be sent back.
-        back = [*MESSAGES, answer.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "2"}]
+        back: list[Any] = [
+            *MESSAGES,
+            answer.choices[0].message,
+            {"role": "tool", "tool_call_id": call.id, "content": "2"},
+        ]
         assert (await client.chat.completions.create(model="hello", messages=back, tools=[TOOL])).choices
 
 
@@ -152,6 +165,7 @@ async def test_a_streamed_call_is_parsed_as_it_comes(gateway: RunningGateway) ->
     assert seen.count("tool_calls.function.arguments.done") == 1
     assert seen.count("tool_calls.function.arguments.delta") >= 2
     assert final.choices[0].message.content == "Let me look."
+    assert final.choices[0].message.tool_calls
     assert final.choices[0].message.tool_calls[0].function.parsed_arguments == Something(a=1)
 
 
@@ -167,15 +181,16 @@ async def test_a_streamed_answer_is_parsed_into_a_class(gateway: RunningGateway)
 
 
 async def test_streamed_log_probabilities_are_put_together(gateway: RunningGateway) -> None:
-    asked = {"model": "odds", "messages": MESSAGES, "logprobs": True, "top_logprobs": 2}
+    options: dict[str, Any] = {"model": "odds", "messages": MESSAGES, "logprobs": True, "top_logprobs": 2}
     async with gateway.client() as client:
-        whole = await client.chat.completions.create(**asked)
-        async with client.chat.completions.stream(**asked) as stream:
+        whole = await client.chat.completions.create(**options)
+        async with client.chat.completions.stream(**options) as stream:
             async for _ in stream:
                 pass
             final = await stream.get_final_completion()
+    assert final.choices[0].logprobs and whole.choices[0].logprobs
     assert final.choices[0].logprobs.content == whole.choices[0].logprobs.content
-    assert len(whole.choices[0].logprobs.content) == 3
+    assert len(whole.choices[0].logprobs.content or ()) == 3
 
 
 async def test_the_raw_response(gateway: RunningGateway) -> None:
@@ -205,9 +220,9 @@ async def test_the_client_waits_as_long_as_it_is_told(gateway: RunningGateway, t
 @pytest.mark.parametrize("encoding", [None, "float", "base64"])
 async def test_embeddings(gateway: RunningGateway, encoding: str | None) -> None:
     """By default, the client requests base64 and decodes it."""
-    more = {"encoding_format": encoding} if encoding else {}
+    options: dict[str, Any] = {"encoding_format": encoding} if encoding else {}
     async with gateway.client() as client:
-        answer = await client.embeddings.create(model="vectors", input=["three", "e"], **more)
+        answer = await client.embeddings.create(model="vectors", input=["three", "e"], **options)
     if encoding != "base64":
         assert [list(entry.embedding) for entry in answer.data] == [[5.0, 2.0], [1.0, 1.0]]
     assert answer.usage.prompt_tokens == 6
@@ -222,7 +237,9 @@ async def test_the_synchronous_client_streams_and_parses(gateway: RunningGateway
             assert text == GREETING
             with client.chat.completions.stream(model="caller", messages=MESSAGES, tools=[TOOL]) as stream:
                 stream.until_done()
-                (call,) = stream.get_final_completion().choices[0].message.tool_calls
+                calls = stream.get_final_completion().choices[0].message.tool_calls
+            assert calls
+            (call,) = calls
             assert call.function.parsed_arguments == Something(a=1)
             parsed = client.chat.completions.parse(model="named", messages=MESSAGES, response_format=Something)
             assert parsed.choices[0].message.parsed == Something(a=1)

@@ -71,7 +71,7 @@ async def test_a_streamed_chat(gateway: RunningGateway, asked: dict[str, Any], m
     assert (chunks[-1].usage is not None) == bool(more)
     reasons = [choice.finish_reason for chunk in chunks for choice in chunk.choices if choice.finish_reason]
     assert len(reasons) == asked.get("n", 1)
-    first = {}
+    first: dict[int, Any] = {}
     for choice in (choice for chunk in chunks for choice in chunk.choices):
         first.setdefault(choice.index, choice)
     assert {choice.delta.role for choice in first.values()} == {"assistant"}

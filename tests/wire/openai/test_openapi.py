@@ -157,14 +157,14 @@ def test_streams_are_described_event_by_event() -> None:
     ],
 )
 def test_what_is_refused_is_no_instance(name: str, body: dict[str, Any]) -> None:
-    valid = {
+    requests: dict[str, dict[str, Any]] = {
         "CreateChatCompletionRequest": {"model": "m", "messages": [{"role": "user", "content": "x"}]},
         "CreateCompletionRequest": {"model": "m", "prompt": "x"},
         "CreateEmbeddingRequest": {"model": "m", "input": "x"},
         "CreateImageRequest": {"prompt": "x"},
         "CreateImageEditRequest": {"prompt": "x", "image": "eA=="},
-    }.get(name, {})
-    if valid:
+    }
+    if valid := requests.get(name):
         conforms(valid, {"$ref": f"#/components/schemas/{name}"})
         body = {key: value for key, value in {**valid, **body}.items() if body.keys() != {"messages"} or key in body}
     with pytest.raises(jsonschema_rs.ValidationError):

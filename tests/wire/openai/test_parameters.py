@@ -19,7 +19,7 @@ from tests.wire.openai.text_requests import (
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-SAID_AND_ARRIVED = [
+SAID_AND_ARRIVED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {}),
     ({"max_tokens": 5}, {"max_tokens": 5}),
     ({"temperature": 0}, {"temperature": 0}),
@@ -187,7 +187,7 @@ async def test_what_is_not_carried_is_refused_by_name(
 ) -> None:
     before = len(triton.calls)
     field, _, member = name.partition(".")
-    asked = {field: {"regex": "a", member: value} if member else value}
+    asked: dict[str, Any] = {field: {"regex": "a", member: value} if member else value}
     response = await gateway.http.post(way.path, json=way.body("hello", **asked))
     sentence = check_error(response, 400, code="unsupported_parameter", param=name)
     assert name in sentence
@@ -224,7 +224,7 @@ NO_OPS = [
     ("add_special_tokens", False),
     ("documents", []),
 ]
-IGNORED = {
+IGNORED: dict[str, Any] = {
     **{"wallet": "0x1", "signature": "s", "hash": "h", "store": True, "metadata": {"a": "b"}, "service_tier": "auto"},
     **{"parallel_tool_calls": True, "safety_identifier": "x", "prompt_cache_key": "k", "verbosity": "low"},
     **{"made_up_by_nobody_else": {"deep": [1, {"er": None}]}},

@@ -9,7 +9,8 @@ import pytest
 import pytest_asyncio
 
 from tests.fakes.scripted_model import ScriptedModel
-from tests.fakes.triton import FakeTriton, InferCall
+from tests.fakes.triton import FakeTriton
+from tests.fakes.triton_messages import InferCall
 from tests.wire.gateway_server import RunningGateway, run_gateway
 from tests.wire.openai.text_requests import chat
 

@@ -2,6 +2,7 @@
 
 import time
 from collections import defaultdict
+from typing import Any
 
 import httpx
 import pytest
@@ -83,7 +84,7 @@ def texts(way: TextRoute, response: httpx.Response) -> list[str]:
 async def test_odd_responses(
     gateway: RunningGateway, way: TextRoute, model: str, text: str, usage: tuple[int, int]
 ) -> None:
-    options = {"stream_options": {"include_usage": True}} if way.stream else {}
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if way.stream else {}
     response = await gateway.http.post(way.path, json=way.body(model, **options))
     assert (response.status_code, way.text(response)) == (200, text)
     *chunks, last = events(response)[:-1] if way.stream else [response.json()]

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}
-ASKED = [
+ASKED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"response_format": {"type": "json_object"}}, {"json": {"type": "object"}}),
     ({"response_format": FORMAT}, {"json": SCHEMA}),
     ({"structured_outputs": {"json": SCHEMA}}, {"json": SCHEMA}),
@@ -230,7 +230,7 @@ CONTENT = [
 
 
 async def test_log_probabilities_of_a_chat(gateway: RunningGateway) -> None:
-    fields = {"logprobs": True, "top_logprobs": 2}
+    fields: dict[str, Any] = {"logprobs": True, "top_logprobs": 2}
     (choice,) = (await chat(gateway, "odds", **fields)).json()["choices"]
     assert choice["logprobs"] == {"content": CONTENT, "refusal": None}
     response = await gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body("odds", **fields))

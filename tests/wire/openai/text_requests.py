@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 
-from tests.fakes.triton import FakeTriton, InferCall
+from tests.fakes.triton import FakeTriton
+from tests.fakes.triton_messages import InferCall
 from tests.wire.gateway_server import RunningGateway
 
 Answer = dict[str, Any]

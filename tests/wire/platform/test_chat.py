@@ -141,16 +141,19 @@ async def test_the_official_client(gateway: RunningGateway) -> None:
         )
         chunks = [chunk async for chunk in stream]
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == GREETING
-        assert chunks[-1].usage.total_tokens == 18
+        assert chunks[-1].usage and chunks[-1].usage.total_tokens == 18
         async with client.chat.completions.stream(model="caller", messages=MESSAGES, tools=[TOOL]) as streamed:
             await streamed.until_done()
-            (call,) = (await streamed.get_final_completion()).choices[0].message.tool_calls
+            calls = (await streamed.get_final_completion()).choices[0].message.tool_calls
+        assert calls
+        (call,) = calls
         assert call.function.parsed_arguments == Something(a=1)
         older = await client.chat.completions.create(model="caller", messages=MESSAGES, functions=[TOOL["function"]])
         assert older.choices[0].finish_reason == "function_call"
+        assert older.choices[0].message.function_call
         assert older.choices[0].message.function_call.name == call.function.name
         odds = await client.chat.completions.create(model="odds", messages=MESSAGES, logprobs=True, top_logprobs=2)
-        assert len(odds.choices[0].logprobs.content) == 3
+        assert odds.choices[0].logprobs and len(odds.choices[0].logprobs.content or ()) == 3
         with pytest.raises(openai.NotFoundError):
             await client.chat.completions.create(model="nothing", messages=MESSAGES)
         with pytest.raises(openai.RateLimitError):

@@ -258,7 +258,7 @@ async def test_the_official_client(drawn: RunningGateway) -> None:
         answer = await client.images.generate(model="shapes", prompt="a red circle", n=2)
         assert [size(each.b64_json or "") for each in answer.data or ()] == [(128, 128)] * 2
         answer = await client.images.edit(model="shapes", prompt="a star", image=encoded_image(), response_format="url")
-        assert (answer.data or ())[0].url
+        assert answer.data and answer.data[0].url
         with pytest.raises(openai.NotFoundError):
             await client.images.generate(model="nothing", prompt="a red circle")
         with pytest.raises(openai.BadRequestError):

@@ -74,7 +74,8 @@ def test_what_the_setting_does_not_take(text: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_values_that_were_seen_take_no_memory_without_end() -> None:
-    check = HostOriginMiddleware(lambda *_: None, Settings(), lambda error: Response())  # type: ignore[arg-type]
+    app: Any = None
+    check = HostOriginMiddleware(app, Settings(), lambda _, error: Response())
     for number in range(3000):
         check._parse_host(b"localhost:%d" % number)
     assert len(check._host_cache) <= 1024

@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
-from media_stubs import AutoBudgetLoader, StubSite
 
 from gateway.media.loader import MediaLoader
 from gateway.settings import Settings
+from tests.unit.gateway.media.media_stubs import AutoBudgetLoader, StubSite
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ import base64
 import math
 
 import pytest
-from media_samples import audio_tone, image_bytes
 
 from gateway.errors import InvalidRequest
 from gateway.media.loader import Audio
+from tests.unit.gateway.media.media_samples import audio_tone, image_bytes
 
 
 async def listen(media, data: bytes, form: str = "wav") -> Audio:

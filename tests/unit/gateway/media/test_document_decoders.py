@@ -9,7 +9,9 @@ import zipfile
 
 import psutil
 import pytest
-from media_samples import (
+
+from gateway.errors import InvalidRequest
+from tests.unit.gateway.media.media_samples import (
     audio_tone,
     data_url,
     document_bytes,
@@ -19,8 +21,6 @@ from media_samples import (
     spreadsheet_bytes,
     word_document,
 )
-
-from gateway.errors import InvalidRequest
 
 
 async def read(media, data: bytes, filename: str | None = None) -> str:

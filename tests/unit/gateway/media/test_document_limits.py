@@ -7,9 +7,9 @@ import zipfile
 from io import BytesIO
 
 import pytest
-from media_samples import slide_show, spreadsheet_bytes
 
 from gateway.errors import InvalidRequest
+from tests.unit.gateway.media.media_samples import slide_show, spreadsheet_bytes
 
 _WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 

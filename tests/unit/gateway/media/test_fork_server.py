@@ -13,11 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from media_samples import data_url, image_bytes, pdf_bytes
 
 from gateway.errors import InvalidRequest, Overloaded
 from gateway.media.decoders.child_process import LENGTH_PREFIX
 from gateway.media.fork_server import ForkServer, Job, ResponseTooLarge
+from tests.unit.gateway.media.media_samples import data_url, image_bytes, pdf_bytes
 
 TEXT = {"task": "document", "media_type": "text/plain", "markup": False, "max_characters": 10**6}
 PICTURE = {"task": "picture", "media_type": "image/png", "max_pixels": 10**6, "pixels_left": 10**6}

@@ -3,10 +3,10 @@ import struct
 import zlib
 
 import pytest
-from media_samples import data_url, image_bytes
 from PIL import Image
 
 from gateway.errors import InvalidRequest
+from tests.unit.gateway.media.media_samples import data_url, image_bytes
 
 
 async def refusal(media, data: bytes) -> str:

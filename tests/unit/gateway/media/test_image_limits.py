@@ -6,12 +6,12 @@ import struct
 import zlib
 
 import pytest
-from media_samples import data_url, image_bytes
 from PIL import Image
 
 from gateway.errors import InvalidRequest, Overloaded
 from gateway.media.decoders import scans
 from gateway.media.invalid_media import InvalidMedia
+from tests.unit.gateway.media.media_samples import data_url, image_bytes
 
 
 def progressive(scans: int, side: int = 64) -> bytes:

@@ -4,7 +4,6 @@ import asyncio
 import time
 
 import pytest
-from media_samples import data_url, image_bytes
 
 from gateway.dialects.openai.wire.message_parser import MessageParser
 from gateway.dialects.openai.wire.messages import Message
@@ -12,6 +11,7 @@ from gateway.errors import InvalidRequest, Overloaded
 from gateway.http.media_references import MediaReferences
 from gateway.observability.telemetry import Metrics, Trace
 from gateway.operations.chat import ImagePart, TextPart
+from tests.unit.gateway.media.media_samples import data_url, image_bytes
 
 
 def asking(*urls: str) -> list[Message]:

@@ -4,12 +4,12 @@ from collections.abc import AsyncGenerator
 from io import BytesIO
 
 import pytest
-from media_samples import image_bytes
 from PIL import Image as Pillow
 
 from gateway.errors import ModelFailed
 from gateway.media.resize import resize_images
 from gateway.operations.generate_image import GenerateImage, Image, ImageEvent
+from tests.unit.gateway.media.media_samples import image_bytes
 
 
 async def scaled(data: bytes) -> bytes:

@@ -5,7 +5,8 @@ import ssl
 
 import pytest
 import trustme
-from media_samples import fetch_blob, fetch_error
+
+from tests.unit.gateway.media.media_samples import DOCUMENT, fetch_blob, fetch_error
 
 PUBLIC = "93.184.216.34"
 
@@ -14,11 +15,11 @@ async def test_a_page_is_fetched_plainly(site, media, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     url = site.page("/notes.txt?x=1", b"hello", "Content-Type: text/plain", "Set-Cookie: a=b")
-    blob = await fetch_blob(media, url + "#part", param="p", accept=("document",))
+    blob = await fetch_blob(media, url + "#part", param="p", accept=DOCUMENT)
     assert (blob.data, blob.kind, blob.media_type, blob.declared_type, blob.name) == (
         b"hello", "document", "text/plain", "text/plain", "notes.txt",
     )  # fmt: skip
-    await fetch_blob(media, url, param="p", accept=("document",))
+    await fetch_blob(media, url, param="p", accept=DOCUMENT)
     for head in site.requests:
         lines = head.lower().split("\r\n")
         assert lines[0] == "get /notes.txt?x=1 http/1.1"
@@ -75,7 +76,7 @@ async def test_a_name_with_one_private_address_is_refused(make_media):
 async def test_allowed_hosts_may_be_private_and_their_redirects_may_not(site, make_media):
     media = make_media(media_allowed_hosts=["LocalHost"])
     site.page("/file", b"inside")
-    blob = await fetch_blob(media, f"http://localhost:{site.port}/file", param="p", accept=("document",))
+    blob = await fetch_blob(media, f"http://localhost:{site.port}/file", param="p", accept=DOCUMENT)
     assert blob.data == b"inside"
     site.redirect("/away", site.url("/file"))
     assert "public Internet" in await fetch_error(media, f"http://localhost:{site.port}/away")
@@ -98,7 +99,7 @@ async def test_a_name_that_changes_its_mind_leads_where_it_was_looked_at(site, m
 
     site.script("/", answer)
     media = make_media(resolve, media_allow_private=True)
-    await fetch_blob(media, f"http://rebind.example:{site.port}/", param="p", accept=("document",))
+    await fetch_blob(media, f"http://rebind.example:{site.port}/", param="p", accept=DOCUMENT)
     other.close()
     assert asked == [("rebind.example", site.port)] and reached == ["127.0.0.1"]
     assert f"Host: rebind.example:{site.port}" in site.requests[0]
@@ -121,7 +122,7 @@ async def test_redirects_are_followed_by_hand(site, media, make_media):
     site.redirect("/c", "d/end")
     site.redirect("/b", "/c")
     url = site.redirect("/a", site.url("/b"))
-    assert (await fetch_blob(media, url, param="p", accept=("document",))).data == b"here"
+    assert (await fetch_blob(media, url, param="p", accept=DOCUMENT)).data == b"here"
     longer = site.redirect("/0", "/a")
     assert "redirects more than 3 times" in await fetch_error(media, longer)
     assert "more than 3" in await fetch_error(media, site.redirect("/loop", "/loop"))
@@ -160,7 +161,7 @@ async def test_tls_is_checked_by_name(make_media, monkeypatch, tmp_path):
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     media = make_media(resolve, media_allow_private=True)
-    assert (await fetch_blob(media, url, param="p", accept=("document",))).data == b"safe"
+    assert (await fetch_blob(media, url, param="p", accept=DOCUMENT)).data == b"safe"
     assert "certificate" in await fetch_error(media, f"https://other.example:{port}/")
     server.close()
     assert names == ["safe.example", "safe.example", "other.example"]

@@ -8,9 +8,9 @@ import threading
 import time
 
 import pytest
-from media_samples import fetch_blob, fetch_error, image_bytes
 
 from gateway.errors import InvalidRequest, Overloaded
+from tests.unit.gateway.media.media_samples import DOCUMENT, IMAGE, fetch_blob, fetch_error, image_bytes
 
 
 async def test_statuses_and_broken_servers(site, media):
@@ -94,7 +94,7 @@ async def test_a_gzip_bomb_is_cut_at_the_limit(site, media):
     bomb = gzip.compress(bytes(2**30), 9)
     assert len(bomb) < 1_100_000
     await fetch_blob(
-        media, site.page("/ok", gzip.compress(b"fine"), "Content-Encoding: gzip"), param="p", accept=("document",)
+        media, site.page("/ok", gzip.compress(b"fine"), "Content-Encoding: gzip"), param="p", accept=DOCUMENT
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert "larger" in await fetch_error(media, site.page("/", bomb, "Content-Encoding: gzip"))
@@ -104,7 +104,7 @@ async def test_a_gzip_bomb_is_cut_at_the_limit(site, media):
 
 async def test_what_comes_is_judged_by_its_bytes(site, media):
     script = site.page("/a.png", b"#!/bin/sh\necho hi\n", "Content-Type: image/png")
-    assert "expected a picture" in await fetch_error(media, script, accept=("picture",))
+    assert "expected a picture" in await fetch_error(media, script, accept=IMAGE)
     png = site.page("/a.txt", image_bytes(), "Content-Type: text/plain")
     assert "of the type image/png" in await fetch_error(media, png)
     assert (await media.load_image(png, param="p")).media_type == "image/png"
@@ -121,7 +121,7 @@ async def test_no_more_are_fetched_at_a_time_than_allowed(site, make_media):
 
     url = site.script("/", slowly)
     media = make_media(media_allow_private=True, media_concurrency=4)
-    await asyncio.gather(*(fetch_blob(media, url, param="p", accept=("document",)) for _ in range(6)))
+    await asyncio.gather(*(fetch_blob(media, url, param="p", accept=DOCUMENT) for _ in range(6)))
     assert most == 2, "one caller takes no more than it leaves to others"
 
     async def hang(out):
@@ -130,7 +130,7 @@ async def test_no_more_are_fetched_at_a_time_than_allowed(site, make_media):
     media = make_media(media_allow_private=True, media_concurrency=1, media_timeout=0.4)
     hung = site.script("/hang", hang)
     found = await asyncio.gather(
-        *(fetch_blob(media, hung, param="p", accept=("document",)) for _ in range(3)), return_exceptions=True
+        *(fetch_blob(media, hung, param="p", accept=DOCUMENT) for _ in range(3)), return_exceptions=True
     )
     assert {type(each) for each in found} == {InvalidRequest, Overloaded}
 
@@ -139,13 +139,13 @@ async def test_closing_ends_what_is_under_way(site, media):
     async def hang(out):
         await asyncio.sleep(30)
 
-    fetching = asyncio.create_task(fetch_blob(media, site.script("/", hang), param="p", accept=("document",)))
+    fetching = asyncio.create_task(fetch_blob(media, site.script("/", hang), param="p", accept=DOCUMENT))
     while not site.requests:
         await asyncio.sleep(0.01)
     await media.close()
     assert fetching.cancelled()
     with pytest.raises(Overloaded):
-        await fetch_blob(media, site.url("/"), param="p", accept=("document",))
+        await fetch_blob(media, site.url("/"), param="p", accept=DOCUMENT)
 
 
 async def pour(out: asyncio.StreamWriter, start: bytes, again: bytes) -> None:
@@ -204,7 +204,7 @@ async def test_an_announced_answer_is_read(site, media):
     async def announce(out):
         out.write(b"HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n\r\n" + OK + b"Content-Length: 4\r\n\r\nfine")
 
-    found = await fetch_blob(media, site.script("/", announce), param="p", accept=("document",))
+    found = await fetch_blob(media, site.script("/", announce), param="p", accept=DOCUMENT)
     assert found.data == b"fine"
 
 
@@ -215,7 +215,7 @@ async def test_an_answer_may_end_with_its_connection(site, media):
         await asyncio.sleep(0.05)
         out.write(b"end")
 
-    found = await fetch_blob(media, site.script("/", answer), param="p", accept=("document",))
+    found = await fetch_blob(media, site.script("/", answer), param="p", accept=DOCUMENT)
     assert (found.data, found.declared_type) == (b"to the end", "text/plain")
 
 
@@ -225,7 +225,7 @@ async def test_what_is_packed_all_the_same_is_unpacked(site, media, encoding):
 
     packed = gzip.compress(b"x" * 10**6) if encoding == "gzip" else zlib.compress(b"x" * 10**6)
     header = f"Content-Encoding: {encoding}"
-    found = await fetch_blob(media, site.page("/", packed, header), param="p", accept=("document",))
+    found = await fetch_blob(media, site.page("/", packed, header), param="p", accept=DOCUMENT)
     assert found.data == b"x" * 10**6
     assert "cut off" in await fetch_error(media, site.page("/cut", packed[:-10], header))
     assert "cut off" in await fetch_error(media, site.page("/not", b"not packed at all", header))

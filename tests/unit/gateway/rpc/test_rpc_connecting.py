@@ -2,8 +2,10 @@
 
 import asyncio
 import socket
+from typing import Any
 
 import pytest
+from h2.settings import SettingCodes
 
 from gateway.triton.rpc import channel as channels
 from gateway.triton.rpc import connection as connections
@@ -207,7 +209,7 @@ async def test_close_while_the_connection_begins(make_channel):
     async with PeerServer(Mute) as server:
         channel = make_channel(server.url)
         caller = asyncio.create_task(channel.call(ASK, b"", idle=60))
-        mute = await server.peer()
+        mute: Any = await server.peer()
         await channel.close()
         with pytest.raises(RpcError) as failure:
             await caller
@@ -234,7 +236,7 @@ async def test_close_at_any_moment_of_connecting(make_channel):
 
 
 async def test_a_server_that_goes_away_is_followed_by_another_connection(make_channel):
-    async with PeerServer(lambda: H2Peer({3: 1})) as server:
+    async with PeerServer(lambda: H2Peer({SettingCodes.MAX_CONCURRENT_STREAMS: 1})) as server:
         channel = make_channel(server.url)
         first = await channel.call(ASK, b"first", idle=60)
         waiting = asyncio.create_task(channel.call(ASK, b"second", idle=60))
@@ -324,6 +326,7 @@ async def test_a_server_that_wakes_up_keeps_what_it_has(make_channel, monkeypatc
         call = await channel.call(ASK, b"", idle=60)
         with pytest.raises(RpcError):
             await channel.unary(ASK, b"", timeout=0.05)
+        assert peer._transport
         peer.sends = peer._transport.write
         peer.answer(3, b"late")
         assert await read_all(call) == [b"late"]

@@ -31,7 +31,7 @@ async def test_streams(connect: Connect) -> None:
 async def test_large_messages(connect: Connect) -> None:
     async with GrpcServer(TestService(), connect, max_receive_message_length=-1) as served:
         large = b"\2" + bytes(range(256)) * 40_000
-        calls = count_echoes(served.transport, large), count_echoes(served.transport, b"\x50small")
+        calls = [count_echoes(served.transport, large), count_echoes(served.transport, b"\x50small")]
         assert await asyncio.gather(*calls) == [2, 80]
 
 

@@ -145,12 +145,14 @@ async def _said_and_cut(dice: random.Random) -> None:
     pair, asked = ConnectedPair(), {}
     said: list[bytes] = []
     pair.peer.sends = said.append
-    opened, streams, calls = set(), [], {}
+    opened: set[int] = set()
+    streams: list[tuple[int, bytearray]] = []
+    calls = {}
     for _ in range(dice.randint(1, 6)):
         call = await pair.call()
         calls[call.stream] = call
         asked[call.stream] = [dice.randbytes(dice.choice([0, 1, 5, 300, 3_000])) for _ in range(dice.randint(0, 6))]
-        streams.append([call.stream, b"".join(map(grpc_message, asked[call.stream]))])
+        streams.append((call.stream, bytearray(b"".join(map(grpc_message, asked[call.stream])))))
     while streams:
         entry = dice.choice(streams)
         stream, rest = entry
@@ -171,8 +173,8 @@ async def _said_and_cut(dice: random.Random) -> None:
                 opened.add(stream)
             case _ if rest:
                 size = dice.randint(0, min(len(rest), 9_000))
-                h2.send_data(stream, rest[:size], pad_length=dice.choice([None, 0, 3, 255]))
-                entry[1] = rest[size:]
+                h2.send_data(stream, bytes(rest[:size]), pad_length=dice.choice([None, 0, 3, 255]))
+                del rest[:size]
             case _:
                 h2.send_headers(stream, [*OK, ("grpc-message", "%41")], end_stream=True)
                 streams.remove(entry)

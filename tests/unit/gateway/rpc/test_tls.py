@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -56,7 +57,7 @@ async def test_a_server_that_asks_for_a_certificate(certificates: Certificates, 
     credentials = certificates.server("127.0.0.1", ask_client=True)
     pairs = ((certificates, True), (other, False), (None, False))
     for client, trusted in pairs:
-        pair = {"triton_tls_cert": client.cert, "triton_tls_key": client.key} if client else {}
+        pair: dict[str, Any] = {"triton_tls_cert": client.cert, "triton_tls_key": client.key} if client else {}
         connect = connector(Settings(triton_tls_ca=certificates.ca, **pair))
         async with GrpcServer(TestService(), connect, credentials) as served:
             if trusted:
@@ -73,7 +74,7 @@ async def is_unavailable(served: GrpcServer) -> None:
 
 @pytest.mark.parametrize("case", ["another authority", "another name", "no TLS here", "no TLS there"])
 async def test_what_is_not_trusted(certificates: Certificates, other: Certificates, case: str) -> None:
-    settings = {} if case == "no TLS here" else {"triton_tls_ca": certificates.ca}
+    settings: dict[str, Any] = {} if case == "no TLS here" else {"triton_tls_ca": certificates.ca}
     issuer = other if case == "another authority" else certificates
     name = "triton.example.org" if case == "another name" else "127.0.0.1"
     credentials = None if case == "no TLS there" else issuer.server(name)
@@ -101,9 +102,11 @@ async def test_which_transport_settings_choose(certificates: Certificates) -> No
     ],
 )
 def test_files_that_cannot_be_used(certificates: Certificates, files: dict[str, str], reason: str) -> None:
-    given = {f"triton_tls_{name}": getattr(certificates, file, Path("/missing.pem")) for name, file in files.items()}
+    settings: dict[str, Any] = {
+        f"triton_tls_{name}": getattr(certificates, file, Path("/missing.pem")) for name, file in files.items()
+    }
     with pytest.raises(ValidationError, match=reason):
-        Settings(**given)
+        Settings(**settings)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
