@@ -28,19 +28,19 @@ async def raw(running: RunningGateway, *requests: bytes) -> bytes:
     return said
 
 
-def old(way: TextRoute, *headers: bytes, model: str = "hello") -> bytes:
-    body = json.dumps(way.body(model)).encode()
+def old(route: TextRoute, *headers: bytes, model: str = "hello") -> bytes:
+    body = json.dumps(route.body(model)).encode()
     return b"\r\n".join(
-        (b"POST %b HTTP/1.0" % way.path.encode(), b"Content-Length: %d" % len(body), *headers, b"", body)
+        (b"POST %b HTTP/1.0" % route.path.encode(), b"Content-Length: %d" % len(body), *headers, b"", body)
     )
 
 
-@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
+@pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
 async def test_a_stream_of_http_1_0_is_plain_and_ends_with_the_connection(
-    gateway: RunningGateway, way: TextRoute
+    gateway: RunningGateway, route: TextRoute
 ) -> None:
     for headers in ((), (b"Connection: keep-alive",), (b"Host: localhost",)):
-        head, _, body = (await raw(gateway, old(way, *headers))).partition(b"\r\n\r\n")
+        head, _, body = (await raw(gateway, old(route, *headers))).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 ") and b"\r\nconnection: close" in head
         assert b"transfer-encoding" not in head and b"content-length" not in head
         blocks = body.decode().removesuffix("\n\n").split("\n\n")
@@ -95,13 +95,13 @@ async def test_head_is_counted_and_documented_as_what_it_is(gateway: RunningGate
     assert (await gateway.metrics())[counter] == before + 1
 
 
-@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
+@pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
 async def test_a_slash_at_the_end_changes_nothing(
-    gateway: RunningGateway, guarded: RunningGateway, way: TextRoute
+    gateway: RunningGateway, guarded: RunningGateway, route: TextRoute
 ) -> None:
-    response = await gateway.http.post(f"{way.path}/", json=way.body("hello"))
-    assert response.status_code == 200 and way.text(response)
-    check_error(await guarded.http.post(f"{way.path}/", json=way.body("hello")), 401, "authentication_error")
+    response = await gateway.http.post(f"{route.path}/", json=route.body("hello"))
+    assert response.status_code == 200 and route.text(response)
+    check_error(await guarded.http.post(f"{route.path}/", json=route.body("hello")), 401, "authentication_error")
 
 
 async def test_slashes_of_other_paths(gateway: RunningGateway) -> None:

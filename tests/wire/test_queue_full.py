@@ -22,17 +22,17 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-async def ask(gateway: RunningGateway, key: str, way: TextRoute = CHAT, model: str = "hello") -> httpx.Response:
-    return await gateway.http.post(way.path, json=way.body(model), headers=bearer(key))
+async def ask(gateway: RunningGateway, key: str, route: TextRoute = CHAT, model: str = "hello") -> httpx.Response:
+    return await gateway.http.post(route.path, json=route.body(model), headers=bearer(key))
 
 
 @contextlib.asynccontextmanager
 async def held(
-    gateway: RunningGateway, triton: FakeTriton, count: int, way: TextRoute = CHAT_STREAM
+    gateway: RunningGateway, triton: FakeTriton, count: int, route: TextRoute = CHAT_STREAM
 ) -> AsyncIterator[list]:
     """Keep `count` requests of one caller open at the silent model."""
     active = triton.active
-    waiting = [asyncio.ensure_future(ask(gateway, GREEDY, way, "silent")) for _ in range(count)]
+    waiting = [asyncio.ensure_future(ask(gateway, GREEDY, route, "silent")) for _ in range(count)]
     async with asyncio.timeout(5):
         while triton.active < active + count:
             await asyncio.sleep(0.005)
@@ -45,20 +45,20 @@ async def held(
             await asyncio.sleep(0.005)
 
 
-@pytest.mark.parametrize("way", [*TEXT_ROUTES, PLATFORM], ids=str)
-async def test_one_caller_leaves_room_for_another(triton: FakeTriton, way: TextRoute) -> None:
+@pytest.mark.parametrize("route", [*TEXT_ROUTES, PLATFORM], ids=str)
+async def test_one_caller_leaves_room_for_another(triton: FakeTriton, route: TextRoute) -> None:
     async with run_gateway(triton.url, api_keys=[GREEDY, MODEST], model_requests=10) as gateway:
         async with held(gateway, triton, 8):
             before = len(triton.calls)
-            response = await ask(gateway, GREEDY, way, "silent")
+            response = await ask(gateway, GREEDY, route, "silent")
             sentence = check_error(response, 429, "rate_limit_error", "overloaded")
             assert "8 requests" in sentence and "others" in sentence
             assert int(response.headers["retry-after"]) >= 1
             assert len(triton.calls) == before
             # Others may ask this model, and everybody another one.
-            reading = asyncio.ensure_future(ask(gateway, MODEST, way, "silent"))
+            reading = asyncio.ensure_future(ask(gateway, MODEST, route, "silent"))
             await triton.call("silent", before)
-            assert (await ask(gateway, GREEDY, way, "hello")).status_code == 200
+            assert (await ask(gateway, GREEDY, route, "hello")).status_code == 200
             reading.cancel()
         async with held(gateway, triton, 8):
             pass

@@ -105,14 +105,14 @@ async def test_a_wrong_key_is_told_nothing(limited: RunningGateway) -> None:
     assert not any("ratelimit" in name for name in response.headers)
 
 
-@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
-async def test_tokens(limited: RunningGateway, way: TextRoute) -> None:
+@pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
+async def test_tokens(limited: RunningGateway, route: TextRoute) -> None:
     """The model reads 9 tokens and generates 9 for each answer."""
     for left in (30, 12):
-        response = await limited.http.post(way.path, json=way.body("hello"), headers=bearer(POOR))
+        response = await limited.http.post(route.path, json=route.body("hello"), headers=bearer(POOR))
         assert (response.status_code, response.headers["x-ratelimit-remaining-tokens"]) == (200, str(left))
         await asyncio.sleep(0.02)
-    response = await limited.http.post(way.path, json=way.body("hello"), headers=bearer(POOR))
+    response = await limited.http.post(route.path, json=route.body("hello"), headers=bearer(POOR))
     assert "30 tokens per hour" in check_error(response, 429, "rate_limit_error", "rate_limit_exceeded")
     assert response.headers["x-ratelimit-limit-tokens"] == "30"
     assert "x-ratelimit-limit-requests" not in response.headers

@@ -58,14 +58,14 @@ class Reader:
         self._socket = connected
 
     @classmethod
-    async def ask(cls, url: str, way: TextRoute = TEXT_STREAM) -> "Reader":
+    async def ask(cls, url: str, route: TextRoute = TEXT_STREAM) -> "Reader":
         loop = asyncio.get_running_loop()
         host, _, port = url.removeprefix("http://").partition(":")
         connected = socket.socket()
         connected.setblocking(False)
         await loop.sock_connect(connected, (host, int(port)))
-        body = json.dumps(way.body("flood")).encode()
-        head = f"POST {way.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        body = json.dumps(route.body("flood")).encode()
+        head = f"POST {route.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         await loop.sock_sendall(connected, head.encode() + body)
         return cls(connected)
 
@@ -80,10 +80,10 @@ class Reader:
 
 @contextlib.asynccontextmanager
 async def readers(
-    url: str, triton: FakeTriton, count: int, way: TextRoute = TEXT_STREAM
+    url: str, triton: FakeTriton, count: int, route: TextRoute = TEXT_STREAM
 ) -> AsyncIterator[list[Reader]]:
     """Run `count` clients that read nothing."""
-    asked = [await Reader.ask(url, way) for _ in range(count)]
+    asked = [await Reader.ask(url, route) for _ in range(count)]
     async with asyncio.timeout(10):
         while triton.active < count:
             await asyncio.sleep(0.01)
@@ -159,17 +159,20 @@ async def test_memory_does_not_grow_with_what_nobody_reads(tmp_path: Path) -> No
             assert (flood.said - said) / count < MOST_SAID * MB and grown / count < MB, (flood.said - said, grown)
 
 
-@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
-async def test_others_do_not_notice(way: TextRoute) -> None:
+@pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
+async def test_others_do_not_notice(route: TextRoute) -> None:
     async with flooding() as (triton, flood), run_gateway(triton.url) as gateway:
         idle = await busy()
-        async with readers(gateway.url, triton, 32, way):
+        async with readers(gateway.url, triton, 32, route):
             await rests(flood)
             # Whom nobody reads takes no turns: the process, the scripted Triton in it too, has little more to do.
             assert await busy() - idle < 0.5
             assert await milliseconds(gateway.http) < 500
             # The connection to Triton is the same for all: a stream that is read goes on beside those that are not.
-            async with asyncio.timeout(30), gateway.http.stream("POST", way.path, json=way.body("flood")) as response:
+            async with (
+                asyncio.timeout(30),
+                gateway.http.stream("POST", route.path, json=route.body("flood")) as response,
+            ):
                 assert sum([len(part) async for part in response.aiter_bytes()]) > PIECE * PIECES
 
 
@@ -191,10 +194,10 @@ async def test_who_reads_slowly_gets_everything() -> None:
         assert read > PIECE * PIECES
 
 
-@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
-async def test_who_reads_nothing_has_hung_up(way: TextRoute) -> None:
+@pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
+async def test_who_reads_nothing_has_hung_up(route: TextRoute) -> None:
     async with flooding() as (triton, _), run_gateway(triton.url, send_timeout=0.4) as gateway:
-        async with readers(gateway.url, triton, 2, way):
+        async with readers(gateway.url, triton, 2, route):
             began = time.monotonic()
             async with asyncio.timeout(10):
                 while triton.active:
@@ -202,8 +205,8 @@ async def test_who_reads_nothing_has_hung_up(way: TextRoute) -> None:
             assert time.monotonic() - began >= 0.3
             assert all(call.cancelled_at for call in triton.calls)
             counted = await gateway.metrics()
-            assert counted[f'tritonic_cancellations_total{{model="flood",route="{way.path}"}}'] == 2
-            assert counted[f'tritonic_in_flight{{model="flood",route="{way.path}"}}'] == 0
+            assert counted[f'tritonic_cancellations_total{{model="flood",route="{route.path}"}}'] == 2
+            assert counted[f'tritonic_in_flight{{model="flood",route="{route.path}"}}'] == 0
         assert (await chat(gateway)).status_code == 200
 
 

@@ -29,10 +29,10 @@ WRONG: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
-async def test_no_key_no_answer(guarded: RunningGateway, triton: FakeTriton, way: TextRoute, name: str) -> None:
+@pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
+async def test_no_key_no_answer(guarded: RunningGateway, triton: FakeTriton, route: TextRoute, name: str) -> None:
     before = len(triton.calls)
-    response = await guarded.http.post(way.path, json=way.body("hello"), headers=WRONG[name])
+    response = await guarded.http.post(route.path, json=route.body("hello"), headers=WRONG[name])
     sentence = check_error(response, 401, "authentication_error", "invalid_api_key")
     assert "key" in sentence and not any(key in sentence for key in KEYS)
     assert len(triton.calls) == before
@@ -47,9 +47,9 @@ async def test_models_are_for_those_with_keys(guarded: RunningGateway, path: str
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
 async def test_each_key_opens(guarded: RunningGateway, key: str, scheme: str) -> None:
-    for way in TEXT_ROUTES:
+    for route in TEXT_ROUTES:
         headers = {"Authorization": f"{scheme} {key}"}
-        assert (await guarded.http.post(way.path, json=way.body("hello"), headers=headers)).status_code == 200
+        assert (await guarded.http.post(route.path, json=route.body("hello"), headers=headers)).status_code == 200
 
 
 async def test_a_key_is_asked_for_before_the_body_is_read(guarded: RunningGateway) -> None:

@@ -74,7 +74,7 @@ async def gateway(triton: FakeTriton, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.parametrize(
-    ("model", "way", "text", "prompt"),
+    ("model", "route", "text", "prompt"),
     [
         ("vllm", CHAT, "Hi", "[Hi]"),
         ("undescribed", CHAT, "Hi", "[Hi]"),
@@ -92,10 +92,10 @@ async def gateway(triton: FakeTriton, tmp_path_factory: pytest.TempPathFactory) 
     ],
 )
 async def test_the_prompt_that_reaches_a_model(
-    gateway: RunningGateway, triton: FakeTriton, model: str, way: TextRoute, text: str, prompt: str
+    gateway: RunningGateway, triton: FakeTriton, model: str, route: TextRoute, text: str, prompt: str
 ) -> None:
     for stream in (False, True):
-        asked = TextRoute(way.path, stream)
+        asked = TextRoute(route.path, stream)
         body = asked.body(model, text)
         del body["model"]
         assert (await captured_call(gateway, triton, asked, model, **body)).prompt == prompt

@@ -24,12 +24,12 @@ async def idle(gateway: RunningGateway, triton: FakeTriton, seconds: float = 5.0
 
 async def test_two_hundred_at_once(gateway: RunningGateway, triton: FakeTriton) -> None:
     async def ask(number: int) -> None:
-        way = TEXT_ROUTES[number % len(TEXT_ROUTES)]
+        route = TEXT_ROUTES[number % len(TEXT_ROUTES)]
         text = f"I am number {number} of the crowd. " * 3
-        response = await gateway.http.post(way.path, json=way.body("echo", text))
+        response = await gateway.http.post(route.path, json=route.body("echo", text))
         assert response.status_code == 200
-        expected = f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n" if "chat" in way.path else text
-        assert way.text(response) == expected
+        expected = f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n" if "chat" in route.path else text
+        assert route.text(response) == expected
 
     await asyncio.gather(*(ask(number) for number in range(200)))
     await idle(gateway, triton)
@@ -41,15 +41,15 @@ async def test_fifty_that_hang_up_at_random(gateway: RunningGateway, triton: Fak
     cancellations = {name: value for name, value in (await gateway.metrics()).items() if "cancellations_total" in name}
 
     async def leave(number: int, after: float) -> None:
-        way = TEXT_ROUTES[number % len(TEXT_ROUTES)]
+        route = TEXT_ROUTES[number % len(TEXT_ROUTES)]
         model = ("endless", "silent", "silent-later")[number % 3]
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(after):
-                await gateway.http.post(way.path, json=way.body(model))
+                await gateway.http.post(route.path, json=route.body(model))
 
     async def stay(number: int) -> str:
-        way = STREAM_ROUTES[number % 2]
-        return way.text(await gateway.http.post(way.path, json=way.body("steady")))
+        route = STREAM_ROUTES[number % 2]
+        return route.text(await gateway.http.post(route.path, json=route.body("steady")))
 
     leaving = [leave(number, chance.uniform(0.02, 0.5)) for number in range(50)]
     staying = [stay(number) for number in range(10)]

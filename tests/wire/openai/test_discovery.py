@@ -99,8 +99,8 @@ async def test_a_gateway_may_start_before_its_triton() -> None:
         async with run_gateway(cable.url, wait=False) as gateway:
             assert (await gateway.http.get("/health/live")).status_code == 200
             assert (await gateway.http.get("/health/ready")).status_code == 503
-            for way in TEXT_ROUTES:
-                unavailable(await gateway.http.post(way.path, json=way.body("hello")))
+            for route in TEXT_ROUTES:
+                unavailable(await gateway.http.post(route.path, json=route.body("hello")))
             assert (await gateway.http.get("/v1/models")).status_code in (200, 503)
             await cable.listen()
             await gateway.ready(5)
@@ -113,34 +113,34 @@ async def test_a_triton_that_dies_and_comes_back() -> None:
         cable = await TcpProxy(triton.url).listen()
         async with run_gateway(cable.url) as gateway:
             streams = [
-                asyncio.ensure_future(gateway.http.post(way.path, json=way.body("endless", text="a" * at)))
-                for at, way in enumerate(TEXT_ROUTES)
+                asyncio.ensure_future(gateway.http.post(route.path, json=route.body("endless", text="a" * at)))
+                for at, route in enumerate(TEXT_ROUTES)
             ]
             async with asyncio.timeout(2):
                 while triton.active < len(TEXT_ROUTES):
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0.1)
             await cable.drop()
-            for way, stream in zip(TEXT_ROUTES, streams, strict=True):
+            for route, stream in zip(TEXT_ROUTES, streams, strict=True):
                 response = await asyncio.wait_for(stream, 2)
-                if way.stream:
+                if route.stream:
                     assert response.status_code == 200
                     *_, last = events(response)
                     check_error_body(last, last["error"]["type"])
                     assert last["error"]["type"] in ("overloaded_error", "server_error")
                 else:
                     assert response.status_code in (502, 503)
-            for way in TEXT_ROUTES:
-                unavailable(await gateway.http.post(way.path, json=way.body("hello")))
+            for route in TEXT_ROUTES:
+                unavailable(await gateway.http.post(route.path, json=route.body("hello")))
             await gateway.until("/health/ready", lambda response: response.status_code == 503, 2)
             assert (await gateway.http.get("/health/live")).status_code == 200
-            for way in TEXT_ROUTES:
-                unavailable(await gateway.http.post(way.path, json=way.body("hello")))
+            for route in TEXT_ROUTES:
+                unavailable(await gateway.http.post(route.path, json=route.body("hello")))
             await cable.listen()
             await gateway.ready(5)
-            for way in TEXT_ROUTES:
-                response = await gateway.http.post(way.path, json=way.body("hello"))
-                assert (response.status_code, way.text(response)[-6:]) == (200, "today?")
+            for route in TEXT_ROUTES:
+                response = await gateway.http.post(route.path, json=route.body("hello"))
+                assert (response.status_code, route.text(response)[-6:]) == (200, "today?")
         await cable.drop()
 
 
@@ -322,8 +322,8 @@ async def test_a_model_that_describes_itself_badly_harms_nobody(what: str) -> No
     async with tritons((ODD[what], HELLO)) as (triton,), run_gateway(triton.url) as gateway:
         assert "hello" in await names(gateway)
         assert (await chat(gateway)).status_code == 200
-        for way in TEXT_ROUTES:
-            response = await gateway.http.post(way.path, json=way.body("odd"))
+        for route in TEXT_ROUTES:
+            response = await gateway.http.post(route.path, json=route.body("odd"))
             assert response.status_code in (200, 400, 404, 502), response.text
             if "odd" not in await names(gateway):
                 assert response.status_code != 200

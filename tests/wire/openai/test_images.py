@@ -10,7 +10,9 @@ import pytest
 
 from tests.fakes.image_model import DEFAULT_SEED, color_of_seed
 from tests.fakes.triton import FakeTriton
+from tests.wire.dialects import WireDialect, for_each_dialect
 from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.conformance import validate_exactly
 from tests.wire.openai.image_requests import (
     GENERATIONS,
     captured_call,
@@ -113,6 +115,16 @@ async def test_urls_are_the_default_and_lead_to_the_pictures(gateway: RunningGat
             file = await gateway.http.get(datum["url"])
             assert (file.status_code, file.headers["content-type"]) == (200, "image/png")
             assert open_image(file.content).getpixel((0, 0)) == color_of_seed(9 + at)
+
+
+@for_each_dialect
+async def test_a_url_leads_to_the_image(gateway: RunningGateway, dialect: WireDialect) -> None:
+    response = await post_image_request(gateway, path=dialect.generations, response_format="url")
+    validate_exactly(dialect.images_answer, response.content)
+    (only,) = response.json()["data"]
+    assert set(only) == dialect.url_fields and only["url"].startswith(gateway.url)
+    file = await gateway.http.get(only["url"])
+    assert (file.status_code, file.headers["content-type"]) == (200, "image/png")
 
 
 async def test_another_name_of_a_model(gateway: RunningGateway, triton: FakeTriton) -> None:

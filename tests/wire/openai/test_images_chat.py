@@ -9,7 +9,9 @@ import pytest
 
 from tests.fakes.image_model import color_of_seed
 from tests.fakes.triton import FakeTriton
+from tests.wire.dialects import WireDialect, for_each_dialect
 from tests.wire.gateway_server import RunningGateway
+from tests.wire.openai.conformance import validate_exactly
 from tests.wire.openai.image_requests import encoded_image, open_image, post_image_request, scalar_tensors
 from tests.wire.openai.text_requests import check_error, events
 
@@ -74,9 +76,17 @@ async def test_many_steps_are_not_as_many_lines(gateway: RunningGateway) -> None
     assert text.count("> Progress") == 10
 
 
-async def test_pictures_of_the_conversation_are_edited(gateway: RunningGateway, triton: FakeTriton) -> None:
-    response = await chat(gateway, [{"type": "text", "text": "make it blue"}, part(PICTURE)])
+@for_each_dialect
+async def test_pictures_of_the_conversation_are_edited(
+    gateway: RunningGateway, triton: FakeTriton, dialect: WireDialect
+) -> None:
+    content = [{"type": "text", "text": "make it blue"}, part(PICTURE)]
+    response = await gateway.http.post(
+        dialect.chat.path, json=dialect.chat.body("shapes", messages=[{"role": "user", "content": content}])
+    )
     assert response.status_code == 200, response.text
+    validate_exactly(dialect.chat_answer, response.content)
+    assert image_url(response.json()["choices"][0]["message"]).startswith(gateway.url)
     assert (triton.calls[-1].tensors["image"], triton.calls[-1].prompt) == ([PICTURE], "make it blue")
 
 

@@ -8,6 +8,7 @@ from openai.types import ImageEditCompletedEvent, ImageGenCompletedEvent, ImageG
 
 from tests.fakes.image_model import color_of_seed
 from tests.fakes.triton import FakeTriton
+from tests.wire.dialects import WireDialect, for_each_dialect
 from tests.wire.gateway_server import RunningGateway
 from tests.wire.openai.image_requests import encoded_image, open_image
 
@@ -37,6 +38,18 @@ async def test_generate(gateway: RunningGateway) -> None:
     assert (answer.size, answer.quality, answer.output_format) == ("1024x1024", "high", "png")
     assert answer.usage and answer.usage.total_tokens == 0
     assert answer.data[0].revised_prompt is None and answer.data[0].url is None
+
+
+@for_each_dialect
+async def test_generate_several(gateway: RunningGateway, dialect: WireDialect) -> None:
+    async with gateway.client(base_url=gateway.url + dialect.prefix) as client:
+        answer = await client.images.generate(
+            model="shapes", prompt="a red circle", n=2, response_format="b64_json", size="128x128"
+        )
+    encoded = [image.b64_json or "" for image in answer.data or ()]
+    assert all(each.startswith(dialect.base64_prefix) for each in encoded)
+    data = [base64.b64decode(each.removeprefix(dialect.base64_prefix)) for each in encoded]
+    assert [open_image(each).size for each in data] == [(128, 128)] * 2
 
 
 async def test_generate_as_url(gateway: RunningGateway) -> None:
@@ -74,6 +87,13 @@ async def test_edit(gateway: RunningGateway, triton: FakeTriton) -> None:
     assert triton.calls[-1].tensors["strength"] == [0.5]
 
 
+@for_each_dialect
+async def test_edit_as_url(gateway: RunningGateway, dialect: WireDialect) -> None:
+    async with gateway.client(base_url=gateway.url + dialect.prefix) as client:
+        answer = await client.images.edit(model="shapes", prompt="a star", image=PICTURE, response_format="url")
+    assert answer.data and answer.data[0].url
+
+
 async def test_edit_streamed(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         stream = await client.images.edit(model="shapes", prompt="x", image=PICTURE, stream=True, partial_images=1)
@@ -98,13 +118,16 @@ async def test_variations(gateway: RunningGateway, triton: FakeTriton) -> None:
     assert triton.calls[-1].tensors["image"] == [PICTURE]
 
 
-async def test_failures(gateway: RunningGateway) -> None:
-    async with gateway.client() as client:
+@for_each_dialect
+async def test_failures(gateway: RunningGateway, dialect: WireDialect) -> None:
+    async with gateway.client(base_url=gateway.url + dialect.prefix) as client:
         with pytest.raises(openai.BadRequestError) as refusal:
             await client.images.generate(model="shapes", prompt="x", size="256x256")
         assert refusal.value.param == "size"
         with pytest.raises(openai.NotFoundError):
             await client.images.generate(model="dall-e-2", prompt="x")
+        with pytest.raises(openai.BadRequestError):
+            await client.images.generate(model="hello", prompt="x")
 
 
 async def test_a_chat_with_a_model_that_draws(gateway: RunningGateway) -> None:

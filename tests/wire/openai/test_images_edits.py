@@ -12,7 +12,9 @@ from PIL import Image
 
 from tests.fakes.triton import FakeTriton
 from tests.wire.conftest import MAX_BODY_BYTES
+from tests.wire.dialects import WireDialect, for_each_dialect
 from tests.wire.gateway_server import RunningGateway
+from tests.wire.openai.conformance import validate_exactly
 from tests.wire.openai.image_requests import (
     EDITS,
     VARIATIONS,
@@ -20,6 +22,7 @@ from tests.wire.openai.image_requests import (
     decode_images,
     encoded_image,
     named_events,
+    open_image,
     post_image_request,
     scalar_tensors,
 )
@@ -44,9 +47,10 @@ URL = f"data:image/png;base64,{BARE}"
     ],
     ids=["base64", "data-url", "list", "object", "images", "nested"],
 )
-async def test_json(gateway: RunningGateway, triton: FakeTriton, fields: dict) -> None:
+@for_each_dialect
+async def test_json(gateway: RunningGateway, triton: FakeTriton, dialect: WireDialect, fields: dict) -> None:
     call = await captured_call(
-        gateway, triton, path=EDITS, **fields, mask=base64.b64encode(MASK).decode(), strength=0.5, n=2
+        gateway, triton, path=dialect.edits, **fields, mask=base64.b64encode(MASK).decode(), strength=0.5, n=2
     )
     assert (call.tensors["image"], call.tensors["mask"]) == ([PICTURE], [MASK])
     assert scalar_tensors(call) == {"prompt": "a red circle", "num_images": 2, "output_format": "png", "strength": 0.5}
@@ -77,11 +81,21 @@ async def test_forms(gateway: RunningGateway, triton: FakeTriton) -> None:
 
 
 @pytest.mark.parametrize("name", ["image[]", "image"])
+@for_each_dialect
 async def test_several_pictures_of_a_form_reach_the_model_which_refuses_them(
-    gateway: RunningGateway, triton: FakeTriton, name: str
+    gateway: RunningGateway, triton: FakeTriton, dialect: WireDialect, name: str
 ) -> None:
-    files = [(name, ("a.png", PICTURE)), (name, ("b.png", encoded_image(colour=9)))]
-    response = await gateway.http.post(EDITS, data={"model": "shapes", "prompt": "x"}, files=files)
+    files = [(name, ("a.png", PICTURE))]
+    form = {"model": "shapes", "prompt": "x", "response_format": "b64_json"}
+    response = await gateway.http.post(dialect.edits, data=form, files=files)
+    assert response.status_code == 200, response.text
+    validate_exactly(dialect.images_answer, response.content)
+    (edited,) = response.json()["data"]
+    assert edited["b64_json"].startswith(dialect.base64_prefix)
+    assert open_image(base64.b64decode(edited["b64_json"].removeprefix(dialect.base64_prefix))).size == (128, 128)
+    assert triton.calls[-1].tensors["image"] == [PICTURE]
+    files.append((name, ("b.png", encoded_image(colour=9))))
+    response = await gateway.http.post(dialect.edits, data=form, files=files)
     sentence = check_error(response, 400, code="unsupported_parameter", param="image")
     assert "one picture" in sentence
     assert triton.calls[-1].tensors["image"] == [PICTURE, encoded_image(colour=9)]
@@ -202,10 +216,10 @@ async def test_odd_pictures_pass_as_they_are(gateway: RunningGateway, triton: Fa
     ],
     ids=["cut", "broken", "text", "empty", "pdf", "svg"],
 )
-@pytest.mark.parametrize("way", ["form", "json"])
-async def test_what_is_no_picture_is_refused(gateway: RunningGateway, data: bytes, word: str, way: str) -> None:
+@pytest.mark.parametrize("body_format", ["form", "json"])
+async def test_what_is_no_picture_is_refused(gateway: RunningGateway, data: bytes, word: str, body_format: str) -> None:
     fields = {"model": "shapes", "prompt": "x"}
-    if way == "form":
+    if body_format == "form":
         response = await gateway.http.post(EDITS, data=fields, files={"image": ("a.png", data)})
     else:
         # An empty text is no picture, and a field that is not there.

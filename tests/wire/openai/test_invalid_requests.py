@@ -83,10 +83,10 @@ CHATS = [
 ]  # fmt: skip
 COMPLETIONS = [("prompt", 5, "string"), ("prompt", {"text": "x"}, "string")]
 CASES = [
-    *((way, param, {param: value}, words) for way in (CHAT, PLATFORM_CHAT, TEXT) for param, value, words in BOTH),
+    *((route, param, {param: value}, words) for route in (CHAT, PLATFORM_CHAT, TEXT) for param, value, words in BOTH),
     *(
-        (way, param, {param.split("[")[0].split(".")[0]: value}, words)
-        for way in (CHAT, PLATFORM_CHAT)
+        (route, param, {param.split("[")[0].split(".")[0]: value}, words)
+        for route in (CHAT, PLATFORM_CHAT)
         for param, value, words in CHATS
     ),
     *((TEXT, param, {param: value}, words) for param, value, words in COMPLETIONS),
@@ -94,23 +94,23 @@ CASES = [
 
 
 @pytest.mark.parametrize(
-    ("way", "param", "wrong", "words"), CASES, ids=[f"{c[0]}-{json.dumps(c[2])}"[:70] for c in CASES]
+    ("route", "param", "wrong", "words"), CASES, ids=[f"{c[0]}-{json.dumps(c[2])}"[:70] for c in CASES]
 )
 async def test_a_wrong_field_is_named(
-    gateway: RunningGateway, triton: FakeTriton, way: TextRoute, param: str, wrong: dict[str, Any], words: str
+    gateway: RunningGateway, triton: FakeTriton, route: TextRoute, param: str, wrong: dict[str, Any], words: str
 ) -> None:
     before = len(triton.calls)
-    body = json.dumps(way.body("hello") | wrong)
-    response = await gateway.http.post(way.path, content=body)
+    body = json.dumps(route.body("hello") | wrong)
+    response = await gateway.http.post(route.path, content=body)
     sentence = check_error(response, 400, code="invalid_value", param=param)
     assert re.search(words, sentence), sentence
     assert len(triton.calls) == before
 
 
-@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
-async def test_an_empty_stop_string_is_refused(gateway: RunningGateway, way: TextRoute) -> None:
+@pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
+async def test_an_empty_stop_string_is_refused(gateway: RunningGateway, route: TextRoute) -> None:
     for stop in ("", ["a", ""]):
-        response = await gateway.http.post(way.path, json=way.body("hello", stop=stop))
+        response = await gateway.http.post(route.path, json=route.body("hello", stop=stop))
         assert response.status_code == 400
         assert response.json()["error"]["param"].startswith("stop")
 
@@ -170,9 +170,9 @@ async def test_numbers_that_are_none(gateway: RunningGateway, number: str) -> No
 
 
 async def test_a_model_that_nobody_holds(gateway: RunningGateway) -> None:
-    for way in TEXT_ROUTES:
+    for route in TEXT_ROUTES:
         for name in ("gpt-4-turbo", "", "folder", "hello ", "../hello", "x" * 5000):
-            response = await gateway.http.post(way.path, json=way.body(name))
+            response = await gateway.http.post(route.path, json=route.body(name))
             check_error(response, 404, code="model_not_found", param="model")
 
 
@@ -232,12 +232,12 @@ async def test_a_body_that_does_not_arrive(narrow: RunningGateway) -> None:
     assert error["code"] == "request_timeout" and "within 0.8 seconds" in error["message"]
 
 
-@pytest.mark.parametrize("way", [CHAT, CHAT_STREAM, TEXT], ids=str)
-async def test_a_body_over_the_limit(narrow: RunningGateway, way: TextRoute) -> None:
-    body = json.dumps(way.body("hello", "x" * MAX_BODY_BYTES)).encode()
-    sentence = check_error(await narrow.http.post(way.path, content=body), 413, code="request_too_large")
+@pytest.mark.parametrize("route", [CHAT, CHAT_STREAM, TEXT], ids=str)
+async def test_a_body_over_the_limit(narrow: RunningGateway, route: TextRoute) -> None:
+    body = json.dumps(route.body("hello", "x" * MAX_BODY_BYTES)).encode()
+    sentence = check_error(await narrow.http.post(route.path, content=body), 413, code="request_too_large")
     assert str(MAX_BODY_BYTES) in sentence
-    response = await narrow.http.post(way.path, content=in_pieces(body))
+    response = await narrow.http.post(route.path, content=in_pieces(body))
     assert "content-length" not in response.request.headers
     check_error(response, 413, code="request_too_large")
 

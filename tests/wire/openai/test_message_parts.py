@@ -11,6 +11,7 @@ from aiohttp import web
 from PIL import Image
 
 from tests.fakes.triton import FakeTriton
+from tests.wire.dialects import WireDialect, for_each_dialect
 from tests.wire.gateway_server import RunningGateway, run_gateway
 from tests.wire.openai.text_requests import chat, check_error
 
@@ -84,6 +85,8 @@ async def test_a_url_may_stand_for_the_object_that_holds_it(gateway: RunningGate
 @pytest.mark.parametrize(
     "part",
     [
+        image("?"),
+        image("http://10.0.0.1"),
         image("http://127.0.0.1:1/x.png"),
         image("http://localhost/x.png"),
         image("http://2130706433/x.png"),
@@ -97,8 +100,11 @@ async def test_a_url_may_stand_for_the_object_that_holds_it(gateway: RunningGate
     ],
     ids=lambda part: part["image_url"]["url"][:40],
 )
-async def test_what_is_no_picture_that_may_be_fetched(gateway: RunningGateway, part: dict[str, Any]) -> None:
-    response = await chat(gateway, "sighted", messages=message(part))
+@for_each_dialect
+async def test_what_is_no_picture_that_may_be_fetched(
+    gateway: RunningGateway, dialect: WireDialect, part: dict[str, Any]
+) -> None:
+    response = await gateway.http.post(dialect.chat.path, json=dialect.chat.body("sighted", messages=message(part)))
     check_error(response, 400, param="messages[0].content[1].image_url")
 
 
@@ -128,8 +134,11 @@ async def test_the_model_reads_what_a_file_says(gateway: RunningGateway, triton:
         (image("data:,x", detail="huge"), "messages[0].content[1].image_url.detail"),
     ],
 )
-async def test_parts_that_lack_what_they_need(gateway: RunningGateway, part: dict[str, Any], param: str) -> None:
-    response = await chat(gateway, "sighted", messages=message(part))
+@for_each_dialect
+async def test_parts_that_lack_what_they_need(
+    gateway: RunningGateway, dialect: WireDialect, part: dict[str, Any], param: str
+) -> None:
+    response = await gateway.http.post(dialect.chat.path, json=dialect.chat.body("sighted", messages=message(part)))
     check_error(response, 400, code=response.json()["error"]["code"], param=param)
 
 

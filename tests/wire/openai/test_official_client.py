@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from tests.fakes.triton import FakeTriton
 from tests.wire.conftest import KEYS
+from tests.wire.dialects import WireDialect, for_each_dialect
 from tests.wire.gateway_server import RunningGateway
 from tests.wire.scripted_models import MULTILINGUAL_TEXTS
 
@@ -21,16 +22,23 @@ MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello
 GREETING = "\n\nHello there, how may I assist you today?"
 
 
-async def test_chat(gateway: RunningGateway) -> None:
-    async with gateway.client() as client:
+def client_of(gateway: RunningGateway, dialect: WireDialect) -> AsyncOpenAI:
+    return gateway.client(base_url=gateway.url + dialect.prefix)
+
+
+@for_each_dialect
+async def test_chat(gateway: RunningGateway, dialect: WireDialect) -> None:
+    async with client_of(gateway, dialect) as client:
         answer = await client.chat.completions.create(model="hello", messages=MESSAGES, temperature=0.5, seed=1)
     assert answer.choices[0].message.content == GREETING
     assert answer.usage
     assert (answer.choices[0].finish_reason, answer.usage.total_tokens) == ("stop", 18)
+    assert answer.id.startswith(dialect.chat_id_prefix)
 
 
-async def test_chat_streamed(gateway: RunningGateway) -> None:
-    async with gateway.client() as client:
+@for_each_dialect
+async def test_chat_streamed(gateway: RunningGateway, dialect: WireDialect) -> None:
+    async with client_of(gateway, dialect) as client:
         stream = await client.chat.completions.create(
             model="tongues", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
         )
@@ -39,6 +47,7 @@ async def test_chat_streamed(gateway: RunningGateway) -> None:
     assert text == "".join(MULTILINGUAL_TEXTS)
     assert chunks[-1].usage
     assert chunks[-1].usage.completion_tokens == len(MULTILINGUAL_TEXTS) + 1
+    assert chunks[-1].usage.total_tokens == chunks[-1].usage.prompt_tokens + len(MULTILINGUAL_TEXTS) + 1
 
 
 async def test_the_stream_helper_puts_answers_together(gateway: RunningGateway) -> None:
@@ -89,10 +98,16 @@ async def test_the_synchronous_client(gateway: RunningGateway) -> None:
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
+@for_each_dialect
 async def test_failures(
-    gateway: RunningGateway, model: str, options: dict[str, Any], error: type[openai.APIStatusError], stream: bool
+    gateway: RunningGateway,
+    dialect: WireDialect,
+    model: str,
+    options: dict[str, Any],
+    error: type[openai.APIStatusError],
+    stream: bool,
 ) -> None:
-    async with gateway.client() as client:
+    async with client_of(gateway, dialect) as client:
         with pytest.raises(error) as failure:
             await client.chat.completions.create(model=model, messages=MESSAGES, stream=stream, **options)
     assert failure.value.code and failure.value.type
@@ -151,10 +166,11 @@ async def test_a_call_is_parsed_into_a_class(gateway: RunningGateway) -> None:
         assert (await client.chat.completions.create(model="hello", messages=back, tools=[TOOL])).choices
 
 
-async def test_a_streamed_call_is_parsed_as_it_comes(gateway: RunningGateway) -> None:
+@for_each_dialect
+async def test_a_streamed_call_is_parsed_as_it_comes(gateway: RunningGateway, dialect: WireDialect) -> None:
     seen = []
     async with (
-        gateway.client() as client,
+        client_of(gateway, dialect) as client,
         client.chat.completions.stream(model="caller", messages=MESSAGES, tools=[TOOL]) as stream,
     ):
         async for event in stream:
@@ -169,6 +185,15 @@ async def test_a_streamed_call_is_parsed_as_it_comes(gateway: RunningGateway) ->
     assert final.choices[0].message.tool_calls[0].function.parsed_arguments == Something(a=1)
 
 
+@for_each_dialect
+async def test_a_function_of_the_older_api_is_called(gateway: RunningGateway, dialect: WireDialect) -> None:
+    async with client_of(gateway, dialect) as client:
+        answer = await client.chat.completions.create(model="caller", messages=MESSAGES, functions=[TOOL["function"]])
+    assert answer.choices[0].finish_reason == "function_call"
+    assert answer.choices[0].message.function_call
+    assert answer.choices[0].message.function_call.name == TOOL["function"]["name"]
+
+
 async def test_a_streamed_answer_is_parsed_into_a_class(gateway: RunningGateway) -> None:
     async with (
         gateway.client() as client,
@@ -180,9 +205,10 @@ async def test_a_streamed_answer_is_parsed_into_a_class(gateway: RunningGateway)
     assert final.choices[0].message.parsed == Something(a=1)
 
 
-async def test_streamed_log_probabilities_are_put_together(gateway: RunningGateway) -> None:
+@for_each_dialect
+async def test_streamed_log_probabilities_are_put_together(gateway: RunningGateway, dialect: WireDialect) -> None:
     options: dict[str, Any] = {"model": "odds", "messages": MESSAGES, "logprobs": True, "top_logprobs": 2}
-    async with gateway.client() as client:
+    async with client_of(gateway, dialect) as client:
         whole = await client.chat.completions.create(**options)
         async with client.chat.completions.stream(**options) as stream:
             async for _ in stream:

@@ -43,10 +43,10 @@ TEXTS: dict[str, dict[str, Any]] = {
 }
 
 
-async def post(gateway: RunningGateway, way: TextRoute, asked: dict[str, Any]) -> Any:
-    response = await gateway.http.post(way.path, json={**way.body("hello"), **asked})
+async def post(gateway: RunningGateway, route: TextRoute, asked: dict[str, Any]) -> Any:
+    response = await gateway.http.post(route.path, json={**route.body("hello"), **asked})
     assert response.status_code == 200, response.text
-    check_response(way.path, 200, response.headers["content-type"], response.content)
+    check_response(route.path, 200, response.headers["content-type"], response.content)
     return response
 
 

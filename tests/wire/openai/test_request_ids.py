@@ -17,23 +17,23 @@ ODD = [
 ]
 
 
-async def ask(gateway: RunningGateway, triton: FakeTriton, way: TextRoute, headers: Any) -> str:
+async def ask(gateway: RunningGateway, triton: FakeTriton, route: TextRoute, headers: Any) -> str:
     """Return the id of the response, and check that Triton got the same one."""
-    response = await gateway.http.post(way.path, json=way.body("hello"), headers=headers)
+    response = await gateway.http.post(route.path, json=route.body("hello"), headers=headers)
     assert response.status_code == 200
     assert triton.calls[-1].id == response.headers["x-request-id"]
     return str(response.headers["x-request-id"])
 
 
-@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
-async def test_the_id_of_the_client_is_kept(gateway: RunningGateway, triton: FakeTriton, way: TextRoute) -> None:
+@pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
+async def test_the_id_of_the_client_is_kept(gateway: RunningGateway, triton: FakeTriton, route: TextRoute) -> None:
     for given in GOOD:
-        assert await ask(gateway, triton, way, {"X-Request-ID": given}) == given
+        assert await ask(gateway, triton, route, {"X-Request-ID": given}) == given
 
 
-@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
-async def test_without_an_id_one_is_made(gateway: RunningGateway, triton: FakeTriton, way: TextRoute) -> None:
-    made = {await ask(gateway, triton, way, {}) for _ in range(5)}
+@pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
+async def test_without_an_id_one_is_made(gateway: RunningGateway, triton: FakeTriton, route: TextRoute) -> None:
+    made = {await ask(gateway, triton, route, {}) for _ in range(5)}
     assert len(made) == 5 and all(len(name) >= 16 for name in made)
 
 

@@ -80,10 +80,10 @@ async def test_the_failure_of_one_ends_all(gateway: RunningGateway, triton: Fake
     assert ended == [True, False, True]
 
 
-@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
-async def test_a_hang_up_reaches_all(gateway: RunningGateway, triton: FakeTriton, way: TextRoute) -> None:
+@pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
+async def test_a_hang_up_reaches_all(gateway: RunningGateway, triton: FakeTriton, route: TextRoute) -> None:
     before = len(triton.calls)
-    async with gateway.http.stream("POST", way.path, json=way.body("endless") | {"n": 3}) as response:
+    async with gateway.http.stream("POST", route.path, json=route.body("endless") | {"n": 3}) as response:
         async for _ in response.aiter_lines():
             if len(triton.calls) == before + 3:
                 break
@@ -130,11 +130,11 @@ async def test_what_would_be_written_down_for_each_answer_is_bounded(
         assert len(triton.calls) > before
 
 
-@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
+@pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
 @pytest.mark.parametrize("model", ["odd", "odd-later", "odd-of-ours"])
-async def test_an_odd_response_is_the_models_failure(gateway: RunningGateway, way: TextRoute, model: str) -> None:
-    response = await gateway.http.post(way.path, json=way.body(model))
-    if way.stream and model == "odd-later":
+async def test_an_odd_response_is_the_models_failure(gateway: RunningGateway, route: TextRoute, model: str) -> None:
+    response = await gateway.http.post(route.path, json=route.body(model))
+    if route.stream and model == "odd-later":
         assert response.status_code == 200
         (*_, last) = (line for line in response.text.splitlines() if line)
         error = json.loads(last.removeprefix("data: "))["error"]

@@ -79,18 +79,18 @@ async def idle(triton: FakeTriton, seconds: float = 1.0) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_before_the_first_event(before: RunningGateway, failing: FakeTriton, kind: str) -> None:
-    way, asked, _, _ = KINDS[kind]
-    response = await before.http.post(way.path, json={**way.body(f"{kind}-fails-at-once"), **asked})
+    route, asked, _, _ = KINDS[kind]
+    response = await before.http.post(route.path, json={**route.body(f"{kind}-fails-at-once"), **asked})
     check_error(response, 502, "server_error", "model_failed")
     await idle(failing)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_after_the_first_event(before: RunningGateway, failing: FakeTriton, kind: str) -> None:
-    way, asked, _, _ = KINDS[kind]
-    response = await before.http.post(way.path, json={**way.body(f"{kind}-fails-later"), **asked})
+    route, asked, _, _ = KINDS[kind]
+    response = await before.http.post(route.path, json={**route.body(f"{kind}-fails-later"), **asked})
     assert response.status_code == 200
-    check_response(way.path, 200, response.headers["content-type"], response.content)
+    check_response(route.path, 200, response.headers["content-type"], response.content)
     *chunks, last = events(response)
     assert chunks and "[DONE]" not in chunks
     assert not any(choice["finish_reason"] for chunk in chunks for choice in chunk["choices"])
@@ -100,10 +100,10 @@ async def test_after_the_first_event(before: RunningGateway, failing: FakeTriton
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_official_client_raises_what_comes_late(before: RunningGateway, kind: str) -> None:
-    way, asked, _, _ = KINDS[kind]
+    route, asked, _, _ = KINDS[kind]
     async with before.client() as client:
-        resource: Any = client.chat.completions if way is CHAT_STREAM else client.completions
-        stream = await resource.create(**{**way.body(f"{kind}-fails-later"), **asked})
+        resource: Any = client.chat.completions if route is CHAT_STREAM else client.completions
+        stream = await resource.create(**{**route.body(f"{kind}-fails-later"), **asked})
         with pytest.raises(openai.APIError) as failure:
             async for _ in stream:
                 pass
@@ -113,11 +113,13 @@ async def test_the_official_client_raises_what_comes_late(before: RunningGateway
 @pytest.mark.parametrize("when", ["at-once", "later"])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_hang_up_stops_all_it_began(before: RunningGateway, failing: FakeTriton, kind: str, when: str) -> None:
-    way, asked, _, requests = KINDS[kind]
+    route, asked, _, requests = KINDS[kind]
     earlier = len(failing.calls)
-    body = json.dumps({**way.body(f"{kind}-hangs-{when}"), **asked}).encode()
+    body = json.dumps({**route.body(f"{kind}-hangs-{when}"), **asked}).encode()
     reader, writer = await asyncio.open_connection(*before.url.removeprefix("http://").split(":"))
-    writer.write(f"POST {way.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    writer.write(
+        f"POST {route.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    )
     async with asyncio.timeout(5):
         while len(failing.calls) - earlier < requests:
             await asyncio.sleep(0.005)

@@ -46,16 +46,16 @@ ASKED: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("way", [CHAT, CHAT_STREAM, TEXT, TEXT_STREAM], ids=str)
+@pytest.mark.parametrize("route", [CHAT, CHAT_STREAM, TEXT, TEXT_STREAM], ids=str)
 @pytest.mark.parametrize(
     ("fields", "sent"), ASKED, ids=[str(list(fields)) + str(i) for i, (fields, _) in enumerate(ASKED)]
 )
 async def test_a_structure_reaches_the_model(
-    gateway: RunningGateway, triton: FakeTriton, way: TextRoute, fields: dict[str, Any], sent: dict[str, Any]
+    gateway: RunningGateway, triton: FakeTriton, route: TextRoute, fields: dict[str, Any], sent: dict[str, Any]
 ) -> None:
-    sampling = (await captured_call(gateway, triton, way, **fields)).sampling
+    sampling = (await captured_call(gateway, triton, route, **fields)).sampling
     assert json.loads(sampling.pop("structured_outputs")) == sent
-    assert sampling == way.default_parameters
+    assert sampling == route.default_parameters
 
 
 WRONG = [
@@ -118,8 +118,8 @@ LARGE = [
 async def test_what_is_too_large_is_refused_by_place(
     gateway: RunningGateway, param: str, most: str, fields: dict[str, Any]
 ) -> None:
-    way = CHAT if "response_format" in fields else TEXT
-    response = await gateway.http.post(way.path, json=way.body("hello", **fields))
+    route = CHAT if "response_format" in fields else TEXT
+    response = await gateway.http.post(route.path, json=route.body("hello", **fields))
     assert f"at most {most}" in check_error(response, 400, param=param)
 
 
@@ -154,12 +154,12 @@ async def test_anchors_in_schemas_of_tools_lead_somewhere(gateway: RunningGatewa
     assert json.loads(call.sampling["structured_outputs"])["json"] == schema
 
 
-@pytest.mark.parametrize("way", [CHAT, TEXT], ids=str)
+@pytest.mark.parametrize("route", [CHAT, TEXT], ids=str)
 @pytest.mark.parametrize(("param", "fields"), WRONG, ids=[f"{param}-{i}" for i, (param, _) in enumerate(WRONG)])
 async def test_what_is_wrong_is_said_by_place(
-    gateway: RunningGateway, way: TextRoute, param: str, fields: dict[str, Any]
+    gateway: RunningGateway, route: TextRoute, param: str, fields: dict[str, Any]
 ) -> None:
-    response = await gateway.http.post(way.path, json=way.body("hello", **fields))
+    response = await gateway.http.post(route.path, json=route.body("hello", **fields))
     found = response.json()["error"]["param"]
     check_error(response, 400, param=found)
     assert found.startswith(param), found
@@ -181,7 +181,7 @@ async def test_what_the_model_cannot_enforce_is_said_of_the_field_that_asked(
 
 
 @pytest.mark.parametrize(
-    ("way", "fields", "arrives"),
+    ("route", "fields", "arrives"),
     [
         (CHAT, {"logprobs": True}, {"logprobs": 0}),
         (CHAT, {"logprobs": True, "top_logprobs": 20}, {"logprobs": 20}),
@@ -194,15 +194,15 @@ async def test_what_the_model_cannot_enforce_is_said_of_the_field_that_asked(
     ],
 )
 async def test_what_is_asked_of_tokens_reaches_the_model(
-    gateway: RunningGateway, triton: FakeTriton, way: TextRoute, fields: dict[str, Any], arrives: dict[str, Any]
+    gateway: RunningGateway, triton: FakeTriton, route: TextRoute, fields: dict[str, Any], arrives: dict[str, Any]
 ) -> None:
-    call = await captured_call(gateway, triton, way, **fields)
-    assert call.sampling == way.default_parameters | arrives
+    call = await captured_call(gateway, triton, route, **fields)
+    assert call.sampling == route.default_parameters | arrives
     assert call.flag("return_logprobs") == ("logprobs" in arrives)
 
 
 @pytest.mark.parametrize(
-    ("way", "param", "fields"),
+    ("route", "param", "fields"),
     [
         (CHAT, "top_logprobs", {"top_logprobs": 3}),
         (CHAT, "top_logprobs", {"logprobs": True, "top_logprobs": 21}),
@@ -213,9 +213,9 @@ async def test_what_is_asked_of_tokens_reaches_the_model(
     ],
 )
 async def test_what_cannot_be_asked_of_tokens(
-    gateway: RunningGateway, way: TextRoute, param: str, fields: dict[str, Any]
+    gateway: RunningGateway, route: TextRoute, param: str, fields: dict[str, Any]
 ) -> None:
-    check_error(await gateway.http.post(way.path, json=way.body("hello", **fields)), 400, param=param)
+    check_error(await gateway.http.post(route.path, json=route.body("hello", **fields)), 400, param=param)
 
 
 HI = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105]}
@@ -303,9 +303,9 @@ async def test_log_probabilities_of_prompts_are_bounded_together(gateway: Runnin
 
 
 async def test_an_echo_begins_with_the_prompt(gateway: RunningGateway) -> None:
-    for way in (TEXT, TEXT_STREAM):
-        response = await gateway.http.post(way.path, json=way.body("hello", "Say:", echo=True))
-        assert way.text(response) == "Say:\n\nHello there, how may I assist you today?"
+    for route in (TEXT, TEXT_STREAM):
+        response = await gateway.http.post(route.path, json=route.body("hello", "Say:", echo=True))
+        assert route.text(response) == "Say:\n\nHello there, how may I assist you today?"
 
 
 async def test_several_prompts_are_answered_in_their_order(gateway: RunningGateway, triton: FakeTriton) -> None:

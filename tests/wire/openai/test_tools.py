@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.triton import FakeTriton
+from tests.wire.dialects import WireDialect, for_each_dialect
 from tests.wire.gateway_server import RunningGateway
 from tests.wire.openai.text_requests import CHAT, CHAT_STREAM, captured_call, chat, check_error, events
 
@@ -53,31 +54,31 @@ async def whole(gateway: RunningGateway, model: str, **more: Any) -> tuple[str, 
     return message["content"] or "", calls, choice["finish_reason"]
 
 
-@pytest.mark.parametrize("way", [whole, streamed])
-async def test_a_call_that_the_model_chose_to_make(gateway: RunningGateway, way: Any) -> None:
-    text, (call,), reason = await way(gateway, "caller", tools=[F, G])
+@pytest.mark.parametrize("route", [whole, streamed])
+async def test_a_call_that_the_model_chose_to_make(gateway: RunningGateway, route: Any) -> None:
+    text, (call,), reason = await route(gateway, "caller", tools=[F, G])
     assert text == "Let me look."
     assert (call["name"], json.loads(call["arguments"]), reason) == ("f", {"a": 1}, "tool_calls")
     assert call["id"].startswith("call_")
 
 
-@pytest.mark.parametrize("way", [whole, streamed])
-async def test_calls_that_it_had_to_make(gateway: RunningGateway, way: Any) -> None:
-    text, calls, reason = await way(gateway, "forced", tools=[F, G], tool_choice="required")
+@pytest.mark.parametrize("route", [whole, streamed])
+async def test_calls_that_it_had_to_make(gateway: RunningGateway, route: Any) -> None:
+    text, calls, reason = await route(gateway, "forced", tools=[F, G], tool_choice="required")
     assert (text, reason) == ("", "tool_calls")
     assert [(call["name"], json.loads(call["arguments"])) for call in calls] == [("f", {"a": 1}), ("g", {})]
     assert calls[0]["id"] != calls[1]["id"]
 
 
-@pytest.mark.parametrize("way", [whole, streamed])
-async def test_a_call_of_the_function_that_was_named(gateway: RunningGateway, way: Any) -> None:
-    text, (call,), reason = await way(gateway, "named", tools=[F, G], tool_choice=NAMED)
+@pytest.mark.parametrize("route", [whole, streamed])
+async def test_a_call_of_the_function_that_was_named(gateway: RunningGateway, route: Any) -> None:
+    text, (call,), reason = await route(gateway, "named", tools=[F, G], tool_choice=NAMED)
     assert (text, call["name"], json.loads(call["arguments"]), reason) == ("", "f", {"a": 1}, "stop")
 
 
-@pytest.mark.parametrize("way", [whole, streamed])
-async def test_what_looks_like_a_call_is_text_where_no_tool_may_be_called(gateway: RunningGateway, way: Any) -> None:
-    text, calls, reason = await way(gateway, "caller", tools=[F], tool_choice="none")
+@pytest.mark.parametrize("route", [whole, streamed])
+async def test_what_looks_like_a_call_is_text_where_no_tool_may_be_called(gateway: RunningGateway, route: Any) -> None:
+    text, calls, reason = await route(gateway, "caller", tools=[F], tool_choice="none")
     assert (calls, reason) == ([], "stop")
     assert text.startswith("Let me look.\n<tool_call>")
 
@@ -135,6 +136,7 @@ WRONG = [
     ("function_call", {"functions": [{"name": "f"}], "function_call": "required"}),
     ("tools", {"functions": [{"name": "f"}], "tools": [G]}),
     ("tool_choice", {"functions": [{"name": "f"}], "tool_choice": "required"}),
+    ("tool_choice", {"functions": [{"name": "f"}], "tool_choice": "auto"}),
     ("chat_template_kwargs", {"chat_template_kwargs": "x"}),
     ("chat_template_kwargs.messages", {"chat_template_kwargs": {"messages": []}}),
     ("continue_final_message", {"continue_final_message": True}),
@@ -142,10 +144,12 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("param", "fields"), WRONG, ids=[f"{param}-{i}" for i, (param, _) in enumerate(WRONG)])
+@for_each_dialect
 async def test_what_is_wrong_with_tools_is_said_by_place(
-    gateway: RunningGateway, param: str, fields: dict[str, Any]
+    gateway: RunningGateway, dialect: WireDialect, param: str, fields: dict[str, Any]
 ) -> None:
-    check_error(await chat(gateway, **fields), 400, param=param)
+    response = await gateway.http.post(dialect.chat.path, json=dialect.chat.body("hello", **fields))
+    check_error(response, 400, param=param)
 
 
 CUSTOM = {"type": "custom", "custom": {"name": "c"}}

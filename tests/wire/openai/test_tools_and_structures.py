@@ -88,21 +88,21 @@ async def test_where_there_is_no_choice_there_is_one_structure(
     assert await structure(gateway, triton, **BOTH, tool_choice=choice) == wanted
 
 
-@pytest.mark.parametrize("way", [whole, streamed])
-async def test_the_answer_is_read_as_what_it_is(gateway: RunningGateway, way: Any) -> None:
-    text, (call,), reason = await way(gateway, "eager", **BOTH)
+@pytest.mark.parametrize("route", [whole, streamed])
+async def test_the_answer_is_read_as_what_it_is(gateway: RunningGateway, route: Any) -> None:
+    text, (call,), reason = await route(gateway, "eager", **BOTH)
     assert (text, call["name"], json.loads(call["arguments"]), reason) == ("", "f", {"a": 1}, "tool_calls")
-    assert await way(gateway, "named", **BOTH) == ('{"a":1}', [], "stop")
+    assert await route(gateway, "named", **BOTH) == ('{"a":1}', [], "stop")
 
 
-@pytest.mark.parametrize("way", [whole, streamed])
+@pytest.mark.parametrize("route", [whole, streamed])
 @pytest.mark.parametrize("more", [{}, {"response_format": FORMAT}], ids=["free", "either"])
-async def test_a_call_that_was_cut_says_so(gateway: RunningGateway, way: Any, more: dict[str, Any]) -> None:
-    _, (call,), reason = await way(gateway, "eager-and-cut", tools=[F], **more)
+async def test_a_call_that_was_cut_says_so(gateway: RunningGateway, route: Any, more: dict[str, Any]) -> None:
+    _, (call,), reason = await route(gateway, "eager-and-cut", tools=[F], **more)
     assert (call["name"], call["arguments"], reason) == ("f", '{"a":1', "length")
-    _, (call,), reason = await way(gateway, "eager-and-stopped", tools=[F], stop="x", **more)
+    _, (call,), reason = await route(gateway, "eager-and-stopped", tools=[F], stop="x", **more)
     assert (call["name"], call["arguments"], reason) == ("f", '{"a"', "stop")
-    _, (call,), reason = await way(gateway, "eager", tools=[F], stop="x", **more)
+    _, (call,), reason = await route(gateway, "eager", tools=[F], stop="x", **more)
     assert reason == "tool_calls"
 
 

@@ -46,9 +46,9 @@ def play(triton: FakeTriton, name: str, script: tuple[Step, ...]) -> None:
 
 
 async def ask(
-    gateway: RunningGateway, count: int, way: TextRoute = CHAT, model: str = "hello", text: str = "Hi"
+    gateway: RunningGateway, count: int, route: TextRoute = CHAT, model: str = "hello", text: str = "Hi"
 ) -> list[int]:
-    answers = [await gateway.http.post(way.path, json=way.body(model, text)) for _ in range(count)]
+    answers = [await gateway.http.post(route.path, json=route.body(model, text)) for _ in range(count)]
     return [answer.status_code for answer in answers]
 
 
@@ -60,20 +60,20 @@ async def gauge(gateway: RunningGateway) -> list[float]:
     return [value for name, value in (await gateway.metrics()).items() if name.startswith("tritonic_model_failing{")]
 
 
-@pytest.mark.parametrize("way", [CHAT, TEXT_STREAM], ids=str)
-async def test_a_dead_engine_is_not_ready_until_it_answers(way: TextRoute) -> None:
+@pytest.mark.parametrize("route", [CHAT, TEXT_STREAM], ids=str)
+async def test_a_dead_engine_is_not_ready_until_it_answers(route: TextRoute) -> None:
     triton = await FakeTriton([ScriptedModel("hello", DEAD), ScriptedModel("other")]).start()
     async with run_gateway(triton.url) as gateway:
         assert (await gateway.http.get("/health/ready")).json()["failing"] == []
-        assert await ask(gateway, K, way) == [502] * K
+        assert await ask(gateway, K, route) == [502] * K
         ready = await gateway.until("/health/ready", failing)
         # Its neighbour serves.
         assert (ready.status_code, ready.json()["models"], ready.json()["failing"]) == (200, ["other"], ["hello"])
-        assert await ask(gateway, 1, way, "other") == [200]
+        assert await ask(gateway, 1, route, "other") == [200]
         assert await gauge(gateway) == [1.0]
         # There is no other: requests are tried all the same.
         before = len(triton.calls)
-        assert await ask(gateway, 2, way) == [502, 502]
+        assert await ask(gateway, 2, route) == [502, 502]
         assert len(triton.calls) == before + 2
         triton.loaded.discard("other")
         ready = await gateway.until("/health/ready", lambda response: response.status_code == 503)
@@ -89,7 +89,7 @@ async def test_a_dead_engine_is_not_ready_until_it_answers(way: TextRoute) -> No
         assert (ready.json()["models"], ready.json()["failing"]) == (["hello"], [])
         assert await gauge(gateway) == [0.0]
         probes = len(triton.probes)
-        assert await ask(gateway, 1, way) == [200]
+        assert await ask(gateway, 1, route) == [200]
         await asyncio.sleep(0.3)
         assert len(triton.probes) == probes
     await triton.stop()
@@ -122,24 +122,24 @@ async def test_a_server_that_comes_back_has_new_engines(monkeypatch: pytest.Monk
     await triton.stop()
 
 
-@pytest.mark.parametrize("way", [CHAT, TEXT_STREAM], ids=str)
-async def test_another_server_takes_its_requests(way: TextRoute) -> None:
+@pytest.mark.parametrize("route", [CHAT, TEXT_STREAM], ids=str)
+async def test_another_server_takes_its_requests(route: TextRoute) -> None:
     dead, well = (
         await FakeTriton([ScriptedModel("hello", DEAD)]).start(),
         await FakeTriton([ScriptedModel("hello")]).start(),
     )
     async with run_gateway(dead.url, well.url) as gateway:
         await gateway.until("/health/ready", lambda r: all(one["reachable"] for one in r.json()["triton"]))
-        statuses = await ask(gateway, K, way)
+        statuses = await ask(gateway, K, route)
         assert set(statuses) == {502}  # what fails has the least to do
-        assert await ask(gateway, 5, way) == [200] * 5
+        assert await ask(gateway, 5, route) == [200] * 5
         ready = (await gateway.http.get("/health/ready")).json()
         assert (ready["models"], ready["failing"]) == (["hello"], [])
         assert len(well.calls) == 5 and len(dead.calls) == K
         await _until(lambda: len(dead.probes) > 2)
         play(dead, "hello", HELLO)
         await asyncio.sleep(0.3)
-        assert await ask(gateway, 1, way) == [200]
+        assert await ask(gateway, 1, route) == [200]
         assert len(dead.calls) == K + 1  # of those that have as little to do, it is the first
     await asyncio.gather(dead.stop(), well.stop())
 
@@ -191,8 +191,8 @@ async def test_what_says_nothing_of_the_engine_does_not_count(script: tuple[Step
 async def test_callers_who_hang_up_do_not_count() -> None:
     triton = await FakeTriton([ScriptedModel("hello", (*HELLO[:1], Pause()))]).start()
     async with run_gateway(triton.url) as gateway:
-        for way in STREAM_ROUTES * K:
-            async with gateway.http.stream("POST", way.path, json=way.body("hello")) as response:
+        for route in STREAM_ROUTES * K:
+            async with gateway.http.stream("POST", route.path, json=route.body("hello")) as response:
                 await anext(response.aiter_bytes())
         await asyncio.sleep(0.2)
         assert not triton.probes
