@@ -26,7 +26,7 @@ async def raw(running: RunningGateway, *lines: bytes, body: bytes = b"") -> tupl
     port = int(running.url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"\r\n".join((*lines, b"Connection: close", b"", body)))
-    said = await asyncio.wait_for(reader.read(), 10)
+    said = await asyncio.wait_for(reader.read(), 30)
     writer.close()
     return int(said.split(b" ")[1]), said.partition(b"\r\n\r\n")[2]
 

@@ -23,7 +23,7 @@ async def raw(running: RunningGateway, *requests: bytes) -> bytes:
     """Return everything that a connection receives until the gateway closes it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
     writer.write(b"".join(requests))
-    said = await asyncio.wait_for(reader.read(), 10)
+    said = await asyncio.wait_for(reader.read(), 30)
     writer.close()
     return said
 

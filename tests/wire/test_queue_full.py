@@ -33,14 +33,14 @@ async def held(
     """Keep `count` requests of one caller open at the silent model."""
     active = triton.active
     waiting = [asyncio.ensure_future(ask(gateway, GREEDY, route, "silent")) for _ in range(count)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while triton.active < active + count:
             await asyncio.sleep(0.005)
     yield waiting
     for one in waiting:
         one.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while triton.active > active:
             await asyncio.sleep(0.005)
 
@@ -94,7 +94,7 @@ async def test_requests_that_wait_hold_their_bytes(triton: FakeTriton) -> None:
     async with run_gateway(triton.url, api_keys=[GREEDY, MODEST], **limits) as gateway:
         before, active = len(triton.calls), triton.active
         waiting = [large(gateway, GREEDY) for _ in range(3)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while triton.active < active + 3:
                 await asyncio.sleep(0.005)
         sentence = check_error(await large(gateway, GREEDY), 503, "overloaded_error", "overloaded")
@@ -104,6 +104,6 @@ async def test_requests_that_wait_hold_their_bytes(triton: FakeTriton) -> None:
         for one in waiting:
             one.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (await large(gateway, GREEDY, "hello")).status_code != 200:
                 await asyncio.sleep(0.02)

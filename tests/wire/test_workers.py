@@ -74,7 +74,7 @@ class Crew:
                 return pid
         raise AssertionError("no worker has this connection")
 
-    async def until(self, check: Any, seconds: float = 10.0) -> None:
+    async def until(self, check: Any, seconds: float = 30.0) -> None:
         async with asyncio.timeout(seconds):
             while not check():
                 await asyncio.sleep(0.02)

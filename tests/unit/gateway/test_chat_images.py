@@ -74,6 +74,6 @@ async def test_no_text_of_the_past_takes_long(tmp_path: Path, text: str) -> None
         {"model": "shapes", "messages": [*messages, {"role": "user", "content": "a blue one"}]}
     )
     model: Any = SimpleNamespace(name="shapes", operations={"generate_image", "edit_image"})
-    began = time.perf_counter()
+    began = time.thread_time()
     asked = await image_chat.parse_request(body, model, requested(tmp_path))
-    assert type(asked) is GenerateImage and time.perf_counter() - began < 2
+    assert type(asked) is GenerateImage and time.thread_time() - began < 2

@@ -172,7 +172,7 @@ async def test_who_reads_nothing_of_a_large_last_event_has_hung_up() -> None:
         yield b"x" * 32_000_000
 
     async with served(events, 0.2) as (state, _):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not state.ended:
                 await asyncio.sleep(0.05)
         assert state.request.state.trace.disconnected

@@ -21,7 +21,7 @@ async def test_a_stop_that_is_never_answered_is_given_up(monkeypatch: pytest.Mon
         async with aclosing(triton.stream("endless", asked, request_id="r", timeout=5, stop=stop)) as responses:
             async for _ in responses:
                 break
-        stopping = await fake.cancelled_call("core", seconds=2)
+        stopping = await fake.cancelled_call("core")
         assert (stopping.id, stopping.prompt) == ("r", "stop")
     finally:
         await triton.close()

@@ -16,7 +16,7 @@ async def in_flight(gateway: RunningGateway) -> float:
     return sum(value for name, value in (await gateway.metrics()).items() if name.startswith("tritonic_in_flight"))
 
 
-async def idle(gateway: RunningGateway, triton: FakeTriton, seconds: float = 5.0) -> None:
+async def idle(gateway: RunningGateway, triton: FakeTriton, seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while triton.active or await in_flight(gateway):
             await asyncio.sleep(0.02)

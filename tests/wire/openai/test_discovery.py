@@ -5,11 +5,13 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 
 import grpc
 import pytest
 
+from gateway.triton.client import TritonClient
 from tests.fakes.scripted_model import Fail, Pause, Say, ScriptedModel
 from tests.fakes.tcp_proxy import TcpProxy
 from tests.fakes.triton import FakeTriton
@@ -35,13 +37,13 @@ async def names(gateway: RunningGateway) -> set[str]:
     return {model["id"] for model in (await gateway.http.get("/v1/models")).json()["data"]}
 
 
-async def becomes(gateway: RunningGateway, expected: set[str], seconds: float = 3.0) -> None:
+async def becomes(gateway: RunningGateway, expected: set[str], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while await names(gateway) != expected:
             await asyncio.sleep(0.02)
 
 
-async def serves(gateway: RunningGateway, model: str = "hello", seconds: float = 3.0) -> None:
+async def serves(gateway: RunningGateway, model: str = "hello", seconds: float = 30.0) -> None:
     """Wait until the model answers again; until then, a caller gets a `Retry-After`."""
     async with asyncio.timeout(seconds):
         while (response := await chat(gateway, model)).status_code != 200:
@@ -73,7 +75,7 @@ async def test_models_appear_and_vanish() -> None:
 async def test_a_model_may_be_replaced_under_its_name() -> None:
     async with tritons((HELLO,)) as (triton,), run_gateway(triton.url) as gateway:
         triton.models["hello"] = replace(HELLO, parameters={"owned_by": "another"})
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             while (await gateway.http.get("/v1/models/hello")).json()["owned_by"] != "another":
                 await asyncio.sleep(0.02)
 
@@ -86,9 +88,9 @@ async def test_ready_means_a_server_and_a_model() -> None:
             assert (await gateway.http.get("/health/ready")).status_code == 503
             assert (await gateway.http.get("/health/live")).status_code == 200
             triton.loaded.add("hello")
-            await gateway.ready(2)
+            await gateway.ready()
             triton.loaded.clear()
-            await gateway.until("/health/ready", lambda response: response.status_code == 503, 2)
+            await gateway.until("/health/ready", lambda response: response.status_code == 503)
 
 
 async def test_a_gateway_may_start_before_its_triton() -> None:
@@ -103,7 +105,7 @@ async def test_a_gateway_may_start_before_its_triton() -> None:
                 unavailable(await gateway.http.post(route.path, json=route.body("hello")))
             assert (await gateway.http.get("/v1/models")).status_code in (200, 503)
             await cable.listen()
-            await gateway.ready(5)
+            await gateway.ready()
             assert (await chat(gateway)).status_code == 200
         await cable.drop()
 
@@ -116,13 +118,13 @@ async def test_a_triton_that_dies_and_comes_back() -> None:
                 asyncio.ensure_future(gateway.http.post(route.path, json=route.body("endless", text="a" * at)))
                 for at, route in enumerate(TEXT_ROUTES)
             ]
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(30):
                 while triton.active < len(TEXT_ROUTES):
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0.1)
             await cable.drop()
             for route, stream in zip(TEXT_ROUTES, streams, strict=True):
-                response = await asyncio.wait_for(stream, 2)
+                response = await asyncio.wait_for(stream, 30)
                 if route.stream:
                     assert response.status_code == 200
                     *_, last = events(response)
@@ -132,12 +134,12 @@ async def test_a_triton_that_dies_and_comes_back() -> None:
                     assert response.status_code in (502, 503)
             for route in TEXT_ROUTES:
                 unavailable(await gateway.http.post(route.path, json=route.body("hello")))
-            await gateway.until("/health/ready", lambda response: response.status_code == 503, 2)
+            await gateway.until("/health/ready", lambda response: response.status_code == 503)
             assert (await gateway.http.get("/health/live")).status_code == 200
             for route in TEXT_ROUTES:
                 unavailable(await gateway.http.post(route.path, json=route.body("hello")))
             await cable.listen()
-            await gateway.ready(5)
+            await gateway.ready()
             for route in TEXT_ROUTES:
                 response = await gateway.http.post(route.path, json=route.body("hello"))
                 assert (response.status_code, route.text(response)[-6:]) == (200, "today?")
@@ -150,7 +152,7 @@ async def test_a_triton_that_shuts_down_in_order() -> None:
         await triton.call("endless")
         await asyncio.sleep(0.05)
         await triton.stop()
-        *_, last = events(await asyncio.wait_for(stream, 2))
+        *_, last = events(await asyncio.wait_for(stream, 30))
         assert last != "[DONE]" and last["error"]["message"]
         unavailable(await chat(gateway))
         await triton.start()
@@ -186,7 +188,7 @@ async def test_two_tritons_of_which_one_is_down(down_is: int) -> None:
 
 async def test_two_tritons_share_the_work() -> None:
     async with tritons((HELLO,), (HELLO,)) as (first, second), run_gateway(first.url, second.url) as gateway:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not (first.calls and second.calls):
                 await asyncio.gather(*(chat(gateway) for _ in range(8)))
 
@@ -244,38 +246,44 @@ async def test_a_model_that_does_not_say_when_it_was_made_is_as_old_as_it_is_kno
             assert card["created"] == card["permission"][0]["created"] == created["unmade"]
 
 
-async def test_a_frozen_triton_keeps_nobody_from_the_others() -> None:
+async def test_a_frozen_triton_keeps_nobody_from_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with (
         tritons((HELLO,), (HELLO, ScriptedModel("a"))) as (first, second),
         run_gateway(first.url, second.url) as gateway,
     ):
         await becomes(gateway, {"hello", "a"})
+        monkeypatch.setattr(TritonClient, "repository_index", partialmethod(TritonClient.repository_index, timeout=600))
         second.frozen = True
         await asyncio.sleep(0.2)
         first.models["late"] = ScriptedModel("late")
         first.loaded.add("late")
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             while "late" not in await names(gateway):
                 await asyncio.sleep(0.02)
         assert (await chat(gateway, "late")).status_code == 200
         second.frozen = False
 
 
-async def test_a_triton_that_takes_calls_and_never_answers() -> None:
+async def test_a_triton_that_takes_calls_and_never_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A server that hangs must not keep the gateway from the others."""
 
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(-1)
         writer.close()
 
+    monkeypatch.setattr(TritonClient, "repository_index", partialmethod(TritonClient.repository_index, timeout=600))
     mute = await asyncio.start_server(swallow, "127.0.0.1", 0)
     mute_url = f"127.0.0.1:{mute.sockets[0].getsockname()[1]}"
     async with tritons((HELLO,)) as (triton,), run_gateway(mute_url, triton.url, wait=False) as gateway:
-        await gateway.ready(3)
+        await gateway.ready()
         assert (await chat(gateway)).status_code == 200
         triton.models["late"] = ScriptedModel("late")
         triton.loaded.add("late")
-        await becomes(gateway, {"hello", "late"}, 3)
+        await becomes(gateway, {"hello", "late"})
     mute.close()
 
 

@@ -224,7 +224,7 @@ async def test_a_caller_who_hangs_up_stops_the_model(
     await triton.call("slow-painter", before)
     await asyncio.sleep(0.12)
     asking.cancel()
-    await triton.cancelled_call("slow-painter", before, seconds=0.3)
+    await triton.cancelled_call("slow-painter", before)
 
 
 @pytest.mark.parametrize(

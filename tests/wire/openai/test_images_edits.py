@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import struct
 import zlib
 from typing import Any
@@ -26,7 +27,7 @@ from tests.wire.openai.image_requests import (
     post_image_request,
     scalar_tensors,
 )
-from tests.wire.openai.text_requests import check_error
+from tests.wire.openai.text_requests import check_error, check_error_body
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -247,12 +248,22 @@ async def test_a_form_counts_against_the_limit_of_bodies(narrow: RunningGateway)
 
 
 async def test_a_form_that_does_not_arrive(narrow: RunningGateway) -> None:
-    async def slowly():
-        yield b"--b\r\n"
-        await asyncio.sleep(5)
-
-    headers = {"content-type": "multipart/form-data; boundary=b"}
-    check_error(await narrow.http.post(EDITS, content=slowly(), headers=headers), 408, code="request_timeout")
+    address = httpx.URL(narrow.url)
+    lines = (
+        f"POST {EDITS} HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: multipart/form-data; boundary=b",
+        "Content-Length: 100",
+    )
+    async with asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write("\r\n".join((*lines, "", "--b\r\n")).encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")  # to the end: the gateway closes
+        writer.close()
+    status, *headers = head.decode().lower().split("\r\n")
+    assert status.startswith("http/1.1 408 ") and "content-type: application/json" in headers
+    assert any(header.startswith("x-request-id: ") for header in headers)
+    check_error_body(json.loads(body), "invalid_request_error", "request_timeout")
 
 
 async def test_a_form_needs_a_key_too(guarded: RunningGateway) -> None:

@@ -222,7 +222,7 @@ async def in_pieces(body: bytes) -> AsyncIterator[bytes]:
 
 async def test_a_body_that_does_not_arrive(narrow: RunningGateway) -> None:
     address = httpx.URL(narrow.url)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         reader, writer = await asyncio.open_connection(address.host, address.port)
         writer.write(f"POST {CHAT.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{".encode())
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")  # to the end: the gateway closes

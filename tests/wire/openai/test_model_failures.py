@@ -99,7 +99,7 @@ async def test_the_official_client_raises_what_comes_late(
 async def test_a_silent_model_times_out(narrow: RunningGateway, triton: FakeTriton, route: TextRoute) -> None:
     before, started = len(triton.calls), time.monotonic()
     response = await narrow.http.post(route.path, json=route.body("silent"))
-    assert TIMEOUT_SECONDS <= time.monotonic() - started < TIMEOUT_SECONDS + 5
+    assert TIMEOUT_SECONDS <= time.monotonic() - started < TIMEOUT_SECONDS + 30
     check_error(response, 504, "server_error", "model_timeout")
     await triton.cancelled_call("silent", before)
 

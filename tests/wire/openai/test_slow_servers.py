@@ -15,8 +15,8 @@ from tests.wire.openai.text_requests import CHAT_STREAM, chat
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TALKING = ScriptedModel("talking", (Say("tick "), Pause(0.01)) * 3000)
-PATIENCE = 1.0
-"""Seconds; longer than the event loop of the gateway, its Triton and their clients may be blocked."""
+PATIENCE = 0.5
+"""Seconds that the gateway waits for a list of models, and again when it retries."""
 
 
 async def test_a_server_that_answers_requests_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,6 +24,7 @@ async def test_a_server_that_answers_requests_is_there(monkeypatch: pytest.Monke
     monkeypatch.setattr(
         TritonClient, "repository_index", partialmethod(TritonClient.repository_index, timeout=PATIENCE)
     )
+    monkeypatch.setattr(discovery, "_RETRY_TIMEOUT_SECONDS", PATIENCE)
     triton = await FakeTriton((TALKING, ScriptedModel("hello"))).start()
     async with run_gateway(triton.url) as gateway:
         async with gateway.http.stream("POST", CHAT_STREAM.path, json=CHAT_STREAM.body("talking")) as talk:
@@ -50,7 +51,7 @@ async def test_one_late_answer_makes_no_server_gone(monkeypatch: pytest.MonkeyPa
     triton = await FakeTriton((ScriptedModel("hello"),)).start()
     async with run_gateway(triton.url) as gateway:
         triton.frozen = True
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.5)
         assert (await chat(gateway)).status_code == 200
         triton.frozen = False
     await triton.stop()

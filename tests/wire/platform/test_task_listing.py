@@ -76,7 +76,7 @@ async def test_deleting_a_task_cancels_the_model(gateway: RunningGateway, triton
     await triton.call("slow", 0, seconds=20)
     stopped = parse_answer(await gateway.http.delete(f"{TASKS}/{task['id']}", headers=KEY), response_models.ImageTask)
     assert stopped == {**task, "status": "cancelled"}
-    await triton.cancelled_call("slow", 0, seconds=1)
+    await triton.cancelled_call("slow", 0)
     again = parse_answer(await gateway.http.delete(f"{TASKS}/{task['id']}", headers=KEY), response_models.ImageTask)
     assert again == stopped
 

@@ -12,12 +12,15 @@ StubResponse = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 class StubSite:
-    """Plain HTTP/1.1, one response a connection. `requests` are the headers of the requests."""
+    """Plain HTTP/1.1, one response a connection. `requests` are the headers of the requests.
+
+    `num_open` connections are open now, and `most_open` were at a time.
+    """
 
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.responses: dict[str, StubResponse] = {}
-        self.num_open = 0
+        self.num_open = self.most_open = 0
         self.port = 0
 
     def url(self, path: str) -> str:
@@ -40,6 +43,7 @@ class StubSite:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.num_open += 1
+        self.most_open = max(self.most_open, self.num_open)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             self.requests.append(head)

@@ -193,10 +193,10 @@ async def test_limits_of_length(make_media):
 async def test_a_document_that_takes_too_long_is_left(make_media):
     media = make_media(document_timeout=0.6)
     endless = ("<html>" + "<p>words <b>more</b></p>" * 70_000).encode()
-    media._document_pool._wall_timeout = 20.0  # others work on this machine
+    media._document_pool._wall_timeout = 120.0  # others work on this machine
     started = time.monotonic()
     assert "within 0.6 seconds" in await refusal(media, endless)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 90
     await all_ended()
 
 
@@ -230,7 +230,7 @@ async def test_no_more_are_read_at_a_time_than_allowed(make_media):
 
 
 async def all_ended() -> None:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         while readers():
             await asyncio.sleep(0.01)
 

@@ -143,5 +143,6 @@ async def test_documents_of_one_request_are_read_one_after_another(media):
     assert not any(task.done() for task in many[1:])
     started = time.monotonic()
     await media.close()
-    await asyncio.gather(*many, return_exceptions=True)
-    assert time.monotonic() - started < 5
+    results = await asyncio.gather(*many, return_exceptions=True)
+    assert not any(isinstance(result, str) for result in results[1:])
+    assert time.monotonic() - started < 60

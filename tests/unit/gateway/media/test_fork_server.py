@@ -50,7 +50,7 @@ async def child_of(server: ForkServer) -> psutil.Process:
     return found[0]
 
 
-async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not true():
             await asyncio.sleep(0.01)
@@ -221,7 +221,7 @@ async def test_limits_of_time_are_those_of_a_core(make_media):
     """What is stopped by the clock alone was kept from its work by others: it is not to blame."""
     media = make_media(document_timeout=0.5)
     endless = ("<html>" + "<p>words <b>more</b></p>" * 70_000).encode()
-    media._document_pool._wall_timeout = 30.0  # others work on this machine
+    media._document_pool._wall_timeout = 120.0  # others work on this machine
     with pytest.raises(InvalidRequest, match=r"could not be read within 0\.5 seconds"):
         await media.load_document(data_url(endless), param="p")
     media._document_pool._timeout, media._document_pool._wall_timeout = 10.0, 2.0
@@ -231,4 +231,4 @@ async def test_limits_of_time_are_those_of_a_core(make_media):
     began = time.monotonic()
     with pytest.raises(Overloaded):
         await reading
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60

@@ -38,9 +38,8 @@ def slowly(site, path: str, seconds: float) -> str:
 async def test_references_are_fetched_side_by_side_in_their_places(site, media):
     slow = [slowly(site, f"/{i}", 0.3) for i in range(4)]
     inline = data_url(image_bytes("JPEG"), "image/jpeg")
-    started = time.monotonic()
     (turn,) = await reading(media).parse(asking(slow[0], inline, *slow[1:]))
-    assert time.monotonic() - started < 0.9  # one after the other they take 1.2 s
+    assert site.most_open >= 2
     kinds = [part.data[:3] if isinstance(part, ImagePart) else part for part in turn.content]
     assert kinds == [TextPart("?"), b"\x89PN", b"\xff\xd8\xff", *[b"\x89PN"] * 3]
 
@@ -93,7 +92,7 @@ async def test_bytes_are_counted_as_they_come(site, make_media):
 
 async def test_references_share_their_time_and_end_together(site, make_media):
     media = make_media(media_allow_private=True, media_request_timeout=0.4)
-    hung = [slowly(site, f"/{i}", 30) for i in range(6)]
+    hung = [slowly(site, f"/{i}", 120) for i in range(6)]
     with pytest.raises(InvalidRequest, match=r"within 0\.4 seconds") as raised:
         await reading(media).parse(asking(*hung))
     assert raised.value.param == "messages"
@@ -105,7 +104,7 @@ async def test_references_share_their_time_and_end_together(site, make_media):
     with pytest.raises(InvalidRequest, match="status 404") as raised:
         await reading(media).parse(asking(hung[0], hung[1], broken))
     assert raised.value.param == "messages[0].content[3].image_url"
-    assert time.monotonic() - started < 2 and not media._active_tasks
+    assert time.monotonic() - started < 30 and not media._active_tasks
 
 
 async def test_pictures_of_a_request_share_their_pixels(make_media):

@@ -61,12 +61,12 @@ async def test_an_endless_answer_is_cut_at_the_limit(site, make_media, chunked):
 async def test_an_answer_that_says_it_is_too_large_is_not_read(site, make_media):
     async def announce(out):
         out.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n")
-        await asyncio.sleep(3)
+        await asyncio.sleep(60)
 
     media = make_media(media_allow_private=True, media_max_bytes=10**6)
     started = time.monotonic()
     assert "larger" in await fetch_error(media, site.script("/", announce))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 30
 
 
 async def test_a_slow_drip_ends_in_time(site, make_media):
@@ -80,7 +80,7 @@ async def test_a_slow_drip_ends_in_time(site, make_media):
     media = make_media(media_allow_private=True, media_timeout=0.5)
     started = time.monotonic()
     assert "within 0.5 seconds" in await fetch_error(media, site.script("/", drip))
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
 
 
 async def test_a_resolver_that_hangs_ends_in_time(make_media):

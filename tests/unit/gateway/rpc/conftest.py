@@ -23,7 +23,7 @@ async def nothing_left(request):
     for _ in range(3):
         await asyncio.sleep(0)
     if "GrpcTransport" in request.node.name:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while asyncio.all_tasks() - before - {asyncio.current_task()}:
                 await asyncio.sleep(0.01)
     gc.collect()

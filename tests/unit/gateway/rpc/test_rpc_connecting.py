@@ -160,14 +160,14 @@ async def test_a_server_that_says_nothing(make_channel, monkeypatch):
     monkeypatch.setattr(channels, "_CONNECT_SECONDS", 0.05)
     async with PeerServer(Mute) as server:
         assert await refused(make_channel(server.url)) == "The server takes no connection."
-        await asyncio.wait_for(server.peers[0].lost.wait(), 20)
+        await asyncio.wait_for(server.peers[0].lost.wait(), 30)
 
 
 async def test_a_server_of_another_kind(make_channel):
     page = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     async with PeerServer(lambda: Mute(page)) as server:
         assert "does not speak gRPC" in await refused(make_channel(server.url))
-        await asyncio.wait_for(server.peers[0].lost.wait(), 20)
+        await asyncio.wait_for(server.peers[0].lost.wait(), 30)
 
 
 async def test_a_server_that_closes_at_once(make_channel):
@@ -214,7 +214,7 @@ async def test_close_while_the_connection_begins(make_channel):
         with pytest.raises(RpcError) as failure:
             await caller
         assert failure.value.status is Status.CANCELLED
-        await asyncio.wait_for(mute.lost.wait(), 20)
+        await asyncio.wait_for(mute.lost.wait(), 30)
         with pytest.raises(RpcError):
             await channel.call(ASK, b"", idle=60)
         assert len(server.peers) == 1

@@ -85,7 +85,7 @@ async def test_cancelling_reaches_the_server(connect: Connect) -> None:
         call = await served.transport.call("/a.B/Hold", b"x", idle=60)
         assert await call.read() == b"one"
         call.cancel()
-        await asyncio.wait_for(service.given_up.wait(), 20)
+        await asyncio.wait_for(service.given_up.wait(), 30)
         with pytest.raises(RpcError) as failure:
             await call.read()
         assert failure.value.status is Status.CANCELLED and not call.has_message
@@ -95,7 +95,7 @@ async def test_a_message_that_is_here(connect: Connect) -> None:
     async with GrpcServer(TestService(), connect) as served:
         call = await served.transport.call("/a.B/Echo", b"\3", idle=60)
         assert await call.read() == b"\3"
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not call.has_message:
                 await asyncio.sleep(0.001)
         assert [await call.read() for _ in range(3)] == [b"\3", b"\3", None]
@@ -141,7 +141,7 @@ async def test_a_unary_call_that_takes_too_long(connect: Connect) -> None:
             await served.transport.unary("/a.B/Hold", b"", timeout=0.2)
         assert failure.value.status is Status.DEADLINE_EXCEEDED
         assert failure.value.message == "The server did not answer for 0.2 seconds."
-        await asyncio.wait_for(service.given_up.wait(), 20)
+        await asyncio.wait_for(service.given_up.wait(), 30)
 
 
 async def test_backpressure(connect: Connect) -> None:
@@ -196,7 +196,7 @@ async def test_a_server_that_comes_later(connect: Connect) -> None:
     try:
         for _ in range(3):
             assert (await fails(transport)).status is Status.UNAVAILABLE
-        async with GrpcServer(TestService(), connect, port=port), asyncio.timeout(20):
+        async with GrpcServer(TestService(), connect, port=port), asyncio.timeout(30):
             while True:
                 try:
                     assert await count_echoes(transport, b"\3") == 3
@@ -219,5 +219,5 @@ async def test_the_transport_is_closed(connect: Connect) -> None:
         with pytest.raises(RpcError) as failure:
             await reading
         assert failure.value.status is Status.CANCELLED
-        await asyncio.wait_for(service.given_up.wait(), 20)
+        await asyncio.wait_for(service.given_up.wait(), 30)
         assert (await fails(served.transport)).status is Status.CANCELLED
