@@ -113,12 +113,12 @@ async def test_what_comes_and_goes(gateway: RunningGateway, node: ComputingNode,
     await node.until(lambda n: "Llama3-8B" in n.models())
 
 
-@pytest.mark.parametrize("trouble", ["failing", "frozen", "foreign", "away"])
-async def test_whatever_the_node_does_the_gateway_serves(triton: FakeTriton, trouble: str) -> None:
+@pytest.mark.parametrize("failure", ["failing", "frozen", "foreign", "away"])
+async def test_whatever_the_node_does_the_gateway_serves(triton: FakeTriton, failure: str) -> None:
     node = await ComputingNode().start()
-    if trouble == "away":
+    if failure == "away":
         await node.stop()
-    node.failing, node.frozen, node.foreign = (trouble == name for name in ("failing", "frozen", "foreign"))
+    node.failing, node.frozen, node.foreign = (failure == name for name in ("failing", "frozen", "foreign"))
     try:
         async with run_gateway(triton.url, node_url=node.url) as gateway:
             body = {"model": "Llama3-8B", "messages": SEED_001}
@@ -132,11 +132,11 @@ async def test_whatever_the_node_does_the_gateway_serves(triton: FakeTriton, tro
 
 async def test_a_gateway_with_keys_has_an_open_door_for_the_node(triton: FakeTriton, node: ComputingNode) -> None:
     """Nodes send no keys: they use a platform without keys, with a name that nobody can guess."""
-    door = "6f1e5a0c9b7d4e3f"
-    platforms: dict[str, Any] = {"tritonic": {}, door: {"keys": []}}
+    platform = "6f1e5a0c9b7d4e3f"
+    platforms: dict[str, Any] = {"tritonic": {}, platform: {"keys": []}}
     settings: dict[str, Any] = {
         "node_url": node.url,
-        "node_api_url": f"http://127.0.0.1:PORT/{door}",
+        "node_api_url": f"http://127.0.0.1:PORT/{platform}",
         "project": "Guarded",
     }
     async with run_gateway(triton.url, api_keys=["sk-x"], platforms=platforms, **settings) as gateway:

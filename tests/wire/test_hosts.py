@@ -26,9 +26,9 @@ async def raw(running: RunningGateway, *lines: bytes, body: bytes = b"") -> tupl
     port = int(running.url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"\r\n".join((*lines, b"Connection: close", b"", body)))
-    said = await asyncio.wait_for(reader.read(), 30)
+    response = await asyncio.wait_for(reader.read(), 30)
     writer.close()
-    return int(said.split(b" ")[1]), said.partition(b"\r\n\r\n")[2]
+    return int(response.split(b" ")[1]), response.partition(b"\r\n\r\n")[2]
 
 
 def get(path: str, version: str = "1.1") -> bytes:
@@ -153,8 +153,8 @@ async def test_its_own_pages_may(gateway: RunningGateway, named: RunningGateway)
         response = await named.http.post(CHAT.path, json=CHAT.body("hello"), headers=headers)
         assert response.status_code == 200, headers
     assert response.headers["access-control-allow-origin"] == ORIGIN
-    asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
-    assert (await named.http.options(CHAT.path, headers=asked)).status_code == 200
+    preflight = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+    assert (await named.http.options(CHAT.path, headers=preflight)).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ async def raw(running: RunningGateway, *requests: bytes) -> bytes:
     """Return everything that a connection receives until the gateway closes it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
     writer.write(b"".join(requests))
-    said = await asyncio.wait_for(reader.read(), 30)
+    response = await asyncio.wait_for(reader.read(), 30)
     writer.close()
-    return said
+    return response
 
 
 def old(route: TextRoute, *headers: bytes, model: str = "hello") -> bytes:
@@ -50,19 +50,19 @@ async def test_a_stream_of_http_1_0_is_plain_and_ends_with_the_connection(
 
 async def test_whole_answers_of_http_1_0_leave_the_connection_to_who_asks(gateway: RunningGateway) -> None:
     keep = b"Connection: Keep-Alive"
-    said = await raw(gateway, old(CHAT, keep), b"GET /health/live HTTP/1.0\r\n" + keep + b"\r\n\r\n", old(CHAT))
-    assert said.count(b"HTTP/1.1 200 OK") == 3 and said.count(b"\r\nconnection: keep-alive\r\n") == 2
-    assert said.count(b'"finish_reason":"stop"') == 2
+    response = await raw(gateway, old(CHAT, keep), b"GET /health/live HTTP/1.0\r\n" + keep + b"\r\n\r\n", old(CHAT))
+    assert response.count(b"HTTP/1.1 200 OK") == 3 and response.count(b"\r\nconnection: keep-alive\r\n") == 2
+    assert response.count(b'"finish_reason":"stop"') == 2
     assert (await raw(gateway, old(CHAT, model="nobody"))).startswith(b"HTTP/1.1 404 ")
 
 
 def _paths() -> list[str]:
     """Return every path of the gateway that takes GET."""
-    found: dict[str, None] = {}
+    paths: dict[str, None] = {}
     for path, operations in create_app(Settings(triton_urls=["127.0.0.1:1"])).openapi()["paths"].items():
         if "get" in operations:
-            found[path.format(model_id="hello", platform="tritonic", task_id="none", file="none.png")] = None
-    return [*found, "/v1/models/org/served", "/docs", "/openapi.json", "/nothing"]
+            paths[path.format(model_id="hello", platform="tritonic", task_id="none", file="none.png")] = None
+    return [*paths, "/v1/models/org/served", "/docs", "/openapi.json", "/nothing"]
 
 
 @pytest.mark.parametrize("path", _paths())

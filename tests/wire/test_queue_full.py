@@ -27,7 +27,7 @@ async def ask(gateway: RunningGateway, key: str, route: TextRoute = CHAT, model:
 
 
 @contextlib.asynccontextmanager
-async def held(
+async def open_requests(
     gateway: RunningGateway, triton: FakeTriton, count: int, route: TextRoute = CHAT_STREAM
 ) -> AsyncIterator[list]:
     """Keep `count` requests of one caller open at the silent model."""
@@ -37,8 +37,8 @@ async def held(
         while triton.active < active + count:
             await asyncio.sleep(0.005)
     yield waiting
-    for one in waiting:
-        one.cancel()
+    for request in waiting:
+        request.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     async with asyncio.timeout(30):
         while triton.active > active:
@@ -48,7 +48,7 @@ async def held(
 @pytest.mark.parametrize("route", [*TEXT_ROUTES, PLATFORM], ids=str)
 async def test_one_caller_leaves_room_for_another(triton: FakeTriton, route: TextRoute) -> None:
     async with run_gateway(triton.url, api_keys=[GREEDY, MODEST], model_requests=10) as gateway:
-        async with held(gateway, triton, 8):
+        async with open_requests(gateway, triton, 8):
             before = len(triton.calls)
             response = await ask(gateway, GREEDY, route, "silent")
             sentence = check_error(response, 429, "rate_limit_error", "overloaded")
@@ -60,7 +60,7 @@ async def test_one_caller_leaves_room_for_another(triton: FakeTriton, route: Tex
             await triton.call("silent", before)
             assert (await ask(gateway, GREEDY, route, "hello")).status_code == 200
             reading.cancel()
-        async with held(gateway, triton, 8):
+        async with open_requests(gateway, triton, 8):
             pass
         counted = {name: value for name, value in (await gateway.metrics()).items() if "failures_total" in name}
         assert list(counted.values()) == [1] and 'code="overloaded",model="silent"' in next(iter(counted))
@@ -69,7 +69,7 @@ async def test_one_caller_leaves_room_for_another(triton: FakeTriton, route: Tex
 async def test_full_is_full(triton: FakeTriton) -> None:
     async with (
         run_gateway(triton.url, api_keys=[GREEDY, MODEST], model_requests=2) as gateway,
-        held(gateway, triton, 2),
+        open_requests(gateway, triton, 2),
     ):
         sentence = check_error(await ask(gateway, MODEST, model="silent"), 429, "rate_limit_error", "overloaded")
         assert "2 requests" in sentence
@@ -101,8 +101,8 @@ async def test_requests_that_wait_hold_their_bytes(triton: FakeTriton) -> None:
         assert "open requests of this caller" in sentence
         assert len(triton.calls) == before + 3
         assert (await large(gateway, MODEST, "hello")).status_code == 200
-        for one in waiting:
-            one.cancel()
+        for request in waiting:
+            request.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
         async with asyncio.timeout(30):
             while (await large(gateway, GREEDY, "hello")).status_code != 200:

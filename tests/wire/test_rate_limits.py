@@ -47,16 +47,16 @@ async def limited(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
 
 
 async def test_every_answer_says_what_is_left(limited: RunningGateway) -> None:
-    headers, left = bearer(OWN), 1000
-    asked: list[dict[str, Any]] = [{"url": path, "json": body} for path, body in PATHS.items()]
-    asked += [{"url": CHAT_STREAM.path, "json": CHAT_STREAM.body("hello")}]
-    asked += [{"url": CHAT.path, "json": CHAT.body(model)} for model in ("broken", "full", "nothing", "hello")]
-    asked += [{"url": CHAT.path, "content": b"no JSON"}]
-    for one in asked:
-        response = await limited.http.post(**one, headers=headers)
-        left -= 1
-        assert response.headers["x-ratelimit-limit-requests"] == "1000", (one, response.text)
-        assert response.headers["x-ratelimit-remaining-requests"] == str(left)
+    headers, remaining = bearer(OWN), 1000
+    requests: list[dict[str, Any]] = [{"url": path, "json": body} for path, body in PATHS.items()]
+    requests += [{"url": CHAT_STREAM.path, "json": CHAT_STREAM.body("hello")}]
+    requests += [{"url": CHAT.path, "json": CHAT.body(model)} for model in ("broken", "full", "nothing", "hello")]
+    requests += [{"url": CHAT.path, "content": b"no JSON"}]
+    for options in requests:
+        response = await limited.http.post(**options, headers=headers)
+        remaining -= 1
+        assert response.headers["x-ratelimit-limit-requests"] == "1000", (options, response.text)
+        assert response.headers["x-ratelimit-remaining-requests"] == str(remaining)
         assert re.fullmatch(r"59m[45]\ds|1h0m0s", response.headers["x-ratelimit-reset-requests"])
         assert "x-ratelimit-limit-tokens" not in response.headers
         assert response.headers["x-request-id"]
@@ -108,9 +108,9 @@ async def test_a_wrong_key_is_told_nothing(limited: RunningGateway) -> None:
 @pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
 async def test_tokens(limited: RunningGateway, route: TextRoute) -> None:
     """The model reads 9 tokens and generates 9 for each answer."""
-    for left in (30, 12):
+    for remaining in (30, 12):
         response = await limited.http.post(route.path, json=route.body("hello"), headers=bearer(POOR))
-        assert (response.status_code, response.headers["x-ratelimit-remaining-tokens"]) == (200, str(left))
+        assert (response.status_code, response.headers["x-ratelimit-remaining-tokens"]) == (200, str(remaining))
         await asyncio.sleep(0.02)
     response = await limited.http.post(route.path, json=route.body("hello"), headers=bearer(POOR))
     assert "30 tokens per hour" in check_error(response, 429, "rate_limit_error", "rate_limit_exceeded")
@@ -123,10 +123,10 @@ async def test_tokens_of_an_answer_that_nobody_waited_for(limited: RunningGatewa
     async with limited.http.stream(
         "POST", CHAT_STREAM.path, json=CHAT_STREAM.body("endless"), headers=bearer(POOR)
     ) as response:
-        seen = 0
+        ticks = 0
         async for line in response.aiter_lines():
-            seen += "tick" in line
-            if seen == 20:
+            ticks += "tick" in line
+            if ticks == 20:
                 break
     await triton.cancelled_call("endless", before)
     await asyncio.sleep(0.05)
@@ -172,13 +172,13 @@ async def test_gateways_share_a_redis_and_serve_without_it(triton: FakeTriton) -
     redis = RedisServer()
     try:
         shared: dict[str, Any] = {"rate_limits": "3/hour", "rate_limits_store": redis.url}
-        async with run_gateway(triton.url, **shared) as one, run_gateway(triton.url, **shared) as other:
-            codes = [(await chat(running)).status_code for running in (one, other, one, other, one)]
+        async with run_gateway(triton.url, **shared) as first, run_gateway(triton.url, **shared) as second:
+            codes = [(await chat(running)).status_code for running in (first, second, first, second, first)]
             assert codes == [200, 200, 200, 429, 429]
             redis.stop()
-            answers = [await chat(running) for running in (one, other, one)]
+            answers = [await chat(running) for running in (first, second, first)]
             assert [answer.status_code for answer in answers] == [200, 200, 200]
             assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == ["2", "2", "1"]
-            assert (await one.metrics())["tritonic_rates_unshared_total"] == 2
+            assert (await first.metrics())["tritonic_rates_unshared_total"] == 2
     finally:
         redis.stop()

@@ -27,7 +27,7 @@ PIECE = 16 * 1024
 PIECES = 512
 """8 MB of text for each stream."""
 MB = 1_000_000
-MOST_SAID = 2
+MAX_GENERATED_MB = 2
 """Megabytes that a model can generate for a client that reads nothing, before backpressure stops it."""
 
 
@@ -83,19 +83,19 @@ async def readers(
     url: str, triton: FakeTriton, count: int, route: TextRoute = TEXT_STREAM
 ) -> AsyncIterator[list[Reader]]:
     """Run `count` clients that read nothing."""
-    asked = [await Reader.ask(url, route) for _ in range(count)]
+    clients = [await Reader.ask(url, route) for _ in range(count)]
     async with asyncio.timeout(30):
         while triton.active < count:
             await asyncio.sleep(0.01)
-    yield asked
-    for reader in asked:
+    yield clients
+    for reader in clients:
         reader.close()
     async with asyncio.timeout(30):
         while triton.active:
             await asyncio.sleep(0.01)
 
 
-async def rests(flood: Flood, seconds: float = 30.0) -> None:
+async def wait_until_idle(flood: Flood, seconds: float = 30.0) -> None:
     """Wait until the model has generated nothing for a while."""
     async with asyncio.timeout(seconds):
         before = -1
@@ -104,18 +104,18 @@ async def rests(flood: Flood, seconds: float = 30.0) -> None:
             await asyncio.sleep(0.5)
 
 
-async def milliseconds(http: httpx.AsyncClient, count: int = 60) -> float:
+async def median_latency_ms(http: httpx.AsyncClient, count: int = 60) -> float:
     """Return the median latency of a short answer, in milliseconds."""
-    taken = []
+    latencies = []
     for _ in range(count):
         began = time.perf_counter()
         assert (await http.post(CHAT.path, json=CHAT.body("hello"))).status_code == 200
-        taken.append((time.perf_counter() - began) * 1000)
-    return statistics.median(taken)
+        latencies.append((time.perf_counter() - began) * 1000)
+    return statistics.median(latencies)
 
 
 @contextlib.asynccontextmanager
-async def process(triton: FakeTriton, folder: Path) -> AsyncIterator[tuple[psutil.Process, httpx.AsyncClient]]:
+async def gateway_process(triton: FakeTriton, folder: Path) -> AsyncIterator[tuple[psutil.Process, httpx.AsyncClient]]:
     """Run a gateway in a process of its own, to measure its memory."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -147,27 +147,30 @@ async def process(triton: FakeTriton, folder: Path) -> AsyncIterator[tuple[psuti
 async def test_memory_does_not_grow_with_what_nobody_reads(tmp_path: Path) -> None:
     """A client that reads nothing costs the gateway half a megabyte, however much its model generates."""
     count = 24
-    async with flooding() as (triton, flood), process(triton, tmp_path) as (gateway, http):
+    async with flooding() as (triton, flood), gateway_process(triton, tmp_path) as (gateway, http):
         async with http.stream("POST", TEXT_STREAM.path, json=TEXT_STREAM.body("flood")) as response:
             assert sum([len(part) async for part in response.aiter_bytes()]) > PIECE * PIECES
-        await milliseconds(http)
+        await median_latency_ms(http)
         before, said = gateway.memory_info().rss, flood.said
         async with readers(str(http.base_url), triton, count):
-            await rests(flood)
-            grown = gateway.memory_info().rss - before
+            await wait_until_idle(flood)
+            growth = gateway.memory_info().rss - before
             # What was said beyond lies in buffers of the kernels at both ends.
-            assert (flood.said - said) / count < MOST_SAID * MB and grown / count < MB, (flood.said - said, grown)
+            assert (flood.said - said) / count < MAX_GENERATED_MB * MB and growth / count < MB, (
+                flood.said - said,
+                growth,
+            )
 
 
 @pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
 async def test_others_do_not_notice(route: TextRoute) -> None:
     async with flooding() as (triton, flood), run_gateway(triton.url) as gateway:
-        idle = await busy()
+        idle = await cpu_share()
         async with readers(gateway.url, triton, 32, route):
-            await rests(flood)
+            await wait_until_idle(flood)
             # Whom nobody reads takes no turns: the process, the scripted Triton in it too, has little more to do.
-            assert await busy() - idle < 0.5
-            assert await milliseconds(gateway.http, 20) < 30_000 and triton.active == 32
+            assert await cpu_share() - idle < 0.5
+            assert await median_latency_ms(gateway.http, 20) < 30_000 and triton.active == 32
             # The connection to Triton is the same for all: a stream that is read goes on beside those that are not.
             async with (
                 asyncio.timeout(30),
@@ -176,7 +179,7 @@ async def test_others_do_not_notice(route: TextRoute) -> None:
                 assert sum([len(part) async for part in response.aiter_bytes()]) > PIECE * PIECES
 
 
-async def busy() -> float:
+async def cpu_share() -> float:
     """Return the share of a core that this process uses, with the gateways of other tests in it."""
     before, started = sum(psutil.Process().cpu_times()[:2]), time.monotonic()
     await asyncio.sleep(0.5)
@@ -227,8 +230,8 @@ async def test_a_fast_stream_leaves_others_their_turns(triton: FakeTriton) -> No
                     pass
 
         taking = asyncio.ensure_future(take())
-        busy = await milliseconds(gateway.http, 20)
+        latency = await median_latency_ms(gateway.http, 20)
         # Short answers are complete while the stream is still under way.
-        assert not taking.done() and busy < 30_000
+        assert not taking.done() and latency < 30_000
         taking.cancel()
         await asyncio.gather(taking, return_exceptions=True)

@@ -90,8 +90,8 @@ async def metric(http: httpx.AsyncClient, name: str) -> float:
 async def crew(folder: Path, models: Iterable[ScriptedModel] = CAST, **settings: Any) -> AsyncIterator[Crew]:
     """Run a gateway of two workers in front of a scripted Triton."""
     triton = await FakeTriton(models).start()
-    told = {"workers": 2, "discovery_interval": 0.1, **settings}
-    environment = {f"TRITONIC_{name.upper()}": str(value) for name, value in told.items()}
+    options = {"workers": 2, "discovery_interval": 0.1, **settings}
+    environment = {f"TRITONIC_{name.upper()}": str(value) for name, value in options.items()}
     before = dict(os.environ)
     os.environ.update(environment)
     try:
@@ -136,23 +136,23 @@ async def test_a_gateway_of_two_workers(tmp_path: Path) -> None:
 
             # A picture that one draws, the other hands out.
             body = {"model": "painter", "prompt": "An otter", "response_format": "url"}
-            drawn = (await first.post("/v1/images/generations", json=body)).raise_for_status().json()
-            found = await second.get(drawn["data"][0]["url"])
-            assert (found.status_code, found.headers["content-type"]) == (200, "image/png")
+            answer = (await first.post("/v1/images/generations", json=body)).raise_for_status().json()
+            file = await second.get(answer["data"][0]["url"])
+            assert (file.status_code, file.headers["content-type"]) == (200, "image/png")
 
             # A worker that is killed in the midst of a request takes nothing with it but that.
-            lost, kept = running.answering(first), running.answering(second)
+            killed_worker, other_worker = running.answering(first), running.answering(second)
             async with first.stream("POST", "/v1/chat/completions", json=chat("silent", stream=True)) as stream:
                 lines = stream.aiter_lines()
                 while '"a"' not in await anext(lines):
                     pass
                 assert await metric(second, "tritonic_in_flight") == 1
-                os.kill(lost, signal.SIGKILL)
+                os.kill(killed_worker, signal.SIGKILL)
                 with pytest.raises(httpx.TransportError):
                     [line async for line in lines]
             assert await ask(second) == "Hello"
-            await running.until(lambda: len(running.workers()) == 2 and lost not in running.workers())
-            assert kept in running.workers()
+            await running.until(lambda: len(running.workers()) == 2 and killed_worker not in running.workers())
+            assert other_worker in running.workers()
             assert await metric(second, "tritonic_in_flight") == 0
             assert await metric(second, "tritonic_time_to_first_token_seconds_count") == 9
 
@@ -202,8 +202,8 @@ async def test_one_worker_speaks_to_the_node(tmp_path: Path) -> None:
         async with crew(tmp_path, node_url=node.url, project="P", cid="c") as running:
             await node.until(lambda n: len(n.registered) == len(CAST), 15)
             await asyncio.sleep(0.5)
-            told = Counter(body["model"] for verb, body in node.calls if verb == "register")
-            assert told == {model.name: 1 for model in CAST}
+            registrations = Counter(body["model"] for verb, body in node.calls if verb == "register")
+            assert registrations == {model.name: 1 for model in CAST}
             # When it is gone, the other one takes over, and nothing was unregistered meanwhile.
             lines = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
             pids = {line["worker"]: line["pid"] for line in lines if line["event"] == "worker started"}

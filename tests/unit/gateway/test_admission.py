@@ -18,13 +18,13 @@ class OpenSlots:
         self.held: dict[str, list[AbstractContextManager[None]]] = {}
 
     def ask(self, caller: str, model: str = "m") -> bool:
-        place = self.admission.open(model, caller)
+        slot = self.admission.open(model, caller)
         try:
-            place.__enter__()
+            slot.__enter__()
         except QueueFull as full:
             assert full.retry_after and full.status == 429 and full.code == "overloaded"
             return False
-        self.held.setdefault(caller, []).append(place)
+        self.held.setdefault(caller, []).append(slot)
         return True
 
     def take_all(self, caller: str) -> int:

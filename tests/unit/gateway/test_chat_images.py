@@ -75,5 +75,5 @@ async def test_no_text_of_the_past_takes_long(tmp_path: Path, text: str) -> None
     )
     model: Any = SimpleNamespace(name="shapes", operations={"generate_image", "edit_image"})
     began = time.thread_time()
-    asked = await image_chat.parse_request(body, model, requested(tmp_path))
-    assert type(asked) is GenerateImage and time.thread_time() - began < 2
+    request = await image_chat.parse_request(body, model, requested(tmp_path))
+    assert type(request) is GenerateImage and time.thread_time() - began < 2

@@ -44,7 +44,7 @@ class Script:
         self.given_up = True
 
 
-async def heard(*steps: tuple[TextEvent, bool]) -> list[TextEvent]:
+async def coalesced(*steps: tuple[TextEvent, bool]) -> list[TextEvent]:
     script = Script(list(steps))
     return [event async for event in coalesce(script.events(), script)]
 
@@ -57,7 +57,7 @@ async def test_nothing_waits_for_what_has_yet_to_come() -> None:
 
 
 async def test_each_answer_has_an_event_of_its_own() -> None:
-    assert await heard((Delta(0, "a", 1), True), (Delta(1, "x", 2), True), (Delta(0, "b", 3), False)) == [
+    assert await coalesced((Delta(0, "a", 1), True), (Delta(1, "x", 2), True), (Delta(0, "b", 3), False)) == [
         Delta(0, "ab", 4),
         Delta(1, "x", 2),
     ]
@@ -72,29 +72,31 @@ async def test_nothing_waits_behind_a_response_that_brought_nothing() -> None:
 
 
 async def test_a_response_that_brought_nothing_does_not_end_the_waiting() -> None:
-    assert await heard((Delta(0, "a", 1), True), (EMPTY_DELTA, True), (Delta(0, "b", 1), False)) == [Delta(0, "ab", 2)]
+    assert await coalesced((Delta(0, "a", 1), True), (EMPTY_DELTA, True), (Delta(0, "b", 1), False)) == [
+        Delta(0, "ab", 2)
+    ]
 
 
 async def test_an_end_stays_behind_its_text() -> None:
-    events = await heard(
+    events = await coalesced(
         (Delta(0, "a", 1), True), (Delta(0, "b", 1), True), (Finish(0, "stop"), True), (Usage(3, 2), False)
     )
     assert events == [Delta(0, "ab", 2), Finish(0, "stop"), Usage(3, 2)]
 
 
 async def test_log_probabilities_stay_in_order() -> None:
-    worth = [TokenLogprob(Logprob(text, -1.0, text.encode())) for text in "ab"]
-    events = await heard((Delta(0, "a", 1, (worth[0],)), True), (Delta(0, "b", 1, (worth[1],)), False))
-    assert events == [Delta(0, "ab", 2, (worth[0], worth[1]))]
+    logprobs = [TokenLogprob(Logprob(text, -1.0, text.encode())) for text in "ab"]
+    events = await coalesced((Delta(0, "a", 1, (logprobs[0],)), True), (Delta(0, "b", 1, (logprobs[1],)), False))
+    assert events == [Delta(0, "ab", 2, (logprobs[0], logprobs[1]))]
 
 
 async def test_what_waits_comes_before_a_failure() -> None:
     script = Script([(Delta(0, "a", 1), True), (Delta(0, "b", 1), True), (ModelFailed("broken"), False)])
-    found: list[TextEvent] = []
+    received: list[TextEvent] = []
     with pytest.raises(ModelFailed, match="broken"):
         async for event in coalesce(script.events(), script):
-            found.append(event)
-    assert found == [Delta(0, "ab", 2)]
+            received.append(event)
+    assert received == [Delta(0, "ab", 2)]
     assert script.closed
 
 
@@ -110,9 +112,9 @@ async def test_closing_it_closes_the_source() -> None:
 @pytest.mark.parametrize("fault", [KeyError("rank"), IndexError(), TypeError(), struct.error(), RecursionError()])
 async def test_what_cannot_be_read_is_the_models_failure(fault: Exception) -> None:
     script = Script([(Delta(0, "a", 1), True), (fault, False)])
-    read = []
+    received = []
     with pytest.raises(ModelFailed, match="cannot be read"):
         async for event in coalesce(script.events(), script):
-            read.append(event)
-    assert read == [Delta(0, "a", 1)]
+            received.append(event)
+    assert received == [Delta(0, "a", 1)]
     assert script.given_up

@@ -17,7 +17,7 @@ from tests.fakes.asgi_client import requesting_client
 Events = Callable[[], AsyncGenerator[bytes]]
 
 
-def asked(receive: Receive, send_timeout: float = 60) -> Any:
+def request_to(receive: Receive, send_timeout: float = 60) -> Any:
     """A request, as far as delivery looks at it."""
     trace = SimpleNamespace(disconnected=False, error=None, request_id="r")
     settings = SimpleNamespace(send_timeout=send_timeout)
@@ -72,7 +72,7 @@ async def test_the_server_stops_at_any_moment(turns: int, paused: bool) -> None:
     connection = Connection()
     if paused:
         connection.free.clear()
-    request, events = asked(connection.receive), two()
+    request, events = request_to(connection.receive), two()
 
     async def answer() -> None:
         response = await begun(request, events)
@@ -101,7 +101,7 @@ async def test_an_event_that_is_cut_off_is_not_followed_by_another() -> None:
         yield b"x" * 200_000
 
     connection = Connection()
-    response = await begun(asked(connection.receive), large())
+    response = await begun(request_to(connection.receive), large())
 
     async def send(message: Message) -> None:
         await connection.send(message)
@@ -121,7 +121,7 @@ async def test_an_event_that_is_cut_off_is_not_followed_by_another() -> None:
 async def test_who_hangs_up_while_the_server_stops(stops: bool) -> None:
     """What the server cancels stays cancelled; whoever only hung up is gone, whatever becomes of the work."""
     connection = Connection()
-    request = asked(connection.receive)
+    request = request_to(connection.receive)
     closing = asyncio.Event()
 
     async def work() -> None:
@@ -155,7 +155,7 @@ async def served(events: Events, send_timeout: float) -> AsyncIterator[tuple[Any
     state = SimpleNamespace(request=None, ended=False)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        request = asked(receive, send_timeout)
+        request = request_to(receive, send_timeout)
         response = await begun(request, events())
         state.request = request
         await response(scope, receive, send)

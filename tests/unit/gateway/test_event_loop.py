@@ -55,11 +55,11 @@ async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
     monkeypatch.setattr(event_loop, "_FIRST_HEARTBEAT_SECONDS", 0.05)
     lag, held = Seen(), Seen()
     watch = EventLoopMonitor(lag, held)
-    found = Watched(watch, lag, held)
-    watch._on_heartbeat = found.beats.append
+    watched_loop = Watched(watch, lag, held)
+    watch._on_heartbeat = watched_loop.beats.append
     watch.start()
     try:
-        yield found
+        yield watched_loop
     finally:
         watch.close()
 
@@ -88,36 +88,38 @@ async def test_what_a_request_computes_is_observed_and_told(monkeypatch: pytest.
         await asyncio.sleep(0.1)
         compute(0.5)
 
-    with structlog.testing.capture_logs() as said:
-        async with watched(monkeypatch) as found:
-            await served(found.watch, work)
+    with structlog.testing.capture_logs() as log:
+        async with watched(monkeypatch) as watched_loop:
+            await served(watched_loop.watch, work)
             await asyncio.sleep(0.1)
-    assert found.held.most == pytest.approx(0.5, abs=event_loop.HEARTBEAT_SECONDS + 0.05)
-    assert found.lag.most >= found.held.most and len(found.lag.values) == len(found.held.values)
-    told = [line for line in said if line["event"] == "the event loop was held"]
-    assert len(told) == 1, "once for a hold"
-    assert {key: told[0][key] for key in ("request_id", "route", "body_bytes")} == {
+    assert watched_loop.held.most == pytest.approx(0.5, abs=event_loop.HEARTBEAT_SECONDS + 0.05)
+    assert watched_loop.lag.most >= watched_loop.held.most and len(watched_loop.lag.values) == len(
+        watched_loop.held.values
+    )
+    reports = [line for line in log if line["event"] == "the event loop was held"]
+    assert len(reports) == 1, "once for a hold"
+    assert {key: reports[0][key] for key in ("request_id", "route", "body_bytes")} == {
         "request_id": "req_1",
         "route": "/v1/things",
         "body_bytes": 7,
     }
-    assert told[0]["where"][0].endswith(" compute") and told[0]["where"][1].endswith(" work")
-    assert told[0]["computing"] == pytest.approx(found.held.most, abs=0.001)
+    assert reports[0]["where"][0].endswith(" compute") and reports[0]["where"][1].endswith(" work")
+    assert reports[0]["computing"] == pytest.approx(watched_loop.held.most, abs=0.001)
 
 
 async def test_a_hold_that_begins_at_rest_is_seen_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    with structlog.testing.capture_logs() as said:
-        async with watched(monkeypatch) as found:
+    with structlog.testing.capture_logs() as log:
+        async with watched(monkeypatch) as watched_loop:
             await asyncio.sleep(0.3)
 
             async def work() -> None:
                 compute(0.4)
 
-            await served(found.watch, work)
+            await served(watched_loop.watch, work)
             await asyncio.sleep(0.1)
-    assert found.held.most >= 0.4 - event_loop.HEARTBEAT_SECONDS - 0.05
-    (told,) = [line for line in said if line["event"] == "the event loop was held"]
-    assert told["where"][0].endswith(" compute")
+    assert watched_loop.held.most >= 0.4 - event_loop.HEARTBEAT_SECONDS - 0.05
+    (reports,) = [line for line in log if line["event"] == "the event loop was held"]
+    assert reports["where"][0].endswith(" compute")
 
 
 @pytest.mark.usefixtures("frozen_heap")
@@ -125,17 +127,17 @@ async def test_what_stands_without_computing_is_late_and_told_but_not_held(monke
     async def work() -> None:
         time.sleep(0.5)
 
-    with structlog.testing.capture_logs() as said:
-        async with watched(monkeypatch) as found:
-            await served(found.watch, work)
+    with structlog.testing.capture_logs() as log:
+        async with watched(monkeypatch) as watched_loop:
+            await served(watched_loop.watch, work)
             await asyncio.sleep(0.1)
-    assert found.lag.most >= 0.4
-    assert found.held.most < 0.1
-    assert [line["where"][0].split()[-1] for line in said if line["event"] == "the event loop was held"] == ["work"]
+    assert watched_loop.lag.most >= 0.4
+    assert watched_loop.held.most < 0.1
+    assert [line["where"][0].split()[-1] for line in log if line["event"] == "the event loop was held"] == ["work"]
 
 
 async def test_another_thread_that_keeps_the_interpreter_holds_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with watched(monkeypatch) as found:
+    async with watched(monkeypatch) as watched_loop:
 
         async def work() -> None:
             await asyncio.sleep(0.1)
@@ -144,35 +146,35 @@ async def test_another_thread_that_keeps_the_interpreter_holds_the_loop(monkeypa
             while thread.is_alive():
                 await asyncio.sleep(0.01)
 
-        await served(found.watch, work)
-    assert found.held.most > 0.1, "some seconds of one call without a stop"
+        await served(watched_loop.watch, work)
+    assert watched_loop.held.most > 0.1, "some seconds of one call without a stop"
 
 
 @pytest.mark.usefixtures("frozen_heap")
 async def test_threads_that_let_the_interpreter_go_do_not_hold_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with watched(monkeypatch) as found:
+    async with watched(monkeypatch) as watched_loop:
 
         async def work() -> None:
             await asyncio.sleep(0.1)
             data = bytes(30_000_000)
             await asyncio.gather(*(asyncio.to_thread(zlib.compress, data, 9) for _ in range(3)))
 
-        await served(found.watch, work)
-    assert found.held.most < 0.1
+        await served(watched_loop.watch, work)
+    assert watched_loop.held.most < 0.1
 
 
 async def test_it_beats_seldom_at_rest_and_often_under_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with watched(monkeypatch) as found:
+    async with watched(monkeypatch) as watched_loop:
         await asyncio.sleep(1.2)
-        assert len(found.beats) <= 5
+        assert len(watched_loop.beats) <= 5
 
         async def work() -> None:
             await asyncio.sleep(0.6)
 
-        found.beats.clear()
-        await served(found.watch, work)
-        assert len(found.beats) >= 5
-    assert found.watch._requests == {}
+        watched_loop.beats.clear()
+        await served(watched_loop.watch, work)
+        assert len(watched_loop.beats) >= 5
+    assert watched_loop.watch._requests == {}
 
 
 @pytest.mark.parametrize(

@@ -56,10 +56,10 @@ async def test_callers_have_their_turn_one_after_another():
 async def test_who_no_longer_waits_takes_no_place():
     places = FairSemaphore(1)
     await places.acquire("a", seconds=1)
-    left = asyncio.create_task(places.acquire("b", seconds=9))
+    leaving = asyncio.create_task(places.acquire("b", seconds=9))
     stays = asyncio.create_task(places.acquire("c", seconds=9))
     await asyncio.sleep(0)
-    left.cancel()
+    leaving.cancel()
     await asyncio.sleep(0)
     places.release("a")
     await stays

@@ -110,7 +110,7 @@ def test_spellings_of_utf_8(charset: str) -> None:
     assert parse(TYPE, file) == {"a": Upload(b"x", "b")}
 
 
-def many(headers: bytes, count: int) -> bytes:
+def repeated_parts(headers: bytes, count: int) -> bytes:
     return b"".join([part(headers).removesuffix(b"--b--\r\n")] * count) + b"--b--"
 
 
@@ -126,8 +126,8 @@ WRONG = {
     "a folded header": (part(field(b"a") + b"\r\n more: x"), "a header of a part is malformed"),
     "many headers": (part(b"\r\n".join([b"X: y"] * 17)), "more than 16 headers"),
     "long headers": (part(field(b"a") + b"\r\nX: " + b"y" * 8192), "more than 8192 bytes"),
-    "many fields": (many(field(b"a"), 65), "64 fields"),
-    "many files": (many(field(b"a", b"; filename=b"), 33), "32 files"),
+    "many fields": (repeated_parts(field(b"a"), 65), "64 fields"),
+    "many files": (repeated_parts(field(b"a", b"; filename=b"), 33), "32 files"),
     "another beginning": (b"hello" + part(field(b"a")), "does not begin with its boundary"),
     "JSON": (b"{}", "does not begin with its boundary"),
 }  # fmt: skip
@@ -135,8 +135,8 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_no_form(name: str) -> None:
-    body, words = WRONG[name]
-    assert words in refusal(body)
+    body, message = WRONG[name]
+    assert message in refusal(body)
 
 
 @pytest.mark.parametrize("boundary", ["", '""', "ö", "x" * 201, '"a\r\nb"', "x" * 5000])

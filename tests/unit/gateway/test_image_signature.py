@@ -60,8 +60,8 @@ def test_every_tensor_is_of_the_contract() -> None:
 
 @pytest.mark.parametrize("name", ["negative_prompt", "strength", "mask", "partial_images", "quality", "guidance_scale"])
 def test_what_a_model_has_no_tensor_for_is_refused_by_name(name: str) -> None:
-    given: dict[str, Any] = {name: {"negative_prompt": "x", "mask": b"x", "strength": 0.5}.get(name, 1)}
-    request = EditImage(model="m", prompt="p", images=(b"x",), **given)
+    options: dict[str, Any] = {name: {"negative_prompt": "x", "mask": b"x", "strength": 0.5}.get(name, 1)}
+    request = EditImage(model="m", prompt="p", images=(b"x",), **options)
     with pytest.raises(UnsupportedOption) as refusal:
         image.encode(request, card_of(config(without=(name,))))
     assert refusal.value.param == name

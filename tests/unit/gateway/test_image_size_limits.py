@@ -8,8 +8,8 @@ from gateway.model_card.card import parse_image
 from gateway.model_card.image_limits import ImageLimits
 
 
-def of(**said: object) -> ImageLimits:
-    return parse_image({name: json.dumps(value) for name, value in said.items()})
+def of(**parameters: object) -> ImageLimits:
+    return parse_image({name: json.dumps(value) for name, value in parameters.items()})
 
 
 def test_a_list_of_sizes_is_all_there_is() -> None:
@@ -19,7 +19,7 @@ def test_a_list_of_sizes_is_all_there_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "inside", "outside", "told"),
+    ("parameters", "inside", "outside", "described"),
     [
         ({"size_multiple": 8}, [(8, 1024)], [(12, 8)], "sides that are multiples of 8"),
         ({"min_size": 64, "max_size": 128}, [(64, 128)], [(63, 64), (64, 129)], "from 64x64 up to 128x128"),
@@ -32,15 +32,15 @@ def test_a_list_of_sizes_is_all_there_is() -> None:
         ({}, [(1, 1)], [], "any size"),
     ],
 )
-def test_sizes_by_bounds(said: dict, inside: list, outside: list, told: str) -> None:
-    drawing = of(**said)
+def test_sizes_by_bounds(parameters: dict, inside: list, outside: list, described: str) -> None:
+    drawing = of(**parameters)
     assert all(drawing.supports_size(*size) for size in inside)
     assert not any(drawing.supports_size(*size) for size in outside)
-    assert drawing.describe_sizes() == told
+    assert drawing.describe_sizes() == described
 
 
 @pytest.mark.parametrize(
-    "said",
+    "parameters",
     [
         {"sizes": [[128]]},
         {"sizes": [["128", "128"]]},
@@ -53,13 +53,13 @@ def test_sizes_by_bounds(said: dict, inside: list, outside: list, told: str) -> 
     ],
     ids=str,
 )
-def test_what_is_not_as_documented_is_refused(said: dict) -> None:
+def test_what_is_not_as_documented_is_refused(parameters: dict) -> None:
     with pytest.raises((ValueError, TypeError)):
-        of(**said)
+        of(**parameters)
 
 
 @pytest.mark.parametrize(
-    ("said", "asked", "nearest"),
+    ("parameters", "requested", "nearest"),
     [
         ({"sizes": [[128, 128], [1024, 1024], [192, 128]]}, (512, 512), (1024, 1024)),
         ({"sizes": [[128, 128], [1024, 1024], [192, 128]]}, (200, 200), (128, 128)),
@@ -69,9 +69,9 @@ def test_what_is_not_as_documented_is_refused(said: dict) -> None:
         ({"size_multiple": 16}, (1000, 33), (992, 32)),
     ],
 )
-def test_the_nearest_size(said: dict, asked: tuple[int, int], nearest: tuple[int, int]) -> None:
-    drawing = of(**said)
-    assert drawing.nearest_size(*asked) == nearest
+def test_the_nearest_size(parameters: dict, requested: tuple[int, int], nearest: tuple[int, int]) -> None:
+    drawing = of(**parameters)
+    assert drawing.nearest_size(*requested) == nearest
     assert drawing.supports_size(*nearest)
 
 

@@ -30,11 +30,11 @@ VALUES = st.recursive(
 MB = 1024 * 1024
 
 
-def held(value: Any) -> tuple[int, int]:
+def count_values(value: Any) -> tuple[int, int]:
     """The values and the containers that a value holds, itself included."""
     if not isinstance(value, list | dict):
         return 1, 0
-    inner = [held(member) for member in (value.values() if isinstance(value, dict) else value)]
+    inner = [count_values(member) for member in (value.values() if isinstance(value, dict) else value)]
     # A list without members is taken for one with one: what it costs is the same.
     return 1 + sum(values for values, _ in inner) + (not inner), 1 + sum(containers for _, containers in inner)
 
@@ -48,7 +48,7 @@ def written(value: Any, *, escaped: bool, indent: int | None) -> bytes:
 def test_values_are_counted_as_a_parser_finds_them(value: Any, escaped: bool, indent: int | None, size: int) -> None:
     """However the bytes are cut into slices."""
     data = written([value, "," * 5000], escaped=escaped, indent=indent)
-    values, containers = held([value, ""])
+    values, containers = count_values([value, ""])
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(json_limits, "_SLICE", size)
         check_json(data, JSONLimits(values, containers))
@@ -68,8 +68,8 @@ def test_values_are_counted_as_a_parser_finds_them(value: Any, escaped: bool, in
 def test_what_stands_outside_of_strings(value: Any, size: int) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(json_limits, "_SLICE", size)
-        shown = b"".join(outside_strings(written(value, escaped=False, indent=None)))
-    assert not set(shown) - set(b"0123456789-truefalsn[]{},: ")
+        outside = b"".join(outside_strings(written(value, escaped=False, indent=None)))
+    assert not set(outside) - set(b"0123456789-truefalsn[]{},: ")
 
 
 @pytest.mark.parametrize("digits", [512, 513, 1200])

@@ -129,11 +129,11 @@ class Stream:
 
 
 def message(outputs: Outputs) -> pb.ModelInferResponse:
-    made = pb.ModelInferResponse()
+    response = pb.ModelInferResponse()
     for output in outputs:
-        made.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
-        made.raw_output_contents.append(output.raw)
-    return made
+        response.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
+        response.raw_output_contents.append(output.raw)
+    return response
 
 
 async def read(name: str, request: Any, responses: list[pb.ModelInferResponse]) -> list[Any]:
@@ -173,7 +173,7 @@ async def test_what_is_not_odd_is_read(name: str) -> None:
 def _spoil(rng: random.Random, responses: list[Outputs]) -> list[pb.ModelInferResponse]:
     """The same responses with one or two things wrong."""
     copies = [[replace(output, shape=list(output.shape)) for output in outputs] for outputs in responses]
-    lost = None
+    without_contents = None
     for _ in range(rng.randint(1, 2)):
         outputs = rng.choice(copies)
         if not outputs:
@@ -197,11 +197,15 @@ def _spoil(rng: random.Random, responses: list[Outputs]) -> list[pb.ModelInferRe
         if not copies:
             break
         if rng.random() < 0.05:
-            lost = rng.randrange(len(copies))
-    made = list(map(message, copies))
-    if lost is not None and lost < len(made) and made[lost].raw_output_contents:
-        del made[lost].raw_output_contents[-1]
-    return made
+            without_contents = rng.randrange(len(copies))
+    messages = list(map(message, copies))
+    if (
+        without_contents is not None
+        and without_contents < len(messages)
+        and messages[without_contents].raw_output_contents
+    ):
+        del messages[without_contents].raw_output_contents[-1]
+    return messages
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -238,7 +242,7 @@ async def test_odd_log_probabilities(logprobs: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "why"),
+    ("outputs", "why"),
     [
         ([texts("text_output", "a", "b"), texts("finish_reason", "stop", "stop")], "sent 2 answers; 1"),
         ([texts("text_output"), texts("finish_reason", "stop")], "sent 0 answers; 1"),
@@ -248,9 +252,9 @@ async def test_odd_log_probabilities(logprobs: str) -> None:
         ([Output("text_output", "BYTES", [1], b"\x09\0\0\0ab")], "'text_output' are cut off"),
     ],
 )
-async def test_what_is_odd_is_told(given: Outputs, why: str) -> None:
+async def test_what_is_odd_is_told(outputs: Outputs, why: str) -> None:
     with pytest.raises(ModelFailed, match=why):
-        await read("vllm", Complete(model="m", prompt="x"), [message(given)])
+        await read("vllm", Complete(model="m", prompt="x"), [message(outputs)])
 
 
 async def test_an_answer_that_goes_on_after_its_end_is_a_failure() -> None:

@@ -17,7 +17,7 @@ def read(folder: Path, text: str) -> models_file.Descriptions:
 
 def test_everything_that_can_be_said(tmp_path: Path) -> None:
     (tmp_path / "template.jinja").write_text("{{ messages }}\n")
-    said = read(
+    description = read(
         tmp_path,
         """
         [models."ensemble"]
@@ -40,7 +40,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         hidden = true
         """,
     )
-    assert said["ensemble"] == {
+    assert description["ensemble"] == {
         "served_name": "org/name",
         "chat_template": "{{ messages }}\n",
         "special_tokens": '{"bos_token": "<s>"}',
@@ -57,7 +57,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         "structured_outputs": "guided_decoding",
         "add_bos_token": "false",
     }
-    assert said["10.0.0.1:8001/ensemble"] == {"hidden": "true"}
+    assert description["10.0.0.1:8001/ensemble"] == {"hidden": "true"}
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_a_tokenizer_config(tmp_path: Path, config: dict[str, Any], template: st
     tokens = {"bos_token": {"content": "<s>", "lstrip": False}, "eos_token": "</s>", "pad_token": None}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, **tokens, "add_bos_token": True}))
     text = '[models.m]\ntokenizer_config = "tokenizer_config.json"\nspecial_tokens = { eos_token = "<end>" }'
-    said = read(tmp_path, text)["m"]
-    assert said.get("chat_template") == template
-    assert json.loads(said["special_tokens"]) == {"bos_token": "<s>", "eos_token": "<end>"}
+    description = read(tmp_path, text)["m"]
+    assert description.get("chat_template") == template
+    assert json.loads(description["special_tokens"]) == {"bos_token": "<s>", "eos_token": "<end>"}
 
 
 def test_special_tokens_of_a_tokenizer_config(tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_special_tokens_of_a_tokenizer_config(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
     text = '[models.m]\ntokenizer_config = "tokenizer_config.json"'
     assert json.loads(read(tmp_path, text)["m"]["control_tokens"]) == ["<|end|>"]
-    said = read(tmp_path, text + '\ncontrol_tokens = ["<|eot|>"]')["m"]
-    assert json.loads(said["control_tokens"]) == ["<|eot|>"]
+    description = read(tmp_path, text + '\ncontrol_tokens = ["<|eot|>"]')["m"]
+    assert json.loads(description["control_tokens"]) == ["<|eot|>"]
 
 
 def test_a_template_beside_the_tokenizer_config(tmp_path: Path) -> None:

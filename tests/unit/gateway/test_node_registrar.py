@@ -35,9 +35,9 @@ async def network() -> AsyncIterator[ComputingNode]:
 
 
 @contextlib.asynccontextmanager
-async def keeping(network: ComputingNode, models: Models, **settings: Any) -> AsyncIterator[NodeRegistrar]:
-    given = {"node_url": network.url, "cid": "d15c4007271b", "discovery_interval": 0.02, **settings}
-    node = NodeRegistrar(Settings(**given), models)  # type: ignore[arg-type]
+async def registrar(network: ComputingNode, models: Models, **settings: Any) -> AsyncIterator[NodeRegistrar]:
+    options = {"node_url": network.url, "cid": "d15c4007271b", "discovery_interval": 0.02, **settings}
+    node = NodeRegistrar(Settings(**options), models)  # type: ignore[arg-type]
     task = asyncio.create_task(node.run())
     try:
         yield node
@@ -61,7 +61,7 @@ async def test_each_model_is_registered_by_what_it_offers(network: ComputingNode
         vectors={"embed"},
         ears={"transcribe"},
     )
-    async with keeping(network, models, project="DecentralGPT", port=1042):
+    async with registrar(network, models, project="DecentralGPT", port=1042):
         await network.until(knows("llama", "shapes", "retouch"))
         assert network.models() == {"llama": (0, CHATS), "shapes": (1, DRAWS), "retouch": (2, EDITS)}
         assert network.registered["DecentralGPT", "llama", "d15c4007271b"] == {
@@ -76,7 +76,7 @@ async def test_each_model_is_registered_by_what_it_offers(network: ComputingNode
 
 async def test_what_comes_and_goes_is_told(network: ComputingNode) -> None:
     models = Models(a={"chat"}, b={"chat"})
-    async with keeping(network, models):
+    async with registrar(network, models):
         await network.until(knows("a", "b"))
         models.operations = {"b": {"generate_image"}, "c": {"chat"}}
         await network.until(lambda n: n.models() == {"b": (1, DRAWS), "c": (0, CHATS)})
@@ -86,7 +86,7 @@ async def test_what_comes_and_goes_is_told(network: ComputingNode) -> None:
 
 
 async def test_what_the_node_forgot_is_told_again(network: ComputingNode) -> None:
-    async with keeping(network, Models(a={"chat"}), node_interval=0.1):
+    async with registrar(network, Models(a={"chat"}), node_interval=0.1):
         await network.until(knows("a"))
         network.registered.clear()
         await network.until(knows("a"))
@@ -104,7 +104,7 @@ async def test_what_was_left_behind_by_a_kill_is_taken_back(network: ComputingNo
     for number, change in enumerate([{}, *others]):
         registration = {**mine, "model": f"old-{number}", **change}
         network.registered[registration["project"], registration["model"], registration["cid"]] = registration
-    async with keeping(network, Models(a={"chat"})):
+    async with registrar(network, Models(a={"chat"})):
         await network.until(knows("a", "old-1", "old-2", "old-3"))
     assert knows("old-1", "old-2", "old-3")(network)
 
@@ -121,7 +121,7 @@ async def test_a_node_that_is_away_is_asked_again_less_and_less(
 
     # Of the node's module alone: other code sleeps, too.
     monkeypatch.setattr(node_module, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": noted}))
-    async with keeping(network, Models(a={"chat"})):
+    async with registrar(network, Models(a={"chat"})):
         while len(waited) < 9:
             await sleep(0.01)
         assert waited[:9] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
@@ -134,16 +134,16 @@ async def test_a_node_that_is_away_is_asked_again_less_and_less(
         assert waited[0] == 0.02
 
 
-@pytest.mark.parametrize("trouble", ["failing", "foreign"])
+@pytest.mark.parametrize("failure", ["failing", "foreign"])
 async def test_a_node_that_answers_badly_is_asked_again(
-    network: ComputingNode, trouble: str, monkeypatch: pytest.MonkeyPatch
+    network: ComputingNode, failure: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node_module, "_MAX_BACKOFF_SECONDS", 0.02)
-    setattr(network, trouble, True)
-    async with keeping(network, Models(a={"chat"})):
+    setattr(network, failure, True)
+    async with registrar(network, Models(a={"chat"})):
         await asyncio.sleep(0.1)
         assert network.models() == {}
-        setattr(network, trouble, False)
+        setattr(network, failure, False)
         await network.until(knows("a"))
 
 
@@ -152,7 +152,7 @@ async def test_a_node_that_hangs_holds_nobody_up(network: ComputingNode, monkeyp
     monkeypatch.setattr(node_module, "_MAX_BACKOFF_SECONDS", 0.02)
     monkeypatch.setattr(node_module, "_SHUTDOWN_TIMEOUT_SECONDS", 0.2)
     network.frozen = True
-    async with asyncio.timeout(30), keeping(network, Models(a={"chat"})):
+    async with asyncio.timeout(30), registrar(network, Models(a={"chat"})):
         await asyncio.sleep(0.2)
     network.frozen = False
 
@@ -162,7 +162,7 @@ async def test_what_may_have_been_registered_is_taken_back(
 ) -> None:
     """The node registers, and the gateway never hears of it."""
     monkeypatch.setattr(node_module, "_CALL_TIMEOUT_SECONDS", 0.05)
-    async with keeping(network, Models(a={"chat"})):
+    async with registrar(network, Models(a={"chat"})):
         network.frozen = True
         await asyncio.sleep(0.3)
         network.frozen = False
@@ -172,19 +172,19 @@ async def test_what_may_have_been_registered_is_taken_back(
 
 async def test_one_that_is_refused_keeps_no_other_out(network: ComputingNode, caplog: pytest.LogCaptureFixture) -> None:
     models = Models(**{"": {"chat"}, "b": {"chat"}})
-    async with keeping(network, models):
+    async with registrar(network, models):
         await network.until(knows("b"))
 
 
 async def test_other_gateways_models_stay(network: ComputingNode) -> None:
-    async with keeping(network, Models(a={"chat"}), cid="first"):
-        async with keeping(network, Models(a={"chat"}), cid="second"):
+    async with registrar(network, Models(a={"chat"}), cid="first"):
+        async with registrar(network, Models(a={"chat"}), cid="second"):
             await network.until(lambda n: len(n.registered) == 2)
         assert list(network.registered) == [("Tritonic", "a", "first")]
 
 
 async def test_the_cid_is_by_default_the_name_of_the_host(network: ComputingNode) -> None:
-    async with keeping(network, Models(a={"chat"}), cid=None):
+    async with registrar(network, Models(a={"chat"}), cid=None):
         await network.until(knows("a"))
         assert network.calls[0][1]["cid"] == socket.gethostname()
 

@@ -38,15 +38,15 @@ async def test_one_caller_leaves_room_for_others() -> None:
         time.sleep(seconds)
         done.append(name)
 
-    many = [asyncio.create_task(offload("greedy", lambda: work("greedy", 0.02))) for _ in range(50)]
+    tasks = [asyncio.create_task(offload("greedy", lambda: work("greedy", 0.02))) for _ in range(50)]
     await asyncio.sleep(0.01)
     began = time.perf_counter()
     await offload("honest", lambda: work("honest", 0.0))
     waited = time.perf_counter() - began
     assert done.count("greedy") <= 2 and waited < 30, (done, waited)
-    for task in many:
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(*many, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_who_hangs_up_does_not_get_another_place() -> None:

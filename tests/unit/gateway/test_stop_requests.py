@@ -16,9 +16,9 @@ async def test_a_stop_that_is_never_answered_is_given_up(monkeypatch: pytest.Mon
     fake = await FakeTriton([ScriptedModel("endless", (Say("a"), Pause())), ScriptedModel("core", (Pause(),))]).start()
     triton = TritonClient(fake.url)
     try:
-        asked = [string_tensor("text_input", "x"), bool_tensor("stream", True)]
+        tensors = [string_tensor("text_input", "x"), bool_tensor("stream", True)]
         stop = StopRequest("core", (string_tensor("text_input", "stop"),))
-        async with aclosing(triton.stream("endless", asked, request_id="r", timeout=5, stop=stop)) as responses:
+        async with aclosing(triton.stream("endless", tensors, request_id="r", timeout=5, stop=stop)) as responses:
             async for _ in responses:
                 break
         stopping = await fake.cancelled_call("core")

@@ -38,7 +38,7 @@ def number(tensor: Tensor) -> float:
     return value
 
 
-def said(text: str, **numbers: int) -> InferResponse:
+def response(text: str, **numbers: int) -> InferResponse:
     message = pb.ModelInferResponse()
     message.outputs.add(name="text_output", datatype="BYTES", shape=[1])
     data = text.encode()
@@ -49,8 +49,8 @@ def said(text: str, **numbers: int) -> InferResponse:
     return InferResponse(message)
 
 
-def counted(text: str, tokens: int = 1, **more: int) -> InferResponse:
-    return said(text, num_input_tokens=10, num_output_tokens=tokens, **more)
+def counted(text: str, tokens: int = 1, **counts: int) -> InferResponse:
+    return response(text, num_input_tokens=10, num_output_tokens=tokens, **counts)
 
 
 async def decode(*responses: InferResponse, config: ModelConfig = ENSEMBLE, **sampling: Any) -> list[TextEvent]:
@@ -76,15 +76,15 @@ def test_only_models_that_can_are_asked_to_stream() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "given", "expected"),
+    ("parameters", "requested", "expected"),
     [
         ({"context_length": "100"}, None, 100),
         ({"context_length": "100", "max_tokens": "30"}, None, 30),
         ({"context_length": "100", "max_tokens": "30"}, 40, 40),
     ],
 )
-def test_the_length_of_an_answer(parameters: dict[str, str], given: int | None, expected: int) -> None:
-    assert number(encode(replace(ENSEMBLE, parameters=parameters), max_tokens=given)["max_tokens"]) == expected
+def test_the_length_of_an_answer(parameters: dict[str, str], requested: int | None, expected: int) -> None:
+    assert number(encode(replace(ENSEMBLE, parameters=parameters), max_tokens=requested)["max_tokens"]) == expected
 
 
 def test_a_length_that_nobody_knows_is_asked_for() -> None:
@@ -136,7 +136,7 @@ def test_only_what_a_model_has_is_sent_in_its_own_shapes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("requested", "expected"),
     [
         ({}, {}),
         ({"temperature": 0.0, "top_p": 0.5}, {"top_k": 1, "temperature": 1}),
@@ -146,8 +146,8 @@ def test_only_what_a_model_has_is_sent_in_its_own_shapes() -> None:
         ({"top_p": 0.5, "seed": 3}, {"top_p": 0.5, "seed": 3}),
     ],
 )
-def test_how_tokens_are_chosen(given: dict[str, Any], expected: dict[str, float]) -> None:
-    tensors = encode(**given)
+def test_how_tokens_are_chosen(requested: dict[str, Any], expected: dict[str, float]) -> None:
+    tensors = encode(**requested)
     assert {n: number(tensors[n]) for n in ("top_k", "top_p", "temperature", "seed") if n in tensors} == expected
 
 
@@ -182,12 +182,12 @@ def test_a_model_that_does_not_tell_answers_apart_is_asked_for_each_by_itself() 
 
 @pytest.mark.parametrize("kind", ["json", "regex"])
 def test_structures_are_refused_where_there_is_no_tensor(kind: Any) -> None:
-    bare = replace(ENSEMBLE, inputs=tensorrt_llm.INPUTS)
+    minimal = replace(ENSEMBLE, inputs=tensorrt_llm.INPUTS)
     with pytest.raises(UnsupportedOption) as caught:
-        encode(bare, structured_outputs=StructuredOutput(kind, "x"))
+        encode(minimal, structured_outputs=StructuredOutput(kind, "x"))
     assert caught.value.param == "response_format"
     with pytest.raises(UnsupportedOption, match="min_tokens"):
-        encode(bare, min_tokens=2)
+        encode(minimal, min_tokens=2)
 
 
 def test_any_json_needs_no_guide() -> None:
@@ -217,7 +217,7 @@ async def test_what_the_counts_tell() -> None:
 
 
 async def test_an_answer_of_which_nothing_is_known_has_stopped() -> None:
-    assert await decode(said("a"), said("b")) == [Delta(0, "a"), Delta(0, "b"), Finish(0, "stop")]
+    assert await decode(response("a"), response("b")) == [Delta(0, "a"), Delta(0, "b"), Finish(0, "stop")]
     unknown = replace(ENSEMBLE, parameters={})
     assert Finish(0, "stop") in await decode(counted("a"), max_tokens=9, config=unknown)
     assert Finish(0, "length") in await decode(counted("a", 9), max_tokens=9, config=unknown)
@@ -225,7 +225,7 @@ async def test_an_answer_of_which_nothing_is_known_has_stopped() -> None:
 
 async def test_answers_of_a_model_that_cannot_be_told_their_length_are_ended_here() -> None:
     mock = ModelConfig("m", {}, {**tensorrt_llm.INPUTS, "stream": "BOOL"}, tensorrt_llm.OUTPUTS, b"")
-    texts = [said("a"), said(""), said("b"), said("c")]
+    texts = [response("a"), response(""), response("b"), response("c")]
     assert await decode(*texts, config=mock, max_tokens=2) == [
         Delta(0, "a"),
         EMPTY_DELTA,
@@ -250,12 +250,12 @@ async def test_answers_of_a_model_that_cannot_be_told_their_length_are_ended_her
 
 async def test_a_model_that_goes_on_beyond_its_length_is_left() -> None:
     mock = ModelConfig("m", {}, {**tensorrt_llm.INPUTS, "stream": "BOOL"}, tensorrt_llm.OUTPUTS, b"")
-    heard = 0
+    received = 0
 
     async def endless() -> AsyncGenerator[InferResponse]:
-        nonlocal heard
+        nonlocal received
         while True:
-            heard += 1
+            received += 1
             yield counted("a")
 
     request = Complete(model="m", prompt="p", sampling=Sampling(max_tokens=2))
@@ -265,27 +265,27 @@ async def test_a_model_that_goes_on_beyond_its_length_is_left() -> None:
         Delta(0, "a", 1),
         Finish(0, "length"),
     ]
-    assert heard == 10
+    assert received == 10
 
 
 async def test_a_stop_string_is_a_reason_of_its_own() -> None:
-    events = await decode(said("a E"), said("ND b"), stop=("END",))
+    events = await decode(response("a E"), response("ND b"), stop=("END",))
     assert events == [Delta(0, "a "), EMPTY_DELTA, Finish(0, "stop")]
 
 
 async def test_an_engine_that_overhears_the_stop_string_is_left() -> None:
-    heard = 0
+    received = 0
 
     async def endless() -> AsyncGenerator[InferResponse]:
-        nonlocal heard
+        nonlocal received
         while True:
-            heard += 1
+            received += 1
             yield counted("END")
 
     request = Complete(model="m", prompt="p", sampling=Sampling(stop=("END",)))
     events = [event async for event in tensorrt_llm.decode(request, endless(), card_of(ENSEMBLE))]
-    assert events[-2:] == [Finish(0, "stop"), Usage(10, heard)]
-    assert heard < 20
+    assert events[-2:] == [Finish(0, "stop"), Usage(10, received)]
+    assert received < 20
 
 
 async def test_answers_side_by_side() -> None:
@@ -295,7 +295,7 @@ async def test_answers_side_by_side() -> None:
     assert "".join(event.text for event in events if isinstance(event, Delta) and event.index == 1) == "ac"
     assert events[-3:] == [Finish(0, "stop"), Finish(1, "stop"), Usage(10, 3)]
     with pytest.raises(ModelFailed, match="more answers"):
-        await decode(said("a", sequence_index=2), n=2)
+        await decode(response("a", sequence_index=2), n=2)
 
 
 async def test_a_model_that_accumulates_tokens_sends_whole_texts() -> None:

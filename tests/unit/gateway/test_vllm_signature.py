@@ -98,7 +98,7 @@ def test_a_wish_for_special_tokens_is_carried_unless_the_caller_has_one() -> Non
 
 
 def test_every_parameter_travels_under_its_own_name() -> None:
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "max_tokens": 5,
         "temperature": 0.0,
         "top_p": 0.5,
@@ -114,8 +114,8 @@ def test_every_parameter_travels_under_its_own_name() -> None:
         "logit_bias": {"17": -100},
         "logprobs": 0,
     }
-    tensors = encode(Complete(model="m", prompt="x", sampling=Sampling(**given)), LOGPROBS)
-    assert json.loads(strings(tensors["sampling_parameters"])[0]) == {**given, "stop": ["\n", "。"]}
+    tensors = encode(Complete(model="m", prompt="x", sampling=Sampling(**options)), LOGPROBS)
+    assert json.loads(strings(tensors["sampling_parameters"])[0]) == {**options, "stop": ["\n", "。"]}
 
 
 def test_our_own_backend_gives_several_answers_at_once_and_vllm_one() -> None:
@@ -139,7 +139,7 @@ def test_seeds_stay_within_what_vllm_takes_and_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "given", "expected"),
+    ("parameters", "options", "expected"),
     [
         ({"context_length": "4000"}, None, 4000),
         ({"context_length": "4000", "max_tokens": "30"}, None, 30),
@@ -150,9 +150,9 @@ def test_seeds_stay_within_what_vllm_takes_and_differ() -> None:
     ],
 )
 def test_vllm_is_always_told_how_long_an_answer_may_be(
-    parameters: dict[str, str], given: int | None, expected: int
+    parameters: dict[str, str], options: int | None, expected: int
 ) -> None:
-    assert sent(replace(VLLM, parameters=parameters), max_tokens=given)["max_tokens"] == expected
+    assert sent(replace(VLLM, parameters=parameters), max_tokens=options)["max_tokens"] == expected
 
 
 def test_our_own_backend_knows_by_itself_how_long_an_answer_may_be() -> None:
@@ -160,7 +160,7 @@ def test_our_own_backend_knows_by_itself_how_long_an_answer_may_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("options", "expected"),
     [
         ({"top_k": 0}, {"top_k": -1}),
         ({"top_k": -1}, {"top_k": -1}),
@@ -169,8 +169,8 @@ def test_our_own_backend_knows_by_itself_how_long_an_answer_may_be() -> None:
         ({"logit_bias": {}}, {}),
     ],
 )
-def test_vllm_is_sent_what_each_release_takes(given: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert sent(**given, max_tokens=9) == {**expected, "max_tokens": 9}
+def test_vllm_is_sent_what_each_release_takes(options: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert sent(**options, max_tokens=9) == {**expected, "max_tokens": 9}
 
 
 @pytest.mark.parametrize(
@@ -196,16 +196,16 @@ def test_a_name_that_no_release_has_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "param"),
+    ("options", "param"),
     [
         ({"logit_bias": {"17": -100.0}}, "logit_bias"),
         ({"min_tokens": 31}, "min_tokens"),
         ({"max_tokens": 0}, "max_tokens"),
     ],
 )
-def test_what_vllm_could_only_fail_on_is_refused_by_name(given: dict[str, Any], param: str) -> None:
+def test_what_vllm_could_only_fail_on_is_refused_by_name(options: dict[str, Any], param: str) -> None:
     with pytest.raises(UnsupportedOption) as raised:
-        sent(replace(VLLM, parameters={"max_tokens": "30"}), **given)
+        sent(replace(VLLM, parameters={"max_tokens": "30"}), **options)
     assert raised.value.param == param
 
 
@@ -253,7 +253,7 @@ def test_failures_name_the_callers_field() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "kind", "param"),
+    ("message", "kind", "param"),
     [
         ("'NoneType' object has no attribute 'lora_name'", InvalidRequest, "structured_outputs"),
         ("Grammar error: Ambiguous lexemes", InvalidRequest, "structured_outputs"),
@@ -275,18 +275,20 @@ def test_failures_name_the_callers_field() -> None:
         ("Unexpected keyword argument 'guided_decoding'", UnsupportedOption, "structured_outputs"),
     ],
 )
-def test_what_vllm_refuses_is_the_callers_mistake(said: str, kind: type[GatewayError] | None, param: str) -> None:
-    explained = vllm.explain(ModelFailed(f"Error generating stream: {said}"))
+def test_what_vllm_refuses_is_the_callers_mistake(message: str, kind: type[GatewayError] | None, param: str) -> None:
+    explained = vllm.explain(ModelFailed(f"Error generating stream: {message}"))
     assert type(explained) is (kind or ContextLengthExceeded)
     assert explained.param == param
     assert "NoneType" not in explained.message
     assert "generating stream" not in explained.message
 
 
-@pytest.mark.parametrize("said", ["CUDA out of memory.", "EngineCore encountered an issue.", "must be an error, got x"])
-def test_what_fails_by_itself_stays_the_models_failure(said: str) -> None:
-    explained = vllm.explain(ModelFailed(f"Error generating stream: {said}"))
-    assert (type(explained), explained.param, explained.message) == (ModelFailed, None, said)
+@pytest.mark.parametrize(
+    "message", ["CUDA out of memory.", "EngineCore encountered an issue.", "must be an error, got x"]
+)
+def test_what_fails_by_itself_stays_the_models_failure(message: str) -> None:
+    explained = vllm.explain(ModelFailed(f"Error generating stream: {message}"))
+    assert (type(explained), explained.param, explained.message) == (ModelFailed, None, message)
 
 
 def test_a_structure_travels_as_a_string_as_the_vllm_backend_reads_it() -> None:
@@ -346,7 +348,7 @@ async def test_log_probabilities_have_the_chosen_token_first_and_the_likeliest_b
         num_output_tokens=1,
     )
     echoed = Sampling(logprobs=2, prompt_logprobs=2)
-    delta, more, *_ = await decode(answer, again, request=replace(ASKED, sampling=echoed))
+    delta, delta_again, *_ = await decode(answer, again, request=replace(ASKED, sampling=echoed))
     first, second = Logprob("\ufffd", -0.1, b"\xf0\x9f"), Logprob("g", -0.5, b"g")
     last = Logprob("f", -9999.0, b"f")
     assert isinstance(delta, Delta)
@@ -355,10 +357,10 @@ async def test_log_probabilities_have_the_chosen_token_first_and_the_likeliest_b
         TokenLogprob(Logprob(" e", -3.0, b" e"), (first, second), is_prompt=True),
         TokenLogprob(last, (last,), is_hidden=True),
     )
-    assert isinstance(more, Delta) and more.logprobs == (TokenLogprob(last, (last,), is_hidden=True),)
+    assert isinstance(delta_again, Delta) and delta_again.logprobs == (TokenLogprob(last, (last,), is_hidden=True),)
     ended = respond(text_output=["x"], finish_reason=["stop"], logprobs=[json.dumps(entries)])
-    shown = replace(ASKED, show_special_tokens=True, sampling=Sampling(logprobs=2))
-    only = (await decode(ended, request=shown))[0]
+    request_with_special_tokens = replace(ASKED, show_special_tokens=True, sampling=Sampling(logprobs=2))
+    only = (await decode(ended, request=request_with_special_tokens))[0]
     assert isinstance(only, Delta)
     assert [token.is_hidden for token in only.logprobs] == [False] * 3
 
@@ -386,6 +388,6 @@ async def test_a_long_prompts_log_probabilities_are_read_while_others_have_their
     while not reading.done():
         turns += 1
         await asyncio.sleep(0)
-    told = (await reading)[0]
+    decoded = (await reading)[0]
     assert turns > 60
-    assert len(told) == 4000 and all(token == told[0] for token in told) and len(told[0].top_logprobs) == 20
+    assert len(decoded) == 4000 and all(token == decoded[0] for token in decoded) and len(decoded[0].top_logprobs) == 20

@@ -122,40 +122,40 @@ async def test_token_ids_by_the_hundred_thousand(gateway: RunningGateway, triton
     response = await gateway.http.post(EMBEDDINGS, json={"model": "vectors", "input": [ids, [7]]})
     assert response.status_code == 200, response.text[:500]
     assert [datum["embedding"][0] for datum in response.json()["data"]] == [300_000.0, 1.0]
-    wrong = await gateway.http.post(EMBEDDINGS, json={"model": "vectors", "input": [[7], [*ids, True]]})
-    check_error(wrong, 400, code="invalid_value", param="input[1][300000]")
-    wrong = await gateway.http.post(COMPLETIONS, json={"model": "hello", "prompt": [*ids, 2**31]})
-    check_error(wrong, 400, code="invalid_value", param="prompt[300000]")
+    response = await gateway.http.post(EMBEDDINGS, json={"model": "vectors", "input": [[7], [*ids, True]]})
+    check_error(response, 400, code="invalid_value", param="input[1][300000]")
+    response = await gateway.http.post(COMPLETIONS, json={"model": "hello", "prompt": [*ids, 2**31]})
+    check_error(response, 400, code="invalid_value", param="prompt[300000]")
 
 
 async def test_what_is_more_text_than_the_setting_says(triton: FakeTriton) -> None:
     async with run_gateway(triton.url, prompt_max_characters=1000) as gateway:
-        half = "x" * 500
+        half_of_limit = "x" * 500
 
         def message(text: str) -> dict[str, str]:
             return {"role": "user", "content": text}
 
         cases: list[tuple[str, str, Any, Any]] = [
-            (CHAT, "messages", [message(half)] * 2, [message(half + "x")] * 2),
-            (COMPLETIONS, "prompt", [half, half], [half, half + "x"]),
-            (EMBEDDINGS, "input", [half, half], [half, half + "x"]),
+            (CHAT, "messages", [message(half_of_limit)] * 2, [message(half_of_limit + "x")] * 2),
+            (COMPLETIONS, "prompt", [half_of_limit, half_of_limit], [half_of_limit, half_of_limit + "x"]),
+            (EMBEDDINGS, "input", [half_of_limit, half_of_limit], [half_of_limit, half_of_limit + "x"]),
         ]
         for path, field_, fits, beyond in cases:
             model = "vectors" if path == EMBEDDINGS else "hello"
-            good = await gateway.http.post(path, json={"model": model, field_: fits})
-            assert good.status_code == 200, good.text
+            accepted = await gateway.http.post(path, json={"model": model, field_: fits})
+            assert accepted.status_code == 200, accepted.text
             response = await gateway.http.post(path, json={"model": model, field_: beyond})
             assert "1000" in check_error(response, 413, code="request_too_large", param=field_)
-        echo = {"model": "hello", "prompt": half, "echo": True}
+        echo = {"model": "hello", "prompt": half_of_limit, "echo": True}
         assert (await gateway.http.post(COMPLETIONS, json={**echo, "n": 2})).status_code in (200, 502)
         check_error(
             await gateway.http.post(COMPLETIONS, json={**echo, "n": 3}), 413, code="request_too_large", param="echo"
         )
         # All texts of a conversation count, wherever they stand.
-        call = {"function": {"name": "f", "arguments": json.dumps({"a": half})}}
+        call = {"function": {"name": "f", "arguments": json.dumps({"a": half_of_limit})}}
         turns = [
-            {"role": "assistant", "reasoning_content": half, "tool_calls": [call]},
-            {"role": "user", "name": half, "content": [{"type": "text", "text": "Hi"}]},
+            {"role": "assistant", "reasoning_content": half_of_limit, "tool_calls": [call]},
+            {"role": "user", "name": half_of_limit, "content": [{"type": "text", "text": "Hi"}]},
         ]
         response = await gateway.http.post(CHAT, json={"model": "hello", "messages": turns})
         check_error(response, 413, code="request_too_large", param="messages")

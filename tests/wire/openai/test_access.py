@@ -130,8 +130,8 @@ async def multilingual(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
 
 @pytest.mark.parametrize("key", NOT_ASCII)
 async def test_keys_beyond_ascii_are_utf_8_or_latin_1(multilingual: RunningGateway, key: str) -> None:
-    ways = [key.encode(), *([key.encode("latin-1")] if max(key) < "\u0100" else [])]
-    for written in ways:
+    encodings = [key.encode(), *([key.encode("latin-1")] if max(key) < "\u0100" else [])]
+    for written in encodings:
         for space in (b"", b" ", b"\t"):
             headers = [(b"Authorization", b"Bearer " + space + written)]
             for path in ("/v1/models", "/tritonic/v1/images"):
@@ -141,12 +141,12 @@ async def test_keys_beyond_ascii_are_utf_8_or_latin_1(multilingual: RunningGatew
 
 async def test_what_only_resembles_a_key_is_none(multilingual: RunningGateway) -> None:
     for key in NOT_ASCII:
-        ways = {key.encode("latin-1", how) for how in ("replace", "ignore", "xmlcharrefreplace")}
-        ways |= {key.encode("ascii", "replace"), key.encode().decode("latin-1").encode(), key.encode("utf-16")[2:]}
-        ways |= {key.encode()[:-1], key.encode() + b"\xa0"}
+        encodings = {key.encode("latin-1", how) for how in ("replace", "ignore", "xmlcharrefreplace")}
+        encodings |= {key.encode("ascii", "replace"), key.encode().decode("latin-1").encode(), key.encode("utf-16")[2:]}
+        encodings |= {key.encode()[:-1], key.encode() + b"\xa0"}
         if max(key) < "\u0100":
-            ways.discard(key.encode("latin-1"))
-        for written in ways:
+            encodings.discard(key.encode("latin-1"))
+        for written in encodings:
             if b"\0" not in written and written.strip():
                 response = await multilingual.http.get("/v1/models", headers=[(b"Authorization", b"Bearer " + written)])
                 check_error(response, 401, "authentication_error", "invalid_api_key")
@@ -159,10 +159,10 @@ async def test_a_key_is_one_caller_however_it_is_written(multilingual: RunningGa
     bearer = [(b"Authorization", f"Bearer {key}".encode())]
     async with asyncio.timeout(90):  # the first task makes the database, for which a busy machine takes long
         while (
-            made := await multilingual.http.post("/tritonic/v1/images/generations", json=body, headers=bearer)
+            response := await multilingual.http.post("/tritonic/v1/images/generations", json=body, headers=bearer)
         ).status_code == 503:
             pass
-    assert made.status_code == 200, made.text
+    assert response.status_code == 200, response.text
     listed = [
         (await multilingual.http.get("/tritonic/v1/images", headers=[(b"Authorization", b"Bearer " + written)])).json()
         for written in (key.encode(), key.encode("latin-1"))

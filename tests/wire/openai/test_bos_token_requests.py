@@ -95,10 +95,10 @@ async def test_the_prompt_that_reaches_a_model(
     gateway: RunningGateway, triton: FakeTriton, model: str, route: TextRoute, text: str, prompt: str
 ) -> None:
     for stream in (False, True):
-        asked = TextRoute(route.path, stream)
-        body = asked.body(model, text)
+        streamed_route = TextRoute(route.path, stream)
+        body = streamed_route.body(model, text)
         del body["model"]
-        assert (await captured_call(gateway, triton, asked, model, **body)).prompt == prompt
+        assert (await captured_call(gateway, triton, streamed_route, model, **body)).prompt == prompt
 
 
 async def test_what_is_to_be_read_to_the_letter_moves_along(gateway: RunningGateway, triton: FakeTriton) -> None:
@@ -109,7 +109,7 @@ async def test_what_is_to_be_read_to_the_letter_moves_along(gateway: RunningGate
         first, last = map(int, call.tensors["literal_spans"])
         assert b"<|end|>" in call.prompt.encode()[first:last]
         spans[model] = (first, last)
-    assert spans["ours-adds"] == tuple(place - len(_BOS) for place in spans["ours"])
+    assert spans["ours-adds"] == tuple(position - len(_BOS) for position in spans["ours"])
 
 
 async def test_an_echo_begins_with_the_prompt_as_it_was_given(gateway: RunningGateway, triton: FakeTriton) -> None:

@@ -16,10 +16,10 @@ MODELS = pytest.mark.parametrize("model", ["hello", "others"])
 
 
 async def choices(
-    gateway: RunningGateway, route: TextRoute, model: str = "hello", **asked: Any
+    gateway: RunningGateway, route: TextRoute, model: str = "hello", **fields: Any
 ) -> list[dict[str, Any]]:
     """Return every choice of a whole or a streamed response."""
-    response = await gateway.http.post(route.path, json=route.body(model, **asked))
+    response = await gateway.http.post(route.path, json=route.body(model, **fields))
     assert response.status_code == 200, response.text
     answers = events(response)[:-1] if route.stream else [response.json()]
     return [choice for answer in answers for choice in answer["choices"]]
@@ -42,17 +42,17 @@ async def test_who_wants_more_tokens_at_least_gets_them(gateway: RunningGateway,
 @EITHER
 @MODELS
 async def test_no_tokens_are_no_answer(gateway: RunningGateway, route: TextRoute, model: str) -> None:
-    told = await choices(gateway, route, model, max_tokens=0)
-    assert "".join(choice["text"] for choice in told) == ""
-    assert [choice["finish_reason"] for choice in told if choice["finish_reason"]] == ["length"]
+    answers = await choices(gateway, route, model, max_tokens=0)
+    assert "".join(choice["text"] for choice in answers) == ""
+    assert [choice["finish_reason"] for choice in answers if choice["finish_reason"]] == ["length"]
 
 
 @EITHER
 @MODELS
 async def test_no_tokens_with_echo_are_the_prompt(gateway: RunningGateway, route: TextRoute, model: str) -> None:
-    told = await choices(gateway, route, model, prompt="Say it.", max_tokens=0, echo=True)
-    assert "".join(choice["text"] for choice in told) == "Say it."
-    assert [choice["finish_reason"] for choice in told if choice["finish_reason"]] == ["length"]
+    answers = await choices(gateway, route, model, prompt="Say it.", max_tokens=0, echo=True)
+    assert "".join(choice["text"] for choice in answers) == "Say it."
+    assert [choice["finish_reason"] for choice in answers if choice["finish_reason"]] == ["length"]
     several = await choices(gateway, route, model, prompt=["a", "b"], max_tokens=0, echo=True)
     assert sorted((choice["index"], choice["text"]) for choice in several if choice["text"]) == [(0, "a"), (1, "b")]
 
@@ -70,8 +70,8 @@ async def test_chats_have_a_token_at_least(gateway: RunningGateway) -> None:
     for name in ("max_tokens", "max_completion_tokens"):
         check_error(await gateway.http.post(CHAT.path, json={**CHAT.body("hello"), name: 0}), 400, param=name)
     check_error(await gateway.http.post(TEXT.path, json=TEXT.body("hello", max_tokens=-1)), 400, param="max_tokens")
-    asked = TEXT.body("hello", max_tokens=0, min_tokens=1)
-    check_error(await gateway.http.post(TEXT.path, json=asked), 400, param="min_tokens")
+    body = TEXT.body("hello", max_tokens=0, min_tokens=1)
+    check_error(await gateway.http.post(TEXT.path, json=body), 400, param="min_tokens")
 
 
 @EITHER
@@ -79,8 +79,8 @@ async def test_a_prompt_that_is_absent_null_or_empty_is_the_empty_text(
     gateway: RunningGateway, triton: FakeTriton, route: TextRoute
 ) -> None:
     """Our models, and tokenizers that add the beginning-of-sequence token, read the empty prompt as that token."""
-    for given in ("", None, [""]):
-        assert (await captured_call(gateway, triton, route, prompt=given)).prompt == ""
+    for prompt in ("", None, [""]):
+        assert (await captured_call(gateway, triton, route, prompt=prompt)).prompt == ""
     before = len(triton.calls)
     response = await gateway.http.post(route.path, json={"model": "hello", "stream": route.stream})
     assert response.status_code == 200

@@ -36,7 +36,7 @@ async def test_two_hundred_at_once(gateway: RunningGateway, triton: FakeTriton) 
 
 
 async def test_fifty_that_hang_up_at_random(gateway: RunningGateway, triton: FakeTriton) -> None:
-    chance = random.Random(7)
+    rng = random.Random(7)
     before = len(triton.calls)
     cancellations = {name: value for name, value in (await gateway.metrics()).items() if "cancellations_total" in name}
 
@@ -51,16 +51,16 @@ async def test_fifty_that_hang_up_at_random(gateway: RunningGateway, triton: Fak
         route = STREAM_ROUTES[number % 2]
         return route.text(await gateway.http.post(route.path, json=route.body("steady")))
 
-    leaving = [leave(number, chance.uniform(0.02, 0.5)) for number in range(50)]
+    leaving = [leave(number, rng.uniform(0.02, 0.5)) for number in range(50)]
     staying = [stay(number) for number in range(10)]
     results = await asyncio.gather(*leaving, *staying)
     assert results[50:] == ["tick tick tick tick tock"] * 10
     await idle(gateway, triton)
-    left = [call for call in triton.calls[before:] if call.model != "steady"]
-    assert all(call.cancelled_at is not None for call in left)
+    abandoned = [call for call in triton.calls[before:] if call.model != "steady"]
+    assert all(call.cancelled_at is not None for call in abandoned)
     now = {name: value for name, value in (await gateway.metrics()).items() if "cancellations_total" in name}
     # Some left before their request had come as far as the model.
-    assert len(left) <= sum(now.values()) - sum(cancellations.values()) <= 50
+    assert len(abandoned) <= sum(now.values()) - sum(cancellations.values()) <= 50
     assert (await chat(gateway)).status_code == 200
 
 

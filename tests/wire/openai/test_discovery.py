@@ -26,7 +26,7 @@ ENDLESS = ScriptedModel("endless", (Say("tick "), Pause(0.01)) * 3000)
 
 @contextlib.asynccontextmanager
 async def tritons(*models: tuple[ScriptedModel, ...]) -> AsyncIterator[list[FakeTriton]]:
-    fakes = [await FakeTriton(held).start() for held in models]
+    fakes = [await FakeTriton(served).start() for served in models]
     try:
         yield fakes
     finally:
@@ -95,25 +95,25 @@ async def test_ready_means_a_server_and_a_model() -> None:
 
 async def test_a_gateway_may_start_before_its_triton() -> None:
     async with tritons((HELLO,)) as (triton,):
-        cable = TcpProxy(triton.url)
-        await cable.listen()
-        await cable.drop()
-        async with run_gateway(cable.url, wait=False) as gateway:
+        proxy = TcpProxy(triton.url)
+        await proxy.listen()
+        await proxy.drop()
+        async with run_gateway(proxy.url, wait=False) as gateway:
             assert (await gateway.http.get("/health/live")).status_code == 200
             assert (await gateway.http.get("/health/ready")).status_code == 503
             for route in TEXT_ROUTES:
                 unavailable(await gateway.http.post(route.path, json=route.body("hello")))
             assert (await gateway.http.get("/v1/models")).status_code in (200, 503)
-            await cable.listen()
+            await proxy.listen()
             await gateway.ready()
             assert (await chat(gateway)).status_code == 200
-        await cable.drop()
+        await proxy.drop()
 
 
 async def test_a_triton_that_dies_and_comes_back() -> None:
     async with tritons((HELLO, ENDLESS)) as (triton,):
-        cable = await TcpProxy(triton.url).listen()
-        async with run_gateway(cable.url) as gateway:
+        proxy = await TcpProxy(triton.url).listen()
+        async with run_gateway(proxy.url) as gateway:
             streams = [
                 asyncio.ensure_future(gateway.http.post(route.path, json=route.body("endless", text="a" * at)))
                 for at, route in enumerate(TEXT_ROUTES)
@@ -122,7 +122,7 @@ async def test_a_triton_that_dies_and_comes_back() -> None:
                 while triton.active < len(TEXT_ROUTES):
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0.1)
-            await cable.drop()
+            await proxy.drop()
             for route, stream in zip(TEXT_ROUTES, streams, strict=True):
                 response = await asyncio.wait_for(stream, 30)
                 if route.stream:
@@ -138,12 +138,12 @@ async def test_a_triton_that_dies_and_comes_back() -> None:
             assert (await gateway.http.get("/health/live")).status_code == 200
             for route in TEXT_ROUTES:
                 unavailable(await gateway.http.post(route.path, json=route.body("hello")))
-            await cable.listen()
+            await proxy.listen()
             await gateway.ready()
             for route in TEXT_ROUTES:
                 response = await gateway.http.post(route.path, json=route.body("hello"))
                 assert (response.status_code, route.text(response)[-6:]) == (200, "today?")
-        await cable.drop()
+        await proxy.drop()
 
 
 async def test_a_triton_that_shuts_down_in_order() -> None:
@@ -162,15 +162,15 @@ async def test_a_triton_that_shuts_down_in_order() -> None:
 @pytest.mark.parametrize("down_is", [0, 1])
 async def test_two_tritons_of_which_one_is_down(down_is: int) -> None:
     async with tritons((HELLO, ScriptedModel("a")), (HELLO, ScriptedModel("b"))) as (first, second):
-        cable = await TcpProxy(second.url).listen()
-        urls = [cable.url, first.url] if down_is == 0 else [first.url, cable.url]
+        proxy = await TcpProxy(second.url).listen()
+        urls = [proxy.url, first.url] if down_is == 0 else [first.url, proxy.url]
         async with run_gateway(*urls) as gateway:
             await becomes(gateway, {"hello", "a", "b"})
             for model, holder in (("a", first), ("b", second)):
                 before = len(holder.calls)
                 assert (await chat(gateway, model)).status_code == 200
                 assert len(holder.calls) == before + 1
-            await cable.drop()
+            await proxy.drop()
             assert {(await chat(gateway)).status_code for _ in range(10)} <= {200, 503}
             assert (await chat(gateway, "a")).status_code == 200
             response = await chat(gateway, "b")
@@ -180,10 +180,10 @@ async def test_two_tritons_of_which_one_is_down(down_is: int) -> None:
             assert {(await chat(gateway)).status_code for _ in range(10)} == {200}
             response = await chat(gateway, "b")
             assert response.status_code in (404, 503)
-            await cable.listen()
+            await proxy.listen()
             await becomes(gateway, {"hello", "a", "b"})
             await serves(gateway, "b")
-        await cable.drop()
+        await proxy.drop()
 
 
 async def test_two_tritons_share_the_work() -> None:
@@ -209,12 +209,12 @@ async def test_the_prompts_of_one_request_are_spread() -> None:
 
 
 async def test_the_card_of_a_model_says_where_it_is_called_and_what_it_tells() -> None:
-    said = (
+    scripts = (
         HELLO,
         ScriptedModel("vectors", is_embedding_model=True),
         ScriptedModel("speech", is_transcription_model=True),
     )
-    async with tritons(said) as (triton,), run_gateway(triton.url, public_url="https://api.example") as gateway:
+    async with tritons(scripts) as (triton,), run_gateway(triton.url, public_url="https://api.example") as gateway:
         cards = {card["id"]: card for card in (await gateway.http.get("/v1/models")).json()["data"]}
         assert {name: card["url"].removeprefix("https://api.example") for name, card in cards.items()} == {
             "hello": "/v1/chat/completions",
@@ -226,24 +226,24 @@ async def test_the_card_of_a_model_says_where_it_is_called_and_what_it_tells() -
 
 
 async def test_a_model_that_does_not_say_when_it_was_made_is_as_old_as_it_is_known() -> None:
-    made, unmade = (
-        ScriptedModel("made", parameters={"created": "5"}),
-        ScriptedModel("unmade", parameters={"created": None}),
+    dated, undated = (
+        ScriptedModel("dated", parameters={"created": "5"}),
+        ScriptedModel("undated", parameters={"created": None}),
     )
-    async with tritons((made, unmade, ScriptedModel("zero", parameters={"created": "0"}))) as (triton,):
+    async with tritons((dated, undated, ScriptedModel("zero", parameters={"created": "0"}))) as (triton,):
         before = int(time.time())
         async with run_gateway(triton.url, discovery_interval=0.05) as gateway:
             cards = (await gateway.http.get("/v1/models")).json()["data"]
             created = {card["id"]: card["created"] for card in cards}
-            assert created.pop("made") == 5
+            assert created.pop("dated") == 5
             assert all(before <= value <= time.time() for value in created.values())
-            triton.loaded.discard("unmade")
-            await becomes(gateway, {"made", "zero"})
+            triton.loaded.discard("undated")
+            await becomes(gateway, {"dated", "zero"})
             await asyncio.sleep(1)
-            triton.loaded.add("unmade")
-            await becomes(gateway, {"made", "zero", "unmade"})
+            triton.loaded.add("undated")
+            await becomes(gateway, {"dated", "zero", "undated"})
             card = (await gateway.http.get("/v1/models/unmade")).json()
-            assert card["created"] == card["permission"][0]["created"] == created["unmade"]
+            assert card["created"] == card["permission"][0]["created"] == created["undated"]
 
 
 async def test_a_frozen_triton_keeps_nobody_from_the_others(
@@ -276,15 +276,15 @@ async def test_a_triton_that_takes_calls_and_never_answers(
         writer.close()
 
     monkeypatch.setattr(TritonClient, "repository_index", partialmethod(TritonClient.repository_index, timeout=600))
-    mute = await asyncio.start_server(swallow, "127.0.0.1", 0)
-    mute_url = f"127.0.0.1:{mute.sockets[0].getsockname()[1]}"
-    async with tritons((HELLO,)) as (triton,), run_gateway(mute_url, triton.url, wait=False) as gateway:
+    silent = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    silent_url = f"127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+    async with tritons((HELLO,)) as (triton,), run_gateway(silent_url, triton.url, wait=False) as gateway:
         await gateway.ready()
         assert (await chat(gateway)).status_code == 200
         triton.models["late"] = ScriptedModel("late")
         triton.loaded.add("late")
         await becomes(gateway, {"hello", "late"})
-    mute.close()
+    silent.close()
 
 
 ODD = {
@@ -394,10 +394,10 @@ async def test_a_model_whose_process_is_gone_is_not_ready() -> None:
     lost = ScriptedModel("hello", (Fail("Stub process 'hello_0_0' is not healthy.", grpc.StatusCode.INTERNAL),))
     async with tritons((lost, ScriptedModel("other"))) as (triton,), run_gateway(triton.url) as gateway:
         unavailable(await chat(gateway, "hello"))
-        asked = len(triton.calls)
+        num_calls = len(triton.calls)
         assert (await gateway.http.get("/health/ready")).json()["models"] == ["other"]
         unavailable(await chat(gateway, "hello"))
-        assert len(triton.calls) == asked, "the model was asked again at once"
+        assert len(triton.calls) == num_calls, "the model was asked again at once"
         triton.models["hello"] = HELLO
         await serves(gateway)
 

@@ -138,14 +138,14 @@ async def test_another_name_of_a_model(gateway: RunningGateway, triton: FakeTrit
 
 
 async def test_a_name_of_a_model_that_knows_no_urls(gateway: RunningGateway) -> None:
-    (drawn,) = (await post_image_request(gateway, "gpt-image-1")).json()["data"]
-    assert list(drawn) == ["b64_json", "seed"]
-    (drawn,) = (await post_image_request(gateway, "gpt-image-1", response_format="url")).json()["data"]
-    assert list(drawn) == ["url", "seed"]
+    (image,) = (await post_image_request(gateway, "gpt-image-1")).json()["data"]
+    assert list(image) == ["b64_json", "seed"]
+    (image,) = (await post_image_request(gateway, "gpt-image-1", response_format="url")).json()["data"]
+    assert list(image) == ["url", "seed"]
 
 
 @pytest.mark.parametrize(
-    ("size", "drawn", "form"),
+    ("size", "generated", "form"),
     [
         ("512x512", (1024, 1024), "png"),
         ("256x256", (128, 128), "png"),
@@ -155,20 +155,21 @@ async def test_a_name_of_a_model_that_knows_no_urls(gateway: RunningGateway) -> 
     ],
 )
 async def test_who_asks_by_another_name_gets_the_sizes_of_that_model(
-    gateway: RunningGateway, triton: FakeTriton, size: str, drawn: tuple[int, int], form: str
+    gateway: RunningGateway, triton: FakeTriton, size: str, generated: tuple[int, int], form: str
 ) -> None:
     fields: dict[str, Any] = {"size": size, "seed": 3, "output_format": form}
     response = await post_image_request(gateway, "dall-e-3", **fields)
     (image,) = decode_images(response)
     assert (
-        scalar_tensors(triton.calls[-1])["width"] == drawn[0] and scalar_tensors(triton.calls[-1])["height"] == drawn[1]
+        scalar_tensors(triton.calls[-1])["width"] == generated[0]
+        and scalar_tensors(triton.calls[-1])["height"] == generated[1]
     )
     assert "{}x{}".format(*image.size) == response.json()["size"] == size
     assert image.format == form.upper()
     pixel = image.getpixel((9, 9))
     assert isinstance(pixel, tuple)
     assert all(abs(a - b) < 8 for a, b in zip(pixel, color_of_seed(3), strict=True))
-    if drawn != tuple(map(int, size.split("x"))):
+    if generated != tuple(map(int, size.split("x"))):
         assert (await post_image_request(gateway, "shapes", **fields)).status_code == 400
 
 

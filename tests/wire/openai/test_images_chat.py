@@ -33,9 +33,9 @@ def image_url(message: dict[str, Any]) -> str:
     return image[1]
 
 
-async def chat(gateway: RunningGateway, *messages: Any, **more: Any) -> httpx.Response:
+async def chat(gateway: RunningGateway, *messages: Any, **fields: Any) -> httpx.Response:
     turns = [{"role": "user", "content": m} if isinstance(m, str | list) else m for m in messages]
-    return await gateway.http.post(CHAT, json={"model": "shapes", "messages": turns, **more})
+    return await gateway.http.post(CHAT, json={"model": "shapes", "messages": turns, **fields})
 
 
 async def test_the_answer_is_a_picture(gateway: RunningGateway, triton: FakeTriton) -> None:
@@ -100,10 +100,10 @@ async def test_the_latest_picture_counts(gateway: RunningGateway, triton: FakeTr
 
 async def test_what_the_model_drew_is_edited_next(gateway: RunningGateway, triton: FakeTriton) -> None:
     answer = (await chat(gateway, "a red circle", seed=5)).json()["choices"][0]["message"]
-    drawn = await gateway.http.get(image_url(answer))
+    file = await gateway.http.get(image_url(answer))
     response = await chat(gateway, "a red circle", answer, "make it blue")
     assert response.status_code == 200, response.text
-    assert triton.calls[-1].tensors["image"] == [drawn.content]
+    assert triton.calls[-1].tensors["image"] == [file.content]
 
 
 async def test_what_was_drawn_here_may_be_sent_by_its_url(gateway: RunningGateway, triton: FakeTriton) -> None:

@@ -47,9 +47,9 @@ async def test_generate_several(gateway: RunningGateway, dialect: WireDialect) -
             model="shapes", prompt="a red circle", n=2, response_format="b64_json", size="128x128"
         )
     encoded = [image.b64_json or "" for image in answer.data or ()]
-    assert all(each.startswith(dialect.base64_prefix) for each in encoded)
-    data = [base64.b64decode(each.removeprefix(dialect.base64_prefix)) for each in encoded]
-    assert [open_image(each).size for each in data] == [(128, 128)] * 2
+    assert all(image.startswith(dialect.base64_prefix) for image in encoded)
+    data = [base64.b64decode(image.removeprefix(dialect.base64_prefix)) for image in encoded]
+    assert [open_image(image).size for image in data] == [(128, 128)] * 2
 
 
 async def test_generate_as_url(gateway: RunningGateway) -> None:
@@ -62,12 +62,12 @@ async def test_generate_as_url(gateway: RunningGateway) -> None:
 async def test_generate_streamed(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         stream = await client.images.generate(model="shapes", prompt="x", stream=True, partial_images=2)
-        seen = [event async for event in stream]
-    assert [event.type for event in seen] == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
-    previews = [event for event in seen if isinstance(event, ImageGenPartialImageEvent)]
+        events = [event async for event in stream]
+    assert [event.type for event in events] == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
+    previews = [event for event in events if isinstance(event, ImageGenPartialImageEvent)]
     assert [event.partial_image_index for event in previews] == [0, 1]
-    assert open_image(base64.b64decode(seen[-1].b64_json)).size == (128, 128)
-    ImageGenCompletedEvent.model_validate(seen[-1].model_dump(), strict=True)
+    assert open_image(base64.b64decode(events[-1].b64_json)).size == (128, 128)
+    ImageGenCompletedEvent.model_validate(events[-1].model_dump(), strict=True)
 
 
 async def test_edit(gateway: RunningGateway, triton: FakeTriton) -> None:
@@ -97,9 +97,9 @@ async def test_edit_as_url(gateway: RunningGateway, dialect: WireDialect) -> Non
 async def test_edit_streamed(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         stream = await client.images.edit(model="shapes", prompt="x", image=PICTURE, stream=True, partial_images=1)
-        seen = [event async for event in stream]
-    assert [event.type for event in seen] == ["image_edit.partial_image", "image_edit.completed"]
-    ImageEditCompletedEvent.model_validate(seen[-1].model_dump(), strict=True)
+        events = [event async for event in stream]
+    assert [event.type for event in events] == ["image_edit.partial_image", "image_edit.completed"]
+    ImageEditCompletedEvent.model_validate(events[-1].model_dump(), strict=True)
 
 
 async def test_several_pictures_reach_the_model(gateway: RunningGateway, triton: FakeTriton) -> None:

@@ -206,7 +206,7 @@ async def test_odd_pictures_pass_as_they_are(gateway: RunningGateway, triton: Fa
 
 
 @pytest.mark.parametrize(
-    ("data", "word"),
+    ("data", "reason"),
     [
         (PICTURE[: len(PICTURE) // 2], "broken or cut off"),
         (PICTURE[:40] + bytes(20) + PICTURE[60:], "broken or cut off"),
@@ -218,7 +218,9 @@ async def test_odd_pictures_pass_as_they_are(gateway: RunningGateway, triton: Fa
     ids=["cut", "broken", "text", "empty", "pdf", "svg"],
 )
 @pytest.mark.parametrize("body_format", ["form", "json"])
-async def test_what_is_no_picture_is_refused(gateway: RunningGateway, data: bytes, word: str, body_format: str) -> None:
+async def test_what_is_no_picture_is_refused(
+    gateway: RunningGateway, data: bytes, reason: str, body_format: str
+) -> None:
     fields = {"model": "shapes", "prompt": "x"}
     if body_format == "form":
         response = await gateway.http.post(EDITS, data=fields, files={"image": ("a.png", data)})
@@ -226,7 +228,7 @@ async def test_what_is_no_picture_is_refused(gateway: RunningGateway, data: byte
         # An empty text is no picture, and a field that is not there.
         encoded = base64.b64encode(data).decode() or "data:image/png;base64,"
         response = await gateway.http.post(EDITS, json={**fields, "image": encoded})
-    assert word in check_error(response, 400, param="image")
+    assert reason in check_error(response, 400, param="image")
 
 
 async def test_a_picture_of_too_many_pixels(gateway: RunningGateway) -> None:

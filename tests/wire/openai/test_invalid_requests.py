@@ -94,16 +94,16 @@ CASES = [
 
 
 @pytest.mark.parametrize(
-    ("route", "param", "wrong", "words"), CASES, ids=[f"{c[0]}-{json.dumps(c[2])}"[:70] for c in CASES]
+    ("route", "param", "fields", "message"), CASES, ids=[f"{c[0]}-{json.dumps(c[2])}"[:70] for c in CASES]
 )
 async def test_a_wrong_field_is_named(
-    gateway: RunningGateway, triton: FakeTriton, route: TextRoute, param: str, wrong: dict[str, Any], words: str
+    gateway: RunningGateway, triton: FakeTriton, route: TextRoute, param: str, fields: dict[str, Any], message: str
 ) -> None:
     before = len(triton.calls)
-    body = json.dumps(route.body("hello") | wrong)
+    body = json.dumps(route.body("hello") | fields)
     response = await gateway.http.post(route.path, content=body)
     sentence = check_error(response, 400, code="invalid_value", param=param)
-    assert re.search(words, sentence), sentence
+    assert re.search(message, sentence), sentence
     assert len(triton.calls) == before
 
 

@@ -32,12 +32,12 @@ def message(*parts: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [{"type": "text", "text": "Look: "}, *parts]}]
 
 
-def image(url: str, **more: str) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": url, **more}}
+def image(url: str, **fields: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url, **fields}}
 
 
-def file(data: str, **more: str) -> dict[str, Any]:
-    return {"type": "file", "file": {"file_data": data, **more}}
+def file(data: str, **fields: str) -> dict[str, Any]:
+    return {"type": "file", "file": {"file_data": data, **fields}}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -61,15 +61,17 @@ async def site() -> AsyncIterator[str]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def homely(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
+async def private_gateway(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
     """A gateway that may fetch from private addresses."""
     async with run_gateway(triton.url, media_allowed_hosts=["127.0.0.1"]) as gateway:
         yield gateway
 
 
-async def test_pictures_reach_a_model_that_looks_at_them(homely: RunningGateway, triton: FakeTriton, site: str) -> None:
+async def test_pictures_reach_a_model_that_looks_at_them(
+    private_gateway: RunningGateway, triton: FakeTriton, site: str
+) -> None:
     parts = [image(data_url(encoded_image(), "image/png"), detail="low"), image(f"{site}/cat.jpg")]
-    response = await chat(homely, "sighted", messages=message(*parts))
+    response = await chat(private_gateway, "sighted", messages=message(*parts))
     assert response.json()["choices"][0]["message"]["content"] == "A cat."
     call = triton.calls[-1]
     assert call.prompt == "Look: <image><image>"
@@ -108,8 +110,8 @@ async def test_what_is_no_picture_that_may_be_fetched(
     check_error(response, 400, param="messages[0].content[1].image_url")
 
 
-async def test_a_redirect_is_looked_at_like_an_address(homely: RunningGateway, site: str) -> None:
-    response = await chat(homely, "sighted", messages=message(image(f"{site}/inside")))
+async def test_a_redirect_is_looked_at_like_an_address(private_gateway: RunningGateway, site: str) -> None:
+    response = await chat(private_gateway, "sighted", messages=message(image(f"{site}/inside")))
     check_error(response, 400, param="messages[0].content[1].image_url")
 
 

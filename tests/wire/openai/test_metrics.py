@@ -19,14 +19,14 @@ class Counted:
         self._labels = {f'model="{model}"', f'route="{route.path}"'}
         self._samples = samples
 
-    def __call__(self, name: str, **more: str) -> float:
-        wanted = self._labels | {f'{key}="{value}"' for key, value in more.items()}
-        found = [
+    def __call__(self, name: str, **other_labels: str) -> float:
+        labels = self._labels | {f'{key}="{value}"' for key, value in other_labels.items()}
+        values = [
             value
             for sample, value in self._samples.items()
-            if sample.split("{")[0] == f"tritonic_{name}" and wanted <= set(re.findall(r'\w+="[^"]*"', sample))
+            if sample.split("{")[0] == f"tritonic_{name}" and labels <= set(re.findall(r'\w+="[^"]*"', sample))
         ]
-        return sum(found)
+        return sum(values)
 
 
 async def counted(gateway: RunningGateway, route: TextRoute, model: str) -> Counted:
@@ -108,10 +108,10 @@ async def test_tokens_of_an_unfinished_answer_count(
 ) -> None:
     before, calls = await counted(gateway, route, "endless"), len(triton.calls)
     async with gateway.http.stream("POST", route.path, json=route.body("endless")) as response:
-        seen = 0
+        ticks = 0
         async for line in response.aiter_lines():
-            seen += "tick" in line
-            if seen == 5:
+            ticks += "tick" in line
+            if ticks == 5:
                 break
     await triton.cancelled_call("endless", calls)
     assert (await counted(gateway, route, "endless"))("tokens_out_total") - before("tokens_out_total") >= 5

@@ -44,11 +44,11 @@ AFTER = {
 async def test_a_failure_before_the_first_word_has_a_status(
     gateway: RunningGateway, route: TextRoute, model: str
 ) -> None:
-    status, kind, code, words = BEFORE[model]
+    status, kind, code, message = BEFORE[model]
     response = await gateway.http.post(route.path, json=route.body(model))
     param: Any = response.json()["error"]["param"]
     sentence = check_error(response, status, kind, code, param)
-    assert words in sentence
+    assert message in sentence
     assert not sentence.startswith("[")
     # Names of tensors are nothing that a client of this API knows.
     assert param in (None, "model")
@@ -66,7 +66,7 @@ async def test_a_prompt_that_does_not_fit(gateway: RunningGateway, route: TextRo
 @pytest.mark.parametrize("route", ROUTES_OF_ALL_DIALECTS, ids=str)
 @pytest.mark.parametrize("model", AFTER)
 async def test_a_failure_after_the_first_word(gateway: RunningGateway, route: TextRoute, model: str) -> None:
-    status, kind, code, number, words = AFTER[model]
+    status, kind, code, number, text = AFTER[model]
     response = await gateway.http.post(route.path, json=route.body(model))
     if not route.stream:
         check_error(response, status, kind, code)
@@ -75,7 +75,7 @@ async def test_a_failure_after_the_first_word(gateway: RunningGateway, route: Te
     *chunks, last = events(response)
     choices = [chunk["choices"][0] for chunk in chunks]
     texts = [choice["delta"].get("content") if "chat" in route.path else choice["text"] for choice in choices]
-    assert "".join(text or "" for text in texts) == words
+    assert "".join(part or "" for part in texts) == text
     assert not any(choice["finish_reason"] for choice in choices)
     check_error_body(last, kind, code)
     assert last["code"] == number

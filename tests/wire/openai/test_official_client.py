@@ -158,28 +158,28 @@ async def test_a_call_is_parsed_into_a_class(gateway: RunningGateway) -> None:
         assert call.function.parsed_arguments == Something(a=1)
         assert answer.choices[0].finish_reason == "tool_calls"
         # What the client makes of the answer is a message that can be sent back.
-        back: list[Any] = [
+        conversation: list[Any] = [
             *MESSAGES,
             answer.choices[0].message,
             {"role": "tool", "tool_call_id": call.id, "content": "2"},
         ]
-        assert (await client.chat.completions.create(model="hello", messages=back, tools=[TOOL])).choices
+        assert (await client.chat.completions.create(model="hello", messages=conversation, tools=[TOOL])).choices
 
 
 @for_each_dialect
 async def test_a_streamed_call_is_parsed_as_it_comes(gateway: RunningGateway, dialect: WireDialect) -> None:
-    seen = []
+    types = []
     async with (
         client_of(gateway, dialect) as client,
         client.chat.completions.stream(model="caller", messages=MESSAGES, tools=[TOOL]) as stream,
     ):
         async for event in stream:
-            seen.append(event.type)
+            types.append(event.type)
             if event.type == "tool_calls.function.arguments.done":
                 assert (event.name, event.parsed_arguments) == ("f", Something(a=1))
         final = await stream.get_final_completion()
-    assert seen.count("tool_calls.function.arguments.done") == 1
-    assert seen.count("tool_calls.function.arguments.delta") >= 2
+    assert types.count("tool_calls.function.arguments.done") == 1
+    assert types.count("tool_calls.function.arguments.delta") >= 2
     assert final.choices[0].message.content == "Let me look."
     assert final.choices[0].message.tool_calls
     assert final.choices[0].message.tool_calls[0].function.parsed_arguments == Something(a=1)

@@ -19,7 +19,7 @@ from tests.wire.openai.text_requests import (
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-SAID_AND_ARRIVED: list[tuple[dict[str, Any], dict[str, Any]]] = [
+SENT_AND_EXPECTED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {}),
     ({"max_tokens": 5}, {"max_tokens": 5}),
     ({"temperature": 0}, {"temperature": 0}),
@@ -47,19 +47,19 @@ SAID_AND_ARRIVED: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-def said(case: dict[str, Any]) -> str:
+def describe(case: dict[str, Any]) -> str:
     return ",".join(f"{key}={value}" for key, value in case.items())[:40] or "nothing"
 
 
 @pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
-@pytest.mark.parametrize(("given", "arrives"), SAID_AND_ARRIVED, ids=[said(given) for given, _ in SAID_AND_ARRIVED])
+@pytest.mark.parametrize(("sent", "expected"), SENT_AND_EXPECTED, ids=[describe(sent) for sent, _ in SENT_AND_EXPECTED])
 async def test_sampling(
-    gateway: RunningGateway, triton: FakeTriton, route: TextRoute, given: dict[str, Any], arrives: dict[str, Any]
+    gateway: RunningGateway, triton: FakeTriton, route: TextRoute, sent: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    sampling = (await captured_call(gateway, triton, route, **given)).sampling
+    sampling = (await captured_call(gateway, triton, route, **sent)).sampling
     if isinstance(sampling.get("stop"), str):
         sampling["stop"] = [sampling["stop"]]
-    assert sampling == route.default_parameters | arrives
+    assert sampling == route.default_parameters | expected
 
 
 @pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
@@ -187,8 +187,8 @@ async def test_what_is_not_carried_is_refused_by_name(
 ) -> None:
     before = len(triton.calls)
     field, _, member = name.partition(".")
-    asked: dict[str, Any] = {field: {"regex": "a", member: value} if member else value}
-    response = await gateway.http.post(route.path, json=route.body("hello", **asked))
+    fields: dict[str, Any] = {field: {"regex": "a", member: value} if member else value}
+    response = await gateway.http.post(route.path, json=route.body("hello", **fields))
     sentence = check_error(response, 400, code="unsupported_parameter", param=name)
     assert name in sentence
     assert len(triton.calls) == before

@@ -27,20 +27,26 @@ async def ask(gateway: RunningGateway, triton: FakeTriton, route: TextRoute, hea
 
 @pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
 async def test_the_id_of_the_client_is_kept(gateway: RunningGateway, triton: FakeTriton, route: TextRoute) -> None:
-    for given in GOOD:
-        assert await ask(gateway, triton, route, {"X-Request-ID": given}) == given
+    for request_id in GOOD:
+        assert await ask(gateway, triton, route, {"X-Request-ID": request_id}) == request_id
 
 
 @pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
 async def test_without_an_id_one_is_made(gateway: RunningGateway, triton: FakeTriton, route: TextRoute) -> None:
-    made = {await ask(gateway, triton, route, {}) for _ in range(5)}
-    assert len(made) == 5 and all(len(name) >= 16 for name in made)
+    ids = {await ask(gateway, triton, route, {}) for _ in range(5)}
+    assert len(ids) == 5 and all(len(name) >= 16 for name in ids)
 
 
-@pytest.mark.parametrize("given", ODD, ids=[repr(given)[:20] for given in ODD])
-async def test_an_odd_id_is_replaced(gateway: RunningGateway, triton: FakeTriton, given: str | bytes) -> None:
-    made = await ask(gateway, triton, CHAT, {"X-Request-ID": given})
-    assert made != given and 16 <= len(made) <= 128 and made.isascii() and made.isprintable() and " " not in made
+@pytest.mark.parametrize("request_id", ODD, ids=[repr(request_id)[:20] for request_id in ODD])
+async def test_an_odd_id_is_replaced(gateway: RunningGateway, triton: FakeTriton, request_id: str | bytes) -> None:
+    new_id = await ask(gateway, triton, CHAT, {"X-Request-ID": request_id})
+    assert (
+        new_id != request_id
+        and 16 <= len(new_id) <= 128
+        and new_id.isascii()
+        and new_id.isprintable()
+        and " " not in new_id
+    )
 
 
 async def test_failures_bear_it_too(gateway: RunningGateway) -> None:

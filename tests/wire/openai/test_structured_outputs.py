@@ -28,7 +28,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}
-ASKED: list[tuple[dict[str, Any], dict[str, Any]]] = [
+FIELDS_AND_EXPECTED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"response_format": {"type": "json_object"}}, {"json": {"type": "object"}}),
     ({"response_format": FORMAT}, {"json": SCHEMA}),
     ({"structured_outputs": {"json": SCHEMA}}, {"json": SCHEMA}),
@@ -48,13 +48,15 @@ ASKED: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize("route", [CHAT, CHAT_STREAM, TEXT, TEXT_STREAM], ids=str)
 @pytest.mark.parametrize(
-    ("fields", "sent"), ASKED, ids=[str(list(fields)) + str(i) for i, (fields, _) in enumerate(ASKED)]
+    ("fields", "expected"),
+    FIELDS_AND_EXPECTED,
+    ids=[str(list(fields)) + str(i) for i, (fields, _) in enumerate(FIELDS_AND_EXPECTED)],
 )
 async def test_a_structure_reaches_the_model(
-    gateway: RunningGateway, triton: FakeTriton, route: TextRoute, fields: dict[str, Any], sent: dict[str, Any]
+    gateway: RunningGateway, triton: FakeTriton, route: TextRoute, fields: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     sampling = (await captured_call(gateway, triton, route, **fields)).sampling
-    assert json.loads(sampling.pop("structured_outputs")) == sent
+    assert json.loads(sampling.pop("structured_outputs")) == expected
     assert sampling == route.default_parameters
 
 
@@ -129,8 +131,8 @@ async def test_schemas_of_tools_are_bounded_one_by_one_and_together(gateway: Run
     for schema, most in ((LONG, "262144 characters"), ({"anyOf": [MANY]}, "32768 values"), (nested(101), "100 levels")):
         response = await chat(gateway, tools=[tool({}), tool(schema, "g")], tool_choice=choice)
         assert f"at most {most}" in check_error(response, 400, param=path)
-    many = [tool({}), *(tool(ENUM, f"f{number}") for number in range(5))]
-    response = await chat(gateway, tools=many, tool_choice=choice)
+    tools = [tool({}), *(tool(ENUM, f"f{number}") for number in range(5))]
+    response = await chat(gateway, tools=tools, tool_choice=choice)
     assert "characters together" in check_error(response, 400, param="tools[5].function.parameters")
 
 
@@ -160,9 +162,9 @@ async def test_what_is_wrong_is_said_by_place(
     gateway: RunningGateway, route: TextRoute, param: str, fields: dict[str, Any]
 ) -> None:
     response = await gateway.http.post(route.path, json=route.body("hello", **fields))
-    found = response.json()["error"]["param"]
-    check_error(response, 400, param=found)
-    assert found.startswith(param), found
+    param_of_error = response.json()["error"]["param"]
+    check_error(response, 400, param=param_of_error)
+    assert param_of_error.startswith(param), param_of_error
 
 
 @pytest.mark.parametrize(
@@ -235,8 +237,8 @@ async def test_log_probabilities_of_a_chat(gateway: RunningGateway) -> None:
     assert choice["logprobs"] == {"content": CONTENT, "refusal": None}
     response = await gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body("odds", **fields))
     choices = [chunk["choices"][0] for chunk in events(response)[:-1]]
-    told = [(choice["delta"]["content"], choice["logprobs"]["content"]) for choice in choices if choice["logprobs"]]
-    assert told == [("Hi", CONTENT[:1]), (" 👍", CONTENT[1:])]
+    logprobs = [(choice["delta"]["content"], choice["logprobs"]["content"]) for choice in choices if choice["logprobs"]]
+    assert logprobs == [("Hi", CONTENT[:1]), (" 👍", CONTENT[1:])]
 
 
 async def test_log_probabilities_of_a_completion(gateway: RunningGateway) -> None:
@@ -253,8 +255,8 @@ async def test_log_probabilities_of_a_completion(gateway: RunningGateway) -> Non
     (choice,) = (await gateway.http.post(TEXT.path, json=TEXT.body("odds", logprobs=2))).json()["choices"]
     assert (choice["text"], choice["logprobs"]) == ("Hi 👍", expected)
     response = await gateway.http.post(TEXT_STREAM.path, json=TEXT_STREAM.body("odds", logprobs=2))
-    told = [chunk["choices"][0]["logprobs"] for chunk in events(response)[:-1] if chunk["choices"][0]["logprobs"]]
-    assert {key: [value for entry in told for value in entry[key]] for key in expected} == expected
+    logprobs = [chunk["choices"][0]["logprobs"] for chunk in events(response)[:-1] if chunk["choices"][0]["logprobs"]]
+    assert {key: [value for entry in logprobs for value in entry[key]] for key in expected} == expected
 
 
 async def test_offsets_of_an_echo_that_a_stop_string_cut() -> None:
@@ -263,8 +265,8 @@ async def test_offsets_of_an_echo_that_a_stop_string_cut() -> None:
     entries = [TokenLogprob(Logprob(t, -1.0 if i else None, t.encode()), is_prompt=i < 2) for i, t in enumerate(texts)]
     for text in ("Ab c", "Ab c STOP", "Ab c S"):
         choices = ChoiceRenderer([Complete(model="m", prompt="Ab", echo=True)], logprobs=True)
-        told = choices.render(0, text, entries, "stop")["logprobs"]
-        assert (told["tokens"], told["text_offset"]) == (list(texts), [0, 1, 2, 4, 7])
+        logprobs = choices.render(0, text, entries, "stop")["logprobs"]
+        assert (logprobs["tokens"], logprobs["text_offset"]) == (list(texts), [0, 1, 2, 4, 7])
 
 
 @pytest.mark.parametrize("length", [0, 1, 500, 501, 1700])
@@ -278,14 +280,14 @@ async def test_a_long_answers_tokens_are_rendered_by_pieces_as_in_one(length: in
 
 async def test_a_streams_tokens_come_in_pieces() -> None:
     tokens = tuple(TokenLogprob(Logprob(str(i), -1.0, b"x")) for i in range(1700))
-    told: list[TextEvent] = [Delta(1, "a", 3, tokens[:500]), Delta(1, "b", 1700, tokens), Finish(1, "stop")]
+    events_of_model: list[TextEvent] = [Delta(1, "a", 3, tokens[:500]), Delta(1, "b", 1700, tokens), Finish(1, "stop")]
 
     async def events() -> AsyncGenerator[TextEvent]:
-        for event in told:
+        for event in events_of_model:
             yield event
 
     first, *pieces, last = [event async for event in split_logprobs(events())]
-    assert (first, last) == (told[0], told[2])
+    assert (first, last) == (events_of_model[0], events_of_model[2])
     deltas = [piece for piece in pieces if isinstance(piece, Delta)]
     assert [(piece.index, piece.text, piece.tokens) for piece in deltas] == [(1, "b", 1700)] + [(1, "", 0)] * 3
     assert tuple(token for piece in deltas for token in piece.logprobs) == tokens

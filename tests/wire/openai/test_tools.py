@@ -27,9 +27,9 @@ F, G = tool("f"), tool("g")
 NAMED = {"type": "function", "function": {"name": "f"}}
 
 
-async def streamed(gateway: RunningGateway, model: str, **more: Any) -> tuple[str, list[dict[str, Any]], str]:
+async def streamed(gateway: RunningGateway, model: str, **fields: Any) -> tuple[str, list[dict[str, Any]], str]:
     """Return the text, the assembled calls and the finish reason of a streamed answer."""
-    response = await gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body(model, **more))
+    response = await gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body(model, **fields))
     *chunks, done = events(response)
     assert done == "[DONE]"
     choices = [chunk["choices"][0] for chunk in chunks]

@@ -29,24 +29,24 @@ CLIENTS: dict[str, dict[str, Any]] = {
 }
 
 
-async def structure(gateway: RunningGateway, triton: FakeTriton, model: str = "hello", **asked: Any) -> dict[str, Any]:
-    call = await captured_call(gateway, triton, model=model, **asked)
-    found: dict[str, Any] = json.loads(call.sampling["structured_outputs"])
-    return found
+async def structure(gateway: RunningGateway, triton: FakeTriton, model: str = "hello", **fields: Any) -> dict[str, Any]:
+    call = await captured_call(gateway, triton, model=model, **fields)
+    structures: dict[str, Any] = json.loads(call.sampling["structured_outputs"])
+    return structures
 
 
-@pytest.mark.parametrize("asked", CLIENTS.values(), ids=CLIENTS)
-async def test_frameworks_get_either(gateway: RunningGateway, triton: FakeTriton, asked: dict[str, Any]) -> None:
-    (kind,) = found = await structure(gateway, triton, **asked)
+@pytest.mark.parametrize("fields", CLIENTS.values(), ids=CLIENTS)
+async def test_frameworks_get_either(gateway: RunningGateway, triton: FakeTriton, fields: dict[str, Any]) -> None:
+    (kind,) = structures = await structure(gateway, triton, **fields)
     assert kind == "structural_tag"
-    calls, answer = json.loads(found[kind])["format"]["elements"]
+    calls, answer = json.loads(structures[kind])["format"]["elements"]
     assert [tag["begin"] for tag in calls["tags"]] == [
-        f'<tool_call>\n{{"name": "{tool["function"]["name"]}", "arguments": ' for tool in asked["tools"]
+        f'<tool_call>\n{{"name": "{tool["function"]["name"]}", "arguments": ' for tool in fields["tools"]
     ]
     assert calls["tags"][0]["content"]["json_schema"]["$defs"]["tool0"] == F["function"]["parameters"]
-    assert calls["stop_after_first"] == (asked.get("parallel_tool_calls") is False)
-    wanted = SCHEMA if asked["response_format"] is FORMAT else {"type": "object"}
-    assert answer["type"] == "json_schema" and answer["json_schema"]["$defs"]["answer"] == wanted
+    assert calls["stop_after_first"] == (fields.get("parallel_tool_calls") is False)
+    expected = SCHEMA if fields["response_format"] is FORMAT else {"type": "object"}
+    assert answer["type"] == "json_schema" and answer["json_schema"]["$defs"]["answer"] == expected
 
 
 async def test_a_back_end_that_takes_schemas_alone_gets_one(gateway: RunningGateway, triton: FakeTriton) -> None:
@@ -67,12 +67,12 @@ async def test_a_back_end_that_takes_schemas_alone_gets_one(gateway: RunningGate
 async def test_choices_and_expressions_stand_beside_tools_and_grammars_do_not(
     gateway: RunningGateway, triton: FakeTriton
 ) -> None:
-    for wanted, parts in (
+    for expected, parts in (
         ({"choice": ["yes", "no"]}, [{"type": "const_string", "value": word} for word in ("yes", "no")]),
         ({"regex": "[0-9]"}, [{"type": "regex", "pattern": "[0-9]"}]),
     ):
-        found = await structure(gateway, triton, tools=[F], structured_outputs=wanted)
-        assert json.loads(found["structural_tag"])["format"]["elements"][1:] == parts
+        structures = await structure(gateway, triton, tools=[F], structured_outputs=expected)
+        assert json.loads(structures["structural_tag"])["format"]["elements"][1:] == parts
     response = await chat(gateway, tools=[F], structured_outputs={"grammar": 'start: "a"'})
     assert "leave one of them out" in check_error(
         response, 400, code="unsupported_parameter", param="structured_outputs"
@@ -84,8 +84,8 @@ async def test_where_there_is_no_choice_there_is_one_structure(
     gateway: RunningGateway, triton: FakeTriton, choice: Any
 ) -> None:
     alone = {"tools": [F, G]} if choice != "none" else {"response_format": FORMAT}
-    wanted = await structure(gateway, triton, **alone, **({"tool_choice": choice} if choice != "none" else {}))
-    assert await structure(gateway, triton, **BOTH, tool_choice=choice) == wanted
+    expected = await structure(gateway, triton, **alone, **({"tool_choice": choice} if choice != "none" else {}))
+    assert await structure(gateway, triton, **BOTH, tool_choice=choice) == expected
 
 
 @pytest.mark.parametrize("route", [whole, streamed])
@@ -107,16 +107,21 @@ async def test_a_call_that_was_cut_says_so(gateway: RunningGateway, route: Any, 
 
 
 async def test_stops_are_taken_beside_structures(gateway: RunningGateway, triton: FakeTriton) -> None:
-    for asked in ({"response_format": FORMAT}, {"tools": [F], "tool_choice": "required"}, BOTH, {"guided_regex": "a*"}):
-        sampling = (await captured_call(gateway, triton, stop="}", stop_token_ids=[5], **asked)).sampling
+    for fields in (
+        {"response_format": FORMAT},
+        {"tools": [F], "tool_choice": "required"},
+        BOTH,
+        {"guided_regex": "a*"},
+    ):
+        sampling = (await captured_call(gateway, triton, stop="}", stop_token_ids=[5], **fields)).sampling
         assert (sampling["stop"], sampling["stop_token_ids"]) == (["}"], [5])
         assert sampling["structured_outputs"]
 
 
 @pytest.mark.parametrize("kind", ["json_object", "json_schema"])
 async def test_a_schema_may_stand_in_the_format_itself(gateway: RunningGateway, triton: FakeTriton, kind: str) -> None:
-    found = await structure(gateway, triton, response_format={"type": kind, "schema": SCHEMA})
-    assert found == {"json": SCHEMA}
+    structures = await structure(gateway, triton, response_format={"type": kind, "schema": SCHEMA})
+    assert structures == {"json": SCHEMA}
     large = {"type": kind, "schema": {"type": "object", "description": "x" * 300_000}}
     check_error(await chat(gateway, response_format=large), 400, param="response_format.schema")
 
@@ -128,7 +133,7 @@ FUNCTIONS = [F["function"], G["function"]]
 async def test_the_older_names_get_the_older_shape(gateway: RunningGateway, stream: bool) -> None:
     for model, choice, reason in (("caller", "auto", "function_call"), ("named", {"name": "f"}, "stop")):
         client = gateway.client()
-        asked: Any = {
+        fields: Any = {
             "model": model,
             "messages": [{"role": "user", "content": "?"}],
             "functions": FUNCTIONS,
@@ -136,12 +141,12 @@ async def test_the_older_names_get_the_older_shape(gateway: RunningGateway, stre
         }
         async with client:
             if not stream:
-                (only,) = (await client.chat.completions.create(**asked)).choices
+                (only,) = (await client.chat.completions.create(**fields)).choices
                 assert only.message.tool_calls is None and only.message.function_call
                 call, why = only.message.function_call, only.finish_reason
                 name, arguments = call.name, call.arguments
             else:
-                chunks = [chunk async for chunk in await client.chat.completions.create(**asked, stream=True)]
+                chunks = [chunk async for chunk in await client.chat.completions.create(**fields, stream=True)]
                 parts = [chunk.choices[0].delta.function_call for chunk in chunks]
                 name = "".join(part.name or "" for part in parts if part)
                 arguments = "".join(part.arguments or "" for part in parts if part)
@@ -151,8 +156,8 @@ async def test_the_older_names_get_the_older_shape(gateway: RunningGateway, stre
 
 
 async def test_an_answer_with_functions_has_one_call_at_most(gateway: RunningGateway, triton: FakeTriton) -> None:
-    found = await structure(gateway, triton, functions=FUNCTIONS, response_format=FORMAT)
-    assert json.loads(found["structural_tag"])["format"]["elements"][0]["stop_after_first"] is True
+    structures = await structure(gateway, triton, functions=FUNCTIONS, response_format=FORMAT)
+    assert json.loads(structures["structural_tag"])["format"]["elements"][0]["stop_after_first"] is True
     prompt = (await captured_call(gateway, triton, functions=FUNCTIONS)).prompt
     assert all(json.dumps(tool) in prompt for tool in (F, G))
     assert "# Tools" not in (await captured_call(gateway, triton, functions=FUNCTIONS, function_call="none")).prompt

@@ -28,16 +28,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 async def test_nothing_half_written_is_left(make: Callable[..., FileStore], small_disk: Path) -> None:
     files = make(files=str(small_disk / "files"))
-    kept = await files.put(bytes(700_000), "image/png", name="kept")
+    stored = await files.put(bytes(700_000), "image/png", name="stored")
     for _ in range(3):
         with pytest.raises(StorageFull) as refused:
             await files.put(bytes(600_000), "image/png")
         assert refused.value.status == 507 and "full" in refused.value.message
     with pytest.raises(StorageFull):
-        await files.put(bytes(600_000), "image/png", name="kept")
-    assert [path.name for path in (small_disk / "files").iterdir()] == [kept]
-    assert await files.read(kept) == bytes(700_000)
-    await files.delete(kept)
+        await files.put(bytes(600_000), "image/png", name="stored")
+    assert [path.name for path in (small_disk / "files").iterdir()] == [stored]
+    assert await files.read(stored) == bytes(700_000)
+    await files.delete(stored)
     assert len(await files.read(await files.put(bytes(900_000), "image/png"))) == 900_000
 
 

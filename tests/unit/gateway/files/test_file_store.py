@@ -22,22 +22,24 @@ async def test_what_is_kept_comes_back(make: Make, tmp_path: Path) -> None:
     assert await files.read(id) == PICTURE and await files.size(id) == len(PICTURE)
     assert content_type(id) == "image/png" and id.endswith(".png")
     assert (tmp_path / "state" / "files" / id).read_bytes() == PICTURE
-    found = await files.get(id, (10, 20))
-    assert b"".join([chunk async for chunk in found.chunks]) == PICTURE[10:20]
-    assert (found.start, found.end, found.size) == (10, 20, len(PICTURE))
+    part = await files.get(id, (10, 20))
+    assert b"".join([chunk async for chunk in part.chunks]) == PICTURE[10:20]
+    assert (part.start, part.end, part.size) == (10, 20, len(PICTURE))
     # Another gateway, or this one after a restart, finds it too.
     assert await make().read(id) == PICTURE
 
 
-@pytest.mark.parametrize(("told", "kept"), [("image/jpeg", "image/jpeg"), ("text/html", "application/octet-stream")])
-async def test_nothing_that_a_browser_would_run_keeps_its_type(make: Make, told: str, kept: str) -> None:
-    assert content_type(await make().put(b"<script>", told)) == kept
+@pytest.mark.parametrize(
+    ("declared", "stored"), [("image/jpeg", "image/jpeg"), ("text/html", "application/octet-stream")]
+)
+async def test_nothing_that_a_browser_would_run_keeps_its_type(make: Make, declared: str, stored: str) -> None:
+    assert content_type(await make().put(b"<script>", declared)) == stored
 
 
 async def test_names_are_new_or_always_the_same(make: Make) -> None:
     files, other = make(), make(files_key="another key, of another service")
-    drawn = {await files.put(b"x", "image/png") for _ in range(100)}
-    assert len(drawn) == 100 and all(len(id) == 36 for id in drawn)
+    names = {await files.put(b"x", "image/png") for _ in range(100)}
+    assert len(names) == 100 and all(len(id) == 36 for id in names)
     named = await files.put(b"first", "image/png", name="task/0")
     assert named == await files.put(b"second", "image/png", name="task/0") == await files.find("task/0", "image/png")
     assert await files.read(named) == b"second"
@@ -122,8 +124,8 @@ async def test_the_oldest_go_when_all_are_too_many(make: Make, tmp_path: Path) -
         when = time.time() - age
         os.utime(tmp_path / "state" / "files" / id, (when, when))
     assert await files.sweep() == (3, 2000)
-    kept = {path.name for path in (tmp_path / "state" / "files").iterdir()}
-    assert kept == set(ids[3:])
+    stored = {path.name for path in (tmp_path / "state" / "files").iterdir()}
+    assert stored == set(ids[3:])
 
 
 async def test_what_is_put_makes_room_for_itself(make: Make, tmp_path: Path) -> None:
@@ -135,8 +137,8 @@ async def test_what_is_put_makes_room_for_itself(make: Make, tmp_path: Path) -> 
         ids.append(await files.put(bytes(1000), "image/png"))
         when = time.time() - age
         os.utime(folder / ids[-1], (when, when))
-        kept = {path.name for path in folder.iterdir()}
-        assert len(kept) <= 10 and kept == set(ids[-len(kept) :]), "the newest stay"
+        stored = {path.name for path in folder.iterdir()}
+        assert len(stored) <= 10 and stored == set(ids[-len(stored) :]), "the newest stay"
     together = [files.put(bytes(1000), "image/png") for _ in range(8)]
     kept_now = set(await asyncio.gather(*together))
     assert kept_now <= {path.name for path in folder.iterdir()} and len(list(folder.iterdir())) <= 10

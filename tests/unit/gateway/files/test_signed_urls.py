@@ -33,7 +33,7 @@ async def test_what_was_changed_opens_nothing(make: Make) -> None:
     id, other = await files.put(b"x", "image/png"), await files.put(b"y", "image/png")
     _, expires, signature = parts(files.url(id, "https://api.example"))
     foreign = parts(make(files_key="somebody else's key").url(id, "https://api.example"))
-    for wrong in (
+    for invalid in (
         (other, expires, signature),
         (id, str(int(expires) + 1), signature),
         (id, expires, signature[:-1]),
@@ -48,7 +48,7 @@ async def test_what_was_changed_opens_nothing(make: Make) -> None:
         foreign,
     ):
         with pytest.raises(Forbidden):
-            files.verify(*wrong)
+            files.verify(*invalid)
 
 
 async def test_an_address_expires(make: Make) -> None:
@@ -72,10 +72,10 @@ async def test_paths_are_told_where_they_are_wanted(make: Make, tmp_path) -> Non
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "invalid",
     [{"files": "s3://bucket", "files_style": "path"}, {"files": "nonsense://bucket"}, {"files": "s3://"}],
     ids=["paths into a bucket", "no such store", "no bucket"],
 )
-def test_a_store_that_cannot_be_is_refused_at_the_start(wrong: dict) -> None:
+def test_a_store_that_cannot_be_is_refused_at_the_start(invalid: dict) -> None:
     with pytest.raises(StoreError, match="TRITONIC_FILES"):
-        check_settings(Settings(**wrong))
+        check_settings(Settings(**invalid))

@@ -59,10 +59,10 @@ def test_every_wrong_byte_is_noticed() -> None:
     """Except those of the header with the time, the compressor and the system."""
     packed = gzip.compress(b"hello" * 100, mtime=0)
     for at in [*range(3), *range(10, len(packed))]:
-        wrong = bytearray(packed)
-        wrong[at] ^= 0xFF
+        corrupt = bytearray(packed)
+        corrupt[at] ^= 0xFF
         with pytest.raises(InvalidRequest):
-            unpacked(bytes(wrong))
+            unpacked(bytes(corrupt))
 
 
 def test_no_more_than_the_limit_is_ever_there() -> None:

@@ -58,19 +58,19 @@ class StubSite:
 class AutoBudgetLoader(MediaLoader):
     """Creates a budget for each reference that comes without one."""
 
-    async def load_image(self, reference: str, *, allowance: Budget | None = None, **more: Any) -> EncodedImage:
-        with allowance or self.new_budget("caller") as taken:
-            return await super().load_image(reference, allowance=taken, **more)
+    async def load_image(self, reference: str, *, allowance: Budget | None = None, **options: Any) -> EncodedImage:
+        with allowance or self.new_budget("caller") as budget:
+            return await super().load_image(reference, allowance=budget, **options)
 
-    async def load_document(self, reference: str, *, allowance: Budget | None = None, **more: Any) -> str:
-        with allowance or self.new_budget("caller") as taken:
-            return await super().load_document(reference, allowance=taken, **more)
+    async def load_document(self, reference: str, *, allowance: Budget | None = None, **options: Any) -> str:
+        with allowance or self.new_budget("caller") as budget:
+            return await super().load_document(reference, allowance=budget, **options)
 
     async def load_audio(
-        self, data_base64: str, form: AudioFormat, *, allowance: Budget | None = None, **more: Any
+        self, data_base64: str, form: AudioFormat, *, allowance: Budget | None = None, **options: Any
     ) -> Audio:
-        with allowance or self.new_budget("caller") as taken:
-            return await super().load_audio(data_base64, form, allowance=taken, **more)
+        with allowance or self.new_budget("caller") as budget:
+            return await super().load_audio(data_base64, form, allowance=budget, **options)
 
     def new_budget(self, caller: str = "caller") -> Budget:
         return super().new_budget(caller)

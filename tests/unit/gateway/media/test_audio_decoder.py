@@ -42,9 +42,9 @@ def strength(samples: array.array, hertz: float) -> float:
     ],
 )
 async def test_every_form_becomes_the_same_samples(media, form, container, codec, rate):
-    found = await listen(media, audio_tone(container, codec, rate=rate), form)
-    samples = array.array("f", found.data)
-    assert found.seconds == len(samples) / 16_000 == pytest.approx(1.0, abs=0.06)
+    audio = await listen(media, audio_tone(container, codec, rate=rate), form)
+    samples = array.array("f", audio.data)
+    assert audio.seconds == len(samples) / 16_000 == pytest.approx(1.0, abs=0.06)
     # Half the full scale on one of two sides is a quarter in the middle.
     middle = samples[2000:14_000]
     assert strength(middle, 440) == pytest.approx(0.25, abs=0.02)

@@ -237,10 +237,10 @@ async def all_ended() -> None:
 
 def readers() -> list[psutil.Process]:
     """The processes that read now."""
-    found = []
+    processes = []
     for child in psutil.Process().children():
         # Other tests may have left processes of their own: multiprocessing keeps one to the end.
         with contextlib.suppress(psutil.NoSuchProcess):  # it ends while we look
             if "gateway.media.decoders" in child.cmdline():
-                found += child.children()
-    return found
+                processes += child.children()
+    return processes

@@ -26,13 +26,13 @@ def word(body: str) -> bytes:
     return packed({"word/document.xml": f'<w:document xmlns:w="{_WORD}"><w:body>{body}</w:body></w:document>'.encode()})
 
 
-async def read(media, data: bytes, **more) -> str:
-    return await media.load_document(base64.b64encode(data).decode(), param="file_data", **more)
+async def read(media, data: bytes, **options) -> str:
+    return await media.load_document(base64.b64encode(data).decode(), param="file_data", **options)
 
 
-async def refusal(media, data: bytes, **more) -> str:
+async def refusal(media, data: bytes, **options) -> str:
     with pytest.raises(InvalidRequest) as failure:
-        await read(media, data, **more)
+        await read(media, data, **options)
     assert failure.value.param == "file_data"
     return failure.value.message
 
@@ -111,8 +111,8 @@ async def test_too_many_pages(media):
 async def test_pages_are_read_in_time_that_grows_with_them(make_media, page, text):
     """With a step that looks at all the rest for each, every one of these takes longer than that."""
     media = make_media(document_timeout=15.0)
-    found = await read(media, page.encode(), filename="a.html")
-    assert found.endswith(text) if text else found.startswith("x")
+    document = await read(media, page.encode(), filename="a.html")
+    assert document.endswith(text) if text else document.startswith("x")
 
 
 async def test_quotations_within_quotations(media):

@@ -39,15 +39,15 @@ async def child_of(server: ForkServer) -> psutil.Process:
     assert server._process is not None
     parent = psutil.Process(server._process.pid)
 
-    found: list[psutil.Process] = []
+    children: list[psutil.Process] = []
 
     def look() -> bool:
         with contextlib.suppress(psutil.NoSuchProcess):  # that of an earlier job is just ending
-            found.extend(child for child in parent.children() if len(child.net_connections("unix")) == 1)
-        return bool(found)
+            children.extend(child for child in parent.children() if len(child.net_connections("unix")) == 1)
+        return bool(children)
 
     await until(look)
-    return found[0]
+    return children[0]
 
 
 async def until(true: Callable[[], bool], seconds: float = 30.0) -> None:

@@ -19,8 +19,8 @@ async def refusal(media, data: bytes) -> str:
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp", "gif", "bmp"])
 async def test_pictures_come_as_they_were(media, form):
     data = image_bytes(form.upper())
-    found = await media.load_image(data_url(data), param="p")
-    assert (found.data, found.media_type, found.width, found.height) == (data, f"image/{form}", 40, 30)
+    image = await media.load_image(data_url(data), param="p")
+    assert (image.data, image.media_type, image.width, image.height) == (data, f"image/{form}", 40, 30)
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
@@ -28,15 +28,15 @@ async def test_the_first_of_many_pictures_counts(media, form):
     out = io.BytesIO()
     frames = [Image.new("RGB", (20, 10), color) for color in ("red", "blue", "green")]
     frames[0].save(out, form, save_all=True, append_images=frames[1:])
-    found = await media.load_image(data_url(out.getvalue()), param="p")
-    assert (found.width, found.height, found.media_type) == (20, 10, f"image/{form.lower()}")
+    image = await media.load_image(data_url(out.getvalue()), param="p")
+    assert (image.width, image.height, image.media_type) == (20, 10, f"image/{form.lower()}")
 
 
 async def test_a_turned_picture_is_left_as_encoded(media):
     exif = Image.Exif()
     exif[0x0112] = 6
-    found = await media.load_image(data_url(image_bytes("JPEG", exif=exif)), param="p")
-    assert (found.width, found.height) == (40, 30)
+    image = await media.load_image(data_url(image_bytes("JPEG", exif=exif)), param="p")
+    assert (image.width, image.height) == (40, 30)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
@@ -75,5 +75,5 @@ async def test_a_line_is_no_picture(media):
     assert "65536 pixels; this service takes up to 65535 a side" in await refusal(
         media, image_bytes("PNG", (1, 65_536))
     )
-    found = await media.load_image(data_url(image_bytes("PNG", (65_535, 1))), param="p")
-    assert found.width == 65_535
+    image = await media.load_image(data_url(image_bytes("PNG", (65_535, 1))), param="p")
+    assert image.width == 65_535

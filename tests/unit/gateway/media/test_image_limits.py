@@ -45,8 +45,8 @@ def large() -> str:
     return data_url(data)
 
 
-async def look(media, data: bytes, **more):
-    return await media.load_image(data_url(data), param="p", **more)
+async def look(media, data: bytes, **options):
+    return await media.load_image(data_url(data), param="p", **options)
 
 
 async def test_scans_are_counted(media):
@@ -101,11 +101,11 @@ def test_more_segments_than_any_jpeg_has() -> None:
 async def test_a_png_is_read_or_refused(media, data, readable):
     """What Pillow makes of them is its own affair; they take neither long nor the gateway's memory."""
     try:
-        found = await look(media, data)
+        image = await look(media, data)
     except InvalidRequest:
         assert readable is not True
     else:
-        assert readable is not False and found.width == 8
+        assert readable is not False and image.width == 8
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])

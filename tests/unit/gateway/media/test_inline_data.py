@@ -108,15 +108,15 @@ async def test_nothing_holds_the_loop_or_much_memory(make_media, name: str) -> N
     media, url = make_media(media_max_bytes=30_000_000), HEAVY[name]
     await media.load_document("data:,warm", param="p")
     tracemalloc.start()
-    asked = asyncio.create_task(media.load_image(url, param="p"))
+    loading = asyncio.create_task(media.load_image(url, param="p"))
     longest = 0.0
-    while not asked.done():
+    while not loading.done():
         began = time.thread_time()
         await asyncio.sleep(0.001)
         longest = max(longest, time.thread_time() - began)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     with pytest.raises(InvalidRequest, match="expected a picture"):
-        await asked
+        await loading
     assert longest < 0.1
     assert most < 128 * 2**20, "besides the text itself"

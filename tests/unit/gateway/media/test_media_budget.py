@@ -20,8 +20,8 @@ def asking(*urls: str) -> list[Message]:
 
 
 def reading(media) -> MessageParser:
-    asked = Trace(Metrics(), "r", caller="caller")
-    return MessageParser(MediaReferences(media, asked), supports_images=True, max_characters=10_000)
+    trace = Trace(Metrics(), "r", caller="caller")
+    return MessageParser(MediaReferences(media, trace), supports_images=True, max_characters=10_000)
 
 
 def slowly(site, path: str, seconds: float) -> str:
@@ -118,15 +118,15 @@ async def test_pictures_of_a_request_share_their_pixels(make_media):
 async def test_requests_share_the_memory_for_files(site, make_media):
     """A caller whose files wait does not take it from others, and gets it again when they are read."""
     media = make_media(media_allow_private=True, media_held_bytes=100_000)
-    held = media.new_budget("one")
-    held.acquire(50_000)
+    first = media.new_budget("one")
+    first.acquire(50_000)
     for _ in range(2):
-        with pytest.raises(Overloaded) as raised, media.new_budget("one") as more:
-            more.acquire(1)
+        with pytest.raises(Overloaded) as raised, media.new_budget("one") as second:
+            second.acquire(1)
         assert raised.value.retry_after
-    with media.new_budget("another") as others:
-        others.acquire(25_000)
-    with held:
+    with media.new_budget("another") as another:
+        another.acquire(25_000)
+    with first:
         pass
     url = data_url(image_bytes(size=(100, 100)))
     for _ in range(5):

@@ -85,11 +85,11 @@ async def test_allowed_hosts_may_be_private_and_their_redirects_may_not(site, ma
 async def test_a_name_that_changes_its_mind_leads_where_it_was_looked_at(site, make_media):
     other = await asyncio.start_server(site.serve, "127.0.0.2", site.port)
     answers = [["127.0.0.1"], ["127.0.0.2"]]
-    asked = []
+    lookups = []
 
     async def resolve(host, port):
-        asked.append((host, port))
-        return answers[len(asked) - 1]
+        lookups.append((host, port))
+        return answers[len(lookups) - 1]
 
     reached = []
 
@@ -101,20 +101,20 @@ async def test_a_name_that_changes_its_mind_leads_where_it_was_looked_at(site, m
     media = make_media(resolve, media_allow_private=True)
     await fetch_blob(media, f"http://rebind.example:{site.port}/", param="p", accept=DOCUMENT)
     other.close()
-    assert asked == [("rebind.example", site.port)] and reached == ["127.0.0.1"]
+    assert lookups == [("rebind.example", site.port)] and reached == ["127.0.0.1"]
     assert f"Host: rebind.example:{site.port}" in site.requests[0]
 
 
 async def test_a_name_that_was_public_does_not_lead_to_loopback(site, make_media):
-    asked = []
+    lookups = []
 
     async def resolve(host, port):
-        asked.append(host)
-        return [PUBLIC] if len(asked) == 1 else ["127.0.0.1"]
+        lookups.append(host)
+        return [PUBLIC] if len(lookups) == 1 else ["127.0.0.1"]
 
     site.page("/", b"secret")
     await fetch_error(make_media(resolve, media_timeout=1.0), f"http://rebind.example:{site.port}/")
-    assert asked == ["rebind.example"] and site.requests == []
+    assert lookups == ["rebind.example"] and site.requests == []
 
 
 async def test_redirects_are_followed_by_hand(site, media, make_media):

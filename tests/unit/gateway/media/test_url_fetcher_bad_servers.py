@@ -129,10 +129,10 @@ async def test_no_more_are_fetched_at_a_time_than_allowed(site, make_media):
 
     media = make_media(media_allow_private=True, media_concurrency=1, media_timeout=0.4)
     hung = site.script("/hang", hang)
-    found = await asyncio.gather(
+    results = await asyncio.gather(
         *(fetch_blob(media, hung, param="p", accept=DOCUMENT) for _ in range(3)), return_exceptions=True
     )
-    assert {type(each) for each in found} == {InvalidRequest, Overloaded}
+    assert {type(each) for each in results} == {InvalidRequest, Overloaded}
 
 
 async def test_closing_ends_what_is_under_way(site, media):
@@ -204,8 +204,8 @@ async def test_an_announced_answer_is_read(site, media):
     async def announce(out):
         out.write(b"HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n\r\n" + OK + b"Content-Length: 4\r\n\r\nfine")
 
-    found = await fetch_blob(media, site.script("/", announce), param="p", accept=DOCUMENT)
-    assert found.data == b"fine"
+    blob = await fetch_blob(media, site.script("/", announce), param="p", accept=DOCUMENT)
+    assert blob.data == b"fine"
 
 
 async def test_an_answer_may_end_with_its_connection(site, media):
@@ -215,8 +215,8 @@ async def test_an_answer_may_end_with_its_connection(site, media):
         await asyncio.sleep(0.05)
         out.write(b"end")
 
-    found = await fetch_blob(media, site.script("/", answer), param="p", accept=DOCUMENT)
-    assert (found.data, found.declared_type) == (b"to the end", "text/plain")
+    blob = await fetch_blob(media, site.script("/", answer), param="p", accept=DOCUMENT)
+    assert (blob.data, blob.declared_type) == (b"to the end", "text/plain")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
@@ -225,8 +225,8 @@ async def test_what_is_packed_all_the_same_is_unpacked(site, media, encoding):
 
     packed = gzip.compress(b"x" * 10**6) if encoding == "gzip" else zlib.compress(b"x" * 10**6)
     header = f"Content-Encoding: {encoding}"
-    found = await fetch_blob(media, site.page("/", packed, header), param="p", accept=DOCUMENT)
-    assert found.data == b"x" * 10**6
+    blob = await fetch_blob(media, site.page("/", packed, header), param="p", accept=DOCUMENT)
+    assert blob.data == b"x" * 10**6
     assert "cut off" in await fetch_error(media, site.page("/cut", packed[:-10], header))
     assert "cut off" in await fetch_error(media, site.page("/not", b"not packed at all", header))
     assert "packed by 'br'" in await fetch_error(media, site.page("/br", b"x", "Content-Encoding: br"))
@@ -267,10 +267,10 @@ async def test_lookups_that_hang_are_one_callers_own(make_media, monkeypatch):
     go_on, running = threading.Event(), 0
     ask = socket.getaddrinfo
 
-    def look_up(host, *more, **options):
+    def look_up(host, *arguments, **options):
         nonlocal running
         if host != "slow.example":
-            return ask(host, *more, **options)
+            return ask(host, *arguments, **options)
         running += 1
         go_on.wait(10)
         raise OSError

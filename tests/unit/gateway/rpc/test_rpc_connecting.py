@@ -16,7 +16,7 @@ from tests.unit.gateway.rpc.h2_peer import H2Peer, PeerServer, read_all
 ASK = "/a.B/C"
 
 
-class Mute(asyncio.Protocol):
+class SilentServer(asyncio.Protocol):
     """Takes a connection, and says `words` where it is given any; closes it where `leaves`."""
 
     def __init__(self, words: bytes = b"", leaves: bool = False) -> None:
@@ -39,14 +39,14 @@ class Mute(asyncio.Protocol):
 
 @pytest.fixture
 async def make_channel():
-    made = []
+    channels = []
 
     def make(url: str) -> Channel:
-        made.append(Channel(url))
-        return made[-1]
+        channels.append(Channel(url))
+        return channels[-1]
 
     yield make
-    for channel in made:
+    for channel in channels:
         await channel.close()
 
 
@@ -59,7 +59,7 @@ async def refused(channel: Channel) -> str:
 
 async def reachable(host: str) -> bool:
     try:
-        async with await PeerServer(lambda: Mute(leaves=True)).start(host) as server:
+        async with await PeerServer(lambda: SilentServer(leaves=True)).start(host) as server:
             reader, writer = await asyncio.open_connection(host, server.port)
             await reader.read()
             writer.close()
@@ -147,7 +147,7 @@ async def test_names_that_are_none(make_channel, host):
 
 
 async def test_a_name_that_nobody_has(make_channel, monkeypatch):
-    async def unknown(*given):
+    async def unknown(*arguments):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", unknown)  # resolvers may take their time
@@ -158,20 +158,20 @@ async def test_a_name_that_nobody_has(make_channel, monkeypatch):
 
 async def test_a_server_that_says_nothing(make_channel, monkeypatch):
     monkeypatch.setattr(channels, "_CONNECT_SECONDS", 0.05)
-    async with PeerServer(Mute) as server:
+    async with PeerServer(SilentServer) as server:
         assert await refused(make_channel(server.url)) == "The server takes no connection."
         await asyncio.wait_for(server.peers[0].lost.wait(), 30)
 
 
 async def test_a_server_of_another_kind(make_channel):
     page = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    async with PeerServer(lambda: Mute(page)) as server:
+    async with PeerServer(lambda: SilentServer(page)) as server:
         assert "does not speak gRPC" in await refused(make_channel(server.url))
         await asyncio.wait_for(server.peers[0].lost.wait(), 30)
 
 
 async def test_a_server_that_closes_at_once(make_channel):
-    async with PeerServer(lambda: Mute(leaves=True)) as server:
+    async with PeerServer(lambda: SilentServer(leaves=True)) as server:
         channel = make_channel(server.url)
         for tries in range(1, 4):
             await refused(channel)
@@ -206,15 +206,15 @@ async def test_all_callers_go_while_the_connection_begins(make_channel):
 
 
 async def test_close_while_the_connection_begins(make_channel):
-    async with PeerServer(Mute) as server:
+    async with PeerServer(SilentServer) as server:
         channel = make_channel(server.url)
         caller = asyncio.create_task(channel.call(ASK, b"", idle=60))
-        mute: Any = await server.peer()
+        silent: Any = await server.peer()
         await channel.close()
         with pytest.raises(RpcError) as failure:
             await caller
         assert failure.value.status is Status.CANCELLED
-        await asyncio.wait_for(mute.lost.wait(), 30)
+        await asyncio.wait_for(silent.lost.wait(), 30)
         with pytest.raises(RpcError):
             await channel.call(ASK, b"", idle=60)
         assert len(server.peers) == 1
@@ -281,7 +281,7 @@ async def test_close_while_calls_run(make_channel):
         await (await server.peer()).until(lambda peer: peer.lost)
 
 
-async def deaf(channel, server) -> H2Peer:
+async def stop_reading(channel, server) -> H2Peer:
     """A connection that was good once, and whose other end says nothing any more."""
     asking = asyncio.create_task(channel.unary(ASK, b"", timeout=20))
     peer = await server.peer()
@@ -296,7 +296,7 @@ async def deaf(channel, server) -> H2Peer:
 async def test_a_connection_on_which_nothing_comes_is_left_for_another(make_channel):
     async with PeerServer() as server:
         channel = make_channel(server.url)
-        first = await deaf(channel, server)
+        first = await stop_reading(channel, server)
         with pytest.raises(RpcError) as failure:
             await channel.unary(ASK, b"", timeout=0.1)
         assert failure.value.status is Status.DEADLINE_EXCEEDED
@@ -309,7 +309,7 @@ async def test_what_goes_on_there_fails_after_a_while(make_channel, monkeypatch)
     monkeypatch.setattr(connections, "_SILENCE_TIMEOUT_SECONDS", 0.1)
     async with PeerServer() as server:
         channel = make_channel(server.url)
-        await deaf(channel, server)
+        await stop_reading(channel, server)
         call = await channel.call(ASK, b"", idle=60)
         with pytest.raises(RpcError):
             await channel.unary(ASK, b"", timeout=0.1)
@@ -322,7 +322,7 @@ async def test_a_server_that_wakes_up_keeps_what_it_has(make_channel, monkeypatc
     monkeypatch.setattr(connections, "_SILENCE_TIMEOUT_SECONDS", 0.2)
     async with PeerServer() as server:
         channel = make_channel(server.url)
-        peer = await deaf(channel, server)
+        peer = await stop_reading(channel, server)
         call = await channel.call(ASK, b"", idle=60)
         with pytest.raises(RpcError):
             await channel.unary(ASK, b"", timeout=0.05)

@@ -31,9 +31,9 @@ def test_what_is_read_is_the_callers_own() -> None:
     encoder, reader = Encoder(), HeaderDecoder()
     fields = [(b":status", b"200"), (b"content-type", b"application/grpc")]
     for _ in range(3):
-        found = read(reader, encoder.encode(fields))
-        assert found == dict(fields)
-        found.clear()
+        headers = read(reader, encoder.encode(fields))
+        assert headers == dict(fields)
+        headers.clear()
 
 
 def test_no_more_is_kept_than_servers_say() -> None:

@@ -57,7 +57,7 @@ async def test_every_byte_in_a_frame_of_its_own(make_pair):
 
 def _answered(peer) -> bytes:
     """All that a server says to one call, with padding, a priority, CONTINUATION and frames of unknown kinds."""
-    said, peer.sends = [], lambda data: said.append(data)
+    written, peer.sends = [], lambda data: written.append(data)
     peer.raw(frames.encode_frame(0xFA, 0xFF, 77, b"unknown"))
     peer.raw(SettingsFrame(0, settings={0xF00: 7, frames.Setting.MAX_CONCURRENT_STREAMS: 50}).serialize())
     block = peer.h2.encoder.encode(HEAD)
@@ -71,7 +71,7 @@ def _answered(peer) -> bytes:
     block = peer.h2.encoder.encode([*OK, ("grpc-message", "fine")])
     peer.raw(HeadersFrame(1, block[:1], flags=["END_STREAM", "PRIORITY"]).serialize())
     peer.raw(ContinuationFrame(1, block[1:], flags=["END_HEADERS"]).serialize())
-    return b"".join(said)
+    return b"".join(written)
 
 
 async def test_every_split_of_what_comes_over_the_network():
@@ -231,12 +231,12 @@ async def test_the_end_without_trailers(make_pair):
         await call.read()
 
 
-@pytest.mark.parametrize("kept", [1, 4, 5, 9])
-async def test_a_message_cut_off_by_the_end(make_pair, kept):
+@pytest.mark.parametrize("received", [1, 4, 5, 9])
+async def test_a_message_cut_off_by_the_end(make_pair, received):
     pair = make_pair()
     call = await pair.call()
     pair.peer.open(1)
-    pair.peer.h2.send_data(1, grpc_message(b"whole") + grpc_message(b"question")[:kept])
+    pair.peer.h2.send_data(1, grpc_message(b"whole") + grpc_message(b"question")[:received])
     pair.peer.end(1)
     assert await call.read() == b"whole"
     with pytest.raises(RpcError, match="cut off") as failure:

@@ -31,8 +31,8 @@ class Certificates:
         client.private_key_pem.write_to_path(self.key)
 
     def server(self, *names: str, ask_client: bool = False) -> grpc.ServerCredentials:
-        made = self.authority.issue_cert(*names, key_type=trustme.KeyType.ECDSA)
-        pair = made.private_key_pem.bytes(), made.cert_chain_pems[0].bytes()
+        certificate = self.authority.issue_cert(*names, key_type=trustme.KeyType.ECDSA)
+        pair = certificate.private_key_pem.bytes(), certificate.cert_chain_pems[0].bytes()
         return grpc.ssl_server_credentials([pair], self.authority.cert_pem.bytes() if ask_client else None, ask_client)
 
 
