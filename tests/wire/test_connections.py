@@ -83,7 +83,7 @@ async def served(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_strangers(tmp_path: Path, workers: int) -> None:
+async def test_unknown_clients_do_not_exhaust_the_gateway(tmp_path: Path, workers: int) -> None:
     keys = {"TRITONIC_API_KEYS": "sk-first"}
     async with served(tmp_path, workers, descriptors=512, **keys) as gateway:
         for _ in range(20):

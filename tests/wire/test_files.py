@@ -42,9 +42,7 @@ async def address(files: FileStore, content_type: str = "image/png", **options: 
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "image/jpeg", "image/webp"])
-async def test_whoever_has_the_address_has_the_file(
-    gateway: RunningGateway, files: FileStore, content_type: str
-) -> None:
+async def test_a_signed_url_returns_the_file(gateway: RunningGateway, files: FileStore, content_type: str) -> None:
     url = await address(files, content_type)
     response = await gateway.http.get(url)
     assert response.status_code == 200 and response.content == PICTURE
@@ -78,7 +76,9 @@ SIZE = len(PICTURE)
         (f"bytes=-{SIZE + 5}", 0, SIZE),
     ],
 )
-async def test_a_part_is_had(gateway: RunningGateway, files: FileStore, byte_range: str, start: int, end: int) -> None:
+async def test_a_byte_range_is_returned(
+    gateway: RunningGateway, files: FileStore, byte_range: str, start: int, end: int
+) -> None:
     url = await address(files)
     response = await gateway.http.get(url, headers={"Range": byte_range})
     assert response.status_code == 206 and response.content == PICTURE[start:end]
@@ -87,7 +87,7 @@ async def test_a_part_is_had(gateway: RunningGateway, files: FileStore, byte_ran
     assert head.status_code == 206 and head.headers["content-length"] == str(end - start)
 
 
-async def test_the_rest_is_only_had_of_the_same_file(gateway: RunningGateway, files: FileStore) -> None:
+async def test_if_range_needs_the_same_file(gateway: RunningGateway, files: FileStore) -> None:
     url = await address(files)
     headers = (await gateway.http.head(url)).headers
     for known in (headers["etag"], headers["last-modified"]):
@@ -99,18 +99,20 @@ async def test_the_rest_is_only_had_of_the_same_file(gateway: RunningGateway, fi
 
 
 @pytest.mark.parametrize("byte_range", [f"bytes={SIZE}-", "bytes=-0", "bytes=9-3"])
-async def test_a_part_that_is_not_there(gateway: RunningGateway, files: FileStore, byte_range: str) -> None:
+async def test_an_unsatisfiable_range_is_refused(gateway: RunningGateway, files: FileStore, byte_range: str) -> None:
     response = await gateway.http.get(await address(files), headers={"Range": byte_range})
     assert response.status_code == 416 and response.headers["content-range"] == f"bytes */{SIZE}"
 
 
 @pytest.mark.parametrize("byte_range", ["bytes=0-1,5-6", "pages=1-2", "bytes=", "bytes=a-b", "bytes=-", "9" * 5000])
-async def test_a_part_that_is_none_is_the_whole(gateway: RunningGateway, files: FileStore, byte_range: str) -> None:
+async def test_an_invalid_range_returns_the_whole_file(
+    gateway: RunningGateway, files: FileStore, byte_range: str
+) -> None:
     response = await gateway.http.get(await address(files), headers={"Range": byte_range})
     assert response.status_code == 200 and response.content == PICTURE
 
 
-async def test_only_the_address_as_it_was_given(gateway: RunningGateway, files: FileStore, tmp_path: Path) -> None:
+async def test_a_changed_or_expired_url_is_refused(gateway: RunningGateway, files: FileStore, tmp_path: Path) -> None:
     url = httpx.URL(await address(files))
     other = (await address(files)).partition("?")[0]
     foreign = FileStore(Settings(state=tmp_path)).url(url.path.removeprefix("/files/"), "")
@@ -132,7 +134,7 @@ async def test_only_the_address_as_it_was_given(gateway: RunningGateway, files: 
     assert response.status_code == 403
 
 
-async def test_what_is_gone_is_gone(gateway: RunningGateway, files: FileStore) -> None:
+async def test_a_deleted_file_is_gone(gateway: RunningGateway, files: FileStore) -> None:
     url = await address(files)
     await files.delete(httpx.URL(url).path.removeprefix("/files/"))
     check_error(await gateway.http.get(url), 404, "invalid_request_error", "file_not_found")
@@ -140,18 +142,18 @@ async def test_what_is_gone_is_gone(gateway: RunningGateway, files: FileStore) -
 
 
 @pytest.mark.parametrize("path", ["/files/", "/files", "/files/a/b", "/files/..%2f..%2fetc%2fpasswd"])
-async def test_there_is_nothing_else_there(gateway: RunningGateway, path: str) -> None:
+async def test_other_paths_are_not_found(gateway: RunningGateway, path: str) -> None:
     assert (await gateway.http.get(path)).status_code in (403, 404)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-async def test_files_are_only_read(gateway: RunningGateway, files: FileStore, method: str) -> None:
+async def test_files_are_read_only(gateway: RunningGateway, files: FileStore, method: str) -> None:
     check_error(
         await gateway.http.request(method, await address(files)), 405, "invalid_request_error", "method_not_allowed"
     )
 
 
-async def test_a_part_of_many_at_once(gateway: RunningGateway, files: FileStore) -> None:
+async def test_many_concurrent_downloads(gateway: RunningGateway, files: FileStore) -> None:
     import asyncio
 
     url = await address(files)

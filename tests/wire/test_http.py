@@ -48,7 +48,7 @@ async def test_a_stream_of_http_1_0_is_plain_and_ends_with_the_connection(
         assert blocks[-1] == "data: [DONE]" and [json.loads(block[6:]) for block in blocks[:-1]]
 
 
-async def test_whole_answers_of_http_1_0_leave_the_connection_to_who_asks(gateway: RunningGateway) -> None:
+async def test_http_1_0_keep_alive_is_respected(gateway: RunningGateway) -> None:
     keep = b"Connection: Keep-Alive"
     response = await raw(gateway, old(CHAT, keep), b"GET /health/live HTTP/1.0\r\n" + keep + b"\r\n\r\n", old(CHAT))
     assert response.count(b"HTTP/1.1 200 OK") == 3 and response.count(b"\r\nconnection: keep-alive\r\n") == 2
@@ -81,7 +81,7 @@ async def test_head_answers_as_get_does_without_the_body(
     assert after.endswith(b"\r\n\r\n") and after.count(b"\r\n\r\n") == 1
 
 
-async def test_head_is_counted_and_documented_as_what_it_is(gateway: RunningGateway) -> None:
+async def test_head_requests_are_counted_as_head(gateway: RunningGateway) -> None:
     response = await gateway.http.post("/health/live")
     assert response.status_code == 405 and response.headers["allow"] == "GET, HEAD"
     assert "it takes: GET, HEAD." in response.text
@@ -96,9 +96,7 @@ async def test_head_is_counted_and_documented_as_what_it_is(gateway: RunningGate
 
 
 @pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
-async def test_a_slash_at_the_end_changes_nothing(
-    gateway: RunningGateway, guarded: RunningGateway, route: TextRoute
-) -> None:
+async def test_a_trailing_slash_is_ignored(gateway: RunningGateway, guarded: RunningGateway, route: TextRoute) -> None:
     response = await gateway.http.post(f"{route.path}/", json=route.body("hello"))
     assert response.status_code == 200 and route.text(response)
     check_error(await guarded.http.post(f"{route.path}/", json=route.body("hello")), 401, "authentication_error")
@@ -139,7 +137,7 @@ async def test_pages_of_allowed_origins_may_reach_a_private_network(
         assert ALLOWS not in (await running.http.options(CHAT.path, headers=plain)).headers
 
 
-async def test_pages_of_others_may_not(
+async def test_other_origins_are_refused(
     guarded: RunningGateway, keyless: RunningGateway, gateway: RunningGateway
 ) -> None:
     for running in (guarded, keyless, gateway):
@@ -149,7 +147,7 @@ async def test_pages_of_others_may_not(
 
 
 @pytest.mark.parametrize("path", [CHAT_STREAM.path, "/v1/completions", "/tritonic/v1/chat/completions"])
-async def test_no_event_breaks_in_two(gateway: RunningGateway, path: str) -> None:
+async def test_unicode_line_breaks_do_not_split_events(gateway: RunningGateway, path: str) -> None:
     """Clients that split lines at Unicode line breaks, such as httpx's `iter_lines`, get whole events too."""
     body = CHAT_STREAM.body("tongues") | {"prompt": "Hello!"}
     async with gateway.http.stream("POST", path, json=body) as response:
@@ -161,7 +159,7 @@ async def test_no_event_breaks_in_two(gateway: RunningGateway, path: str) -> Non
     assert text == "".join(MULTILINGUAL_TEXTS) and {"\x85", "\u2028", "\u2029"} < set(text)
 
 
-async def test_what_no_route_has_caught_is_json_with_an_id() -> None:
+async def test_unhandled_exceptions_are_json_with_a_request_id() -> None:
     app = create_app(Settings(triton_urls=["127.0.0.1:1"], log_level="error"))
 
     async def fails() -> None:

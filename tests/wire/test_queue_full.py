@@ -66,7 +66,7 @@ async def test_one_caller_leaves_room_for_another(triton: FakeTriton, route: Tex
         assert list(counted.values()) == [1] and 'code="overloaded",model="silent"' in next(iter(counted))
 
 
-async def test_full_is_full(triton: FakeTriton) -> None:
+async def test_a_full_queue_refuses_requests(triton: FakeTriton) -> None:
     async with (
         run_gateway(triton.url, api_keys=[GREEDY, MODEST], model_requests=2) as gateway,
         open_requests(gateway, triton, 2),
@@ -82,7 +82,7 @@ async def test_each_prompt_of_a_request_is_a_request(triton: FakeTriton) -> None
             assert (await gateway.http.post(TEXT_STREAM.path, json=body)).status_code == status
 
 
-async def test_requests_that_wait_hold_their_bytes(triton: FakeTriton) -> None:
+async def test_waiting_requests_count_with_their_bytes(triton: FakeTriton) -> None:
     """Requests that are each within the limits have a limit together, also while they wait for their model."""
     kb = 1000
     limits: dict[str, Any] = {"max_body_bytes": 100 * kb, "media_request_max_bytes": 100 * kb, "requests_held_bytes": 1}

@@ -46,7 +46,7 @@ async def limited(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
         yield running
 
 
-async def test_every_answer_says_what_is_left(limited: RunningGateway) -> None:
+async def test_every_response_has_rate_limit_headers(limited: RunningGateway) -> None:
     headers, remaining = bearer(OWN), 1000
     requests: list[dict[str, Any]] = [{"url": path, "json": body} for path, body in PATHS.items()]
     requests += [{"url": CHAT_STREAM.path, "json": CHAT_STREAM.body("hello")}]
@@ -63,7 +63,9 @@ async def test_every_answer_says_what_is_left(limited: RunningGateway) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_what_is_too_much_is_refused(limited: RunningGateway, triton: FakeTriton, path: str) -> None:
+async def test_requests_beyond_the_rate_limit_are_refused(
+    limited: RunningGateway, triton: FakeTriton, path: str
+) -> None:
     for _ in range(2):
         assert (await limited.http.post(path, json=PATHS[path], headers=bearer(FEW))).status_code == 200
     before = len(triton.calls)
@@ -85,13 +87,13 @@ async def test_routes_and_dialects_are_counted_together(limited: RunningGateway)
     assert codes == [200, 200, 429, 429, 429, 429]
 
 
-async def test_who_is_named_is_not_limited(limited: RunningGateway) -> None:
+async def test_exempt_callers_are_not_limited(limited: RunningGateway) -> None:
     for _ in range(3):
         response = await limited.http.post(CHAT.path, json=CHAT.body("hello"), headers=bearer(FREE))
         assert response.status_code == 200 and not any("ratelimit" in name for name in response.headers)
 
 
-async def test_looking_costs_nothing(limited: RunningGateway) -> None:
+async def test_get_requests_are_not_limited(limited: RunningGateway) -> None:
     for path in ("/v1/models", "/v1/models/hello", "/tritonic/v1/images", "/health/live", "/nowhere"):
         response = await limited.http.get(path, headers=bearer(FEW))
         assert not any("ratelimit" in name for name in response.headers)
@@ -99,7 +101,7 @@ async def test_looking_costs_nothing(limited: RunningGateway) -> None:
     assert response.headers["x-ratelimit-remaining-requests"] == "1"
 
 
-async def test_a_wrong_key_is_told_nothing(limited: RunningGateway) -> None:
+async def test_a_wrong_key_gets_no_rate_limit_headers(limited: RunningGateway) -> None:
     response = await limited.http.post(CHAT.path, json=CHAT.body("hello"), headers=bearer("sk-wrong"))
     check_error(response, 401, "authentication_error", "invalid_api_key")
     assert not any("ratelimit" in name for name in response.headers)
@@ -118,7 +120,7 @@ async def test_tokens(limited: RunningGateway, route: TextRoute) -> None:
     assert "x-ratelimit-limit-requests" not in response.headers
 
 
-async def test_tokens_of_an_answer_that_nobody_waited_for(limited: RunningGateway, triton: FakeTriton) -> None:
+async def test_tokens_of_a_disconnected_stream_are_counted(limited: RunningGateway, triton: FakeTriton) -> None:
     before = len(triton.calls)
     async with limited.http.stream(
         "POST", CHAT_STREAM.path, json=CHAT_STREAM.body("endless"), headers=bearer(POOR)
@@ -134,7 +136,7 @@ async def test_tokens_of_an_answer_that_nobody_waited_for(limited: RunningGatewa
     assert int(response.headers["x-ratelimit-remaining-tokens"]) <= 10
 
 
-async def test_the_official_client_waits_as_it_is_told(triton: FakeTriton) -> None:
+async def test_the_official_client_waits_for_the_rate_limit(triton: FakeTriton) -> None:
     async with run_gateway(triton.url, rate_limits="2/second") as running, running.client(max_retries=2) as client:
         began = time.monotonic()
         for _ in range(4):
@@ -146,7 +148,7 @@ async def test_the_official_client_waits_as_it_is_told(triton: FakeTriton) -> No
         assert (error.value.code, error.value.type) == ("rate_limit_exceeded", "rate_limit_error")
 
 
-async def test_without_keys_addresses_are_callers(triton: FakeTriton) -> None:
+async def test_without_keys_callers_are_limited_by_address(triton: FakeTriton) -> None:
     """Unknown keys and headers do not turn a caller into another one."""
     async with run_gateway(triton.url, rate_limits="2/hour,192.0.2.1=1/hour") as running:
         codes = []

@@ -40,7 +40,7 @@ async def gateway(triton: FakeTriton, bucket: FakeS3) -> AsyncIterator[RunningGa
         yield running
 
 
-async def test_a_picture_is_kept_and_fetched(gateway: RunningGateway, bucket: FakeS3) -> None:
+async def test_an_image_is_stored_and_fetched(gateway: RunningGateway, bucket: FakeS3) -> None:
     body = {"model": "shapes", "prompt": "x", "seed": 3, "output_format": "webp"}
     answer = await gateway.http.post(GENERATIONS, json=body)
     assert answer.status_code == 200, answer.text
@@ -63,14 +63,14 @@ async def test_a_picture_is_kept_and_fetched(gateway: RunningGateway, bucket: Fa
     assert (again.status_code, again.content) == (304, b"")
 
 
-async def test_the_bucket_sends_no_file_that_is_not_sent_on(
+async def test_objects_are_fetched_from_the_bucket_only_when_they_are_sent(
     gateway: RunningGateway, bucket: FakeS3, tmp_path: Path
 ) -> None:
     answer = await gateway.http.post(GENERATIONS, json={"model": "shapes", "prompt": "x"})
     url = answer.json()["data"][0]["url"]
     whole = await gateway.http.get(url)
     size, etag = len(whole.content), whole.headers["etag"]
-    for method, headers, status, num_requests in (
+    for method, headers, status, methods in (
         ("GET", {}, 200, ["GET"]),
         ("HEAD", {}, 200, ["HEAD"]),
         ("HEAD", {"Range": "bytes=4-11"}, 206, ["HEAD"]),
@@ -84,14 +84,14 @@ async def test_the_bucket_sends_no_file_that_is_not_sent_on(
     ):
         bucket.requested_methods.clear()
         response = await gateway.http.request(method, url, headers=headers)
-        assert (response.status_code, bucket.requested_methods) == (status, num_requests), (method, headers)
+        assert (response.status_code, bucket.requested_methods) == (status, methods), (method, headers)
         if status in (200, 206):
             part = whole.content[4:12] if status == 206 else whole.content
             assert response.headers["content-length"] == str(len(part))
             assert response.content == (part if method == "GET" else b"")
 
 
-async def test_what_is_old_goes_and_what_is_not_ours_stays(bucket: FakeS3, tmp_path: Path) -> None:
+async def test_expired_files_are_deleted_and_other_objects_stay(bucket: FakeS3, tmp_path: Path) -> None:
     files = FileStore(Settings(state=tmp_path, files=URL, files_retention=3600))
     old, new = await files.put(b"old", "image/png"), await files.put(b"new", "image/png")
     notes = bucket.objects["notes.txt"] = bucket.objects[f"{PREFIX}notes.txt"] = bucket.objects[PREFIX + old]
@@ -116,7 +116,7 @@ CHAT = {"messages": [{"role": "user", "content": "x"}]}
         ("/tritonic/v1/chat/completions", CHAT),
     ],
 )
-async def test_of_what_is_not_kept_whole_nothing_is_left(
+async def test_a_failed_upload_leaves_no_object(
     gateway: RunningGateway, bucket: FakeS3, path: str, fields: dict[str, Any]
 ) -> None:
     before = set(bucket.objects)
@@ -129,7 +129,7 @@ async def test_of_what_is_not_kept_whole_nothing_is_left(
     assert set(bucket.objects) == before and bucket.writes_before_error == 0
 
 
-async def test_of_a_task_that_failed_nothing_is_left(gateway: RunningGateway, bucket: FakeS3) -> None:
+async def test_a_failed_task_leaves_no_object(gateway: RunningGateway, bucket: FakeS3) -> None:
     before = set(bucket.objects)
     bucket.error_code, bucket.writes_before_error = "QuotaExceeded", 3
     try:
@@ -143,7 +143,7 @@ async def test_of_a_task_that_failed_nothing_is_left(gateway: RunningGateway, bu
     assert set(bucket.objects) == before and bucket.writes_before_error == 0
 
 
-async def test_a_bucket_that_is_full_is_said(gateway: RunningGateway, bucket: FakeS3) -> None:
+async def test_a_full_bucket_is_reported(gateway: RunningGateway, bucket: FakeS3) -> None:
     bucket.error_code = "QuotaExceeded"
     try:
         answer = await gateway.http.post(GENERATIONS, json={"model": "shapes", "prompt": "x"})

@@ -144,7 +144,7 @@ async def gateway_process(triton: FakeTriton, folder: Path) -> AsyncIterator[tup
         running.wait()
 
 
-async def test_memory_does_not_grow_with_what_nobody_reads(tmp_path: Path) -> None:
+async def test_unread_streams_use_bounded_memory(tmp_path: Path) -> None:
     """A client that reads nothing costs the gateway half a megabyte, however much its model generates."""
     count = 24
     async with flooding() as (triton, flood), gateway_process(triton, tmp_path) as (gateway, http):
@@ -163,7 +163,7 @@ async def test_memory_does_not_grow_with_what_nobody_reads(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
-async def test_others_do_not_notice(route: TextRoute) -> None:
+async def test_unread_streams_do_not_slow_other_requests(route: TextRoute) -> None:
     async with flooding() as (triton, flood), run_gateway(triton.url) as gateway:
         idle = await cpu_share()
         async with readers(gateway.url, triton, 32, route):
@@ -186,7 +186,7 @@ async def cpu_share() -> float:
     return (sum(psutil.Process().cpu_times()[:2]) - before) / (time.monotonic() - started)
 
 
-async def test_who_reads_slowly_gets_everything() -> None:
+async def test_a_slow_reader_gets_the_whole_stream() -> None:
     async with flooding() as (triton, _), run_gateway(triton.url, send_timeout=1) as gateway:
         async with readers(gateway.url, triton, 1) as (reader,):
             read = 0
@@ -198,7 +198,7 @@ async def test_who_reads_slowly_gets_everything() -> None:
 
 
 @pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
-async def test_who_reads_nothing_has_hung_up(route: TextRoute) -> None:
+async def test_a_client_that_reads_nothing_is_disconnected_and_its_model_cancelled(route: TextRoute) -> None:
     async with flooding() as (triton, _), run_gateway(triton.url, send_timeout=0.4) as gateway:
         async with readers(gateway.url, triton, 2, route):
             began = time.monotonic()
@@ -213,14 +213,14 @@ async def test_who_reads_nothing_has_hung_up(route: TextRoute) -> None:
         assert (await chat(gateway)).status_code == 200
 
 
-async def test_who_waits_for_a_slow_model_has_not(triton: FakeTriton) -> None:
+async def test_a_client_of_a_slow_model_is_not_disconnected(triton: FakeTriton) -> None:
     """A client keeps its stream while the model generates nothing for longer than `send_timeout`."""
     async with run_gateway(triton.url, send_timeout=0.05) as gateway:
         response = await gateway.http.post(TEXT_STREAM.path, json=TEXT_STREAM.body("steady"))
         assert TEXT_STREAM.text(response) == "tick tick tick tick tock"
 
 
-async def test_a_fast_stream_leaves_others_their_turns(triton: FakeTriton) -> None:
+async def test_a_fast_stream_does_not_block_other_requests(triton: FakeTriton) -> None:
     gateway: RunningGateway
     async with flooding() as (fast, _), run_gateway(fast.url) as gateway:
 

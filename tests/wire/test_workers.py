@@ -174,7 +174,7 @@ async def test_a_gateway_of_two_workers(tmp_path: Path) -> None:
         assert not any(process.is_running() for process in processes)
 
 
-async def test_connections_that_come_while_a_worker_is_away_wait(tmp_path: Path) -> None:
+async def test_connections_wait_while_a_worker_restarts(tmp_path: Path) -> None:
     async with crew(tmp_path) as running:
         async with running.each() as (first, _):
             os.kill(running.answering(first), signal.SIGKILL)
@@ -184,7 +184,7 @@ async def test_connections_that_come_while_a_worker_is_away_wait(tmp_path: Path)
         assert Counter(answer.status_code for answer in answers) == {200: 32}
 
 
-async def test_no_worker_outlives_its_keeper(tmp_path: Path) -> None:
+async def test_no_worker_outlives_its_parent(tmp_path: Path) -> None:
     """The supervisor is stopped, so that only the workers themselves can notice."""
     async with crew(tmp_path) as running:
         workers = running.workers().values()
@@ -196,7 +196,7 @@ async def test_no_worker_outlives_its_keeper(tmp_path: Path) -> None:
             os.kill(running.process.child.session, signal.SIGCONT)
 
 
-async def test_one_worker_speaks_to_the_node(tmp_path: Path) -> None:
+async def test_only_one_worker_registers_at_the_node(tmp_path: Path) -> None:
     node = await ComputingNode().start()
     try:
         async with crew(tmp_path, node_url=node.url, project="P", cid="c") as running:

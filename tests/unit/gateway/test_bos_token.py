@@ -27,7 +27,7 @@ def adds(model: ModelConfig, parameters: dict[str, str] = LLAMA, *others: ModelC
 
 
 @pytest.mark.parametrize("layout", [vllm, llmapi, tensorrt_llm])
-def test_others_add_it_where_the_checkpoint_begins_with_it(layout: Any) -> None:
+def test_bos_is_added_where_the_checkpoint_begins_with_it(layout: Any) -> None:
     model = config(layout=layout)
     assert adds(model) == "true"
     # Some checkpoints call the mark of a turn so, and their templates write it out.
@@ -38,14 +38,14 @@ def test_others_add_it_where_the_checkpoint_begins_with_it(layout: Any) -> None:
     assert adds(model, {}) is None
 
 
-def test_ours_is_given_what_the_template_writes() -> None:
+def test_our_backend_gets_the_prompt_of_the_template() -> None:
     assert adds(config(token_ids="INT32")) is None
     assert adds(config(token_ids="INT32"), {**LLAMA, "add_bos_token": "true"}) == "true"
     assert adds(config(layout=embedding), {**LLAMA, "signature": "embedding"}) is None
 
 
 @pytest.mark.parametrize(("setting", "expected"), [("False", None), ("n", None), ("True", "true"), ("${add}", "true")])
-def test_the_step_that_tokenises_may_be_told_not_to(setting: str, expected: str | None) -> None:
+def test_the_tokenizing_step_may_be_configured_not_to_add_bos(setting: str, expected: str | None) -> None:
     step = ModelConfig("preprocessing", {"add_special_tokens": setting}, {}, {}, b"")
     assert adds(config("tensorrt_llm_bls", tensorrt_llm), LLAMA, step) == expected
     assert adds(config("ensemble", tensorrt_llm, steps=("preprocessing", "core")), LLAMA, step) == expected
@@ -53,7 +53,7 @@ def test_the_step_that_tokenises_may_be_told_not_to(setting: str, expected: str 
     assert adds(config("ensemble", tensorrt_llm, steps=("preprocessing",)), {**LLAMA, "add_bos_token": "true"}, step)
 
 
-def test_what_is_sent() -> None:
+def test_a_leading_bos_is_stripped() -> None:
     parameters = {**LLAMA, "add_bos_token": "true"}
 
     def sent(prompt: str | tuple[int, ...], *spans: tuple[int, int]) -> tuple[Any, tuple[tuple[int, int], ...]]:
@@ -96,7 +96,7 @@ LATER = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A"}}, {"S
         ({"tokenizer_class": "LlamaTokenizer"}, ..., None),
     ],
 )
-def test_what_the_files_of_a_tokenizer_tell(
+def test_tokenizer_files_decide_about_bos(
     tmp_path: Path, tokenizer_config: Any, processor: Any, adds: bool | None
 ) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", **tokenizer_config}))
@@ -115,7 +115,7 @@ def test_what_the_files_of_a_tokenizer_tell(
         {"type": "RobertaProcessing", "cls": []},
     ],
 )
-def test_a_broken_post_processor_is_said(tmp_path: Path, processor: dict[str, Any]) -> None:
+def test_a_broken_post_processor_is_reported(tmp_path: Path, processor: dict[str, Any]) -> None:
     (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
     (tmp_path / "tokenizer.json").write_text(json.dumps({"post_processor": processor}))
     with pytest.raises(ValueError, match=r"tokenizer\.json has a post_processor"):
@@ -123,7 +123,7 @@ def test_a_broken_post_processor_is_said(tmp_path: Path, processor: dict[str, An
 
 
 @pytest.mark.parametrize("template", [[1], [{"name": "default"}]])
-def test_broken_templates_with_names_are_said(tmp_path: Path, template: list[Any]) -> None:
+def test_broken_named_templates_are_reported(tmp_path: Path, template: list[Any]) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
     with pytest.raises(ValueError, match="chat_template"):
         tokenizer_files.read(tmp_path / "tokenizer_config.json")

@@ -40,7 +40,7 @@ def requested(tmp_path: Path) -> Any:
     )
 
 
-async def test_nothing_is_added_to_an_answer_that_is_done(tmp_path: Path) -> None:
+async def test_a_finished_answer_gets_no_more_text(tmp_path: Path) -> None:
     request = requested(tmp_path)
     catalog: Any = Drawing()
     asked = GenerateImage(model="shapes", prompt="x", n=2)
@@ -67,7 +67,7 @@ async def test_nothing_is_added_to_an_answer_that_is_done(tmp_path: Path) -> Non
     ],
     ids=["open", "long", "many", "marks", "query"],
 )
-async def test_no_text_of_the_past_takes_long(tmp_path: Path, text: str) -> None:
+async def test_earlier_messages_are_scanned_in_linear_time(tmp_path: Path, text: str) -> None:
     """Everybody else waits meanwhile."""
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": text}] * 4
     body = CreateChatCompletionRequest.model_validate(

@@ -55,7 +55,7 @@ class Circuit:
 
 
 @pytest.mark.parametrize("failure", [DEAD, ModelTimeout("Nothing came.")])
-async def test_it_opens_where_the_probe_fails_and_closes_where_one_succeeds(failure: GatewayError) -> None:
+async def test_the_circuit_opens_when_the_probe_fails_and_closes_when_one_succeeds(failure: GatewayError) -> None:
     circuit = Circuit(failure, failure, QueueFull("Full."), ServerUnavailable("Gone."), None)
     circuit.fail(error=failure)
     assert circuit.breaker.is_suspect("m") and not circuit.breaker.is_open("m")
@@ -76,7 +76,7 @@ async def test_it_opens_where_the_probe_fails_and_closes_where_one_succeeds(fail
     ],
     ids=lambda outcome: type(outcome).__name__,
 )
-async def test_it_stays_closed_where_the_probe_does_not_fail(outcome: Exception | None) -> None:
+async def test_the_circuit_stays_closed_when_the_probe_gets_an_answer(outcome: Exception | None) -> None:
     circuit = Circuit(outcome)
     circuit.fail()
     await circuit.until(lambda: not circuit.breaker)
@@ -87,7 +87,7 @@ async def test_it_stays_closed_where_the_probe_does_not_fail(outcome: Exception 
     assert circuit.probes == 1 and not circuit.breaker.is_suspect("m")
 
 
-async def test_one_probe_at_a_time_and_none_without_need() -> None:
+async def test_only_one_probe_runs_at_a_time() -> None:
     circuit = Circuit(None)
     circuit.fail(FAILURE_THRESHOLD - 1)
     circuit.fail(50, InvalidRequest("No."))
@@ -101,7 +101,7 @@ async def test_one_probe_at_a_time_and_none_without_need() -> None:
 
 
 @pytest.mark.parametrize("end", [lambda b: b.record_success("m"), lambda b: b.reset()], ids=["answer", "restart"])
-async def test_an_answer_ends_it_and_the_probing(end: Callable[[CircuitBreaker], None]) -> None:
+async def test_an_answer_closes_the_circuit_and_ends_the_probes(end: Callable[[CircuitBreaker], None]) -> None:
     circuit = Circuit(DEAD)
     circuit.fail()
     await circuit.until(lambda: circuit.breaker.is_open("m"))
@@ -113,7 +113,7 @@ async def test_an_answer_ends_it_and_the_probing(end: Callable[[CircuitBreaker],
     assert circuit.probes == probes
 
 
-async def test_what_cannot_be_probed_is_avoided_for_a_while_and_never_open() -> None:
+async def test_a_model_without_a_probe_is_avoided_for_a_while() -> None:
     breaker = CircuitBreaker("server")
     probe: Callable[[], Awaitable[None]] | None = None
     reports: list[bool] = []

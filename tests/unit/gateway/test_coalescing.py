@@ -49,7 +49,7 @@ async def coalesced(*steps: tuple[TextEvent, bool]) -> list[TextEvent]:
     return [event async for event in coalesce(script.events(), script)]
 
 
-async def test_nothing_waits_for_what_has_yet_to_come() -> None:
+async def test_a_delta_does_not_wait_for_later_responses() -> None:
     script = Script([(Delta(0, "a", 1), False), (Delta(0, "b", 1), True), (Delta(0, "c", 1), False)])
     async with aclosing(coalesce(script.events(), script)) as events:
         assert await anext(events) == Delta(0, "a", 1)
@@ -63,7 +63,7 @@ async def test_each_answer_has_an_event_of_its_own() -> None:
     ]
 
 
-async def test_nothing_waits_behind_a_response_that_brought_nothing() -> None:
+async def test_a_delta_does_not_wait_behind_an_empty_response() -> None:
     script = Script([(Delta(0, "a", 1), True), (EMPTY_DELTA, False), (Delta(0, "b", 1), False)])
     async with aclosing(coalesce(script.events(), script)) as events:
         assert await anext(events) == Delta(0, "a", 1)
@@ -71,13 +71,13 @@ async def test_nothing_waits_behind_a_response_that_brought_nothing() -> None:
         assert await anext(events) == Delta(0, "b", 1)
 
 
-async def test_a_response_that_brought_nothing_does_not_end_the_waiting() -> None:
+async def test_an_empty_response_does_not_end_coalescing() -> None:
     assert await coalesced((Delta(0, "a", 1), True), (EMPTY_DELTA, True), (Delta(0, "b", 1), False)) == [
         Delta(0, "ab", 2)
     ]
 
 
-async def test_an_end_stays_behind_its_text() -> None:
+async def test_the_finish_event_follows_its_text() -> None:
     events = await coalesced(
         (Delta(0, "a", 1), True), (Delta(0, "b", 1), True), (Finish(0, "stop"), True), (Usage(3, 2), False)
     )
@@ -90,7 +90,7 @@ async def test_log_probabilities_stay_in_order() -> None:
     assert events == [Delta(0, "ab", 2, (logprobs[0], logprobs[1]))]
 
 
-async def test_what_waits_comes_before_a_failure() -> None:
+async def test_buffered_text_comes_before_a_failure() -> None:
     script = Script([(Delta(0, "a", 1), True), (Delta(0, "b", 1), True), (ModelFailed("broken"), False)])
     received: list[TextEvent] = []
     with pytest.raises(ModelFailed, match="broken"):
@@ -100,7 +100,7 @@ async def test_what_waits_comes_before_a_failure() -> None:
     assert script.closed
 
 
-async def test_closing_it_closes_the_source() -> None:
+async def test_closing_closes_the_source() -> None:
     script = Script([(Delta(0, "a", 1), False), (Delta(0, "b", 1), False)])
     events = coalesce(script.events(), script)
     await anext(events)
@@ -110,7 +110,7 @@ async def test_closing_it_closes_the_source() -> None:
 
 
 @pytest.mark.parametrize("fault", [KeyError("rank"), IndexError(), TypeError(), struct.error(), RecursionError()])
-async def test_what_cannot_be_read_is_the_models_failure(fault: Exception) -> None:
+async def test_unreadable_responses_are_failures_of_the_model(fault: Exception) -> None:
     script = Script([(Delta(0, "a", 1), True), (fault, False)])
     received = []
     with pytest.raises(ModelFailed, match="cannot be read"):

@@ -78,13 +78,13 @@ def read(request: Chat, described: dict[str, str], events: Sequence[TextEvent]) 
     return [read_event for event in events for read_event in reader.read(event)]
 
 
-def test_an_answer_that_is_only_text_is_not_read() -> None:
+def test_a_plain_text_answer_needs_no_parser() -> None:
     complete, reader = build_completion(chat(("user", "Grüße")), parameters())
     assert complete.prompt == "<|user|>Grüße<|end|>\n<|assistant|>"
     assert reader is None
 
 
-def test_a_template_that_knows_tools_is_given_them() -> None:
+def test_a_template_with_tools_gets_them() -> None:
     tools = (tool("f"),)
     prompt = build_completion(chat(tools=tools, tool_choice="auto"), parameters(KNOWING))[0].prompt
     assert isinstance(prompt, str) and json.loads(prompt.splitlines()[0]) == [tools[0].source]
@@ -92,7 +92,7 @@ def test_a_template_that_knows_tools_is_given_them() -> None:
 
 
 @pytest.mark.parametrize("system", [(), (("system", "Be kind."),)])
-def test_a_template_that_knows_none_has_them_told_by_the_system(system: tuple[tuple[str, str], ...]) -> None:
+def test_a_template_without_tools_gets_them_in_the_system_message(system: tuple[tuple[str, str], ...]) -> None:
     request = chat(*system, ("user", "Hi"), tools=(tool("f"), tool("g")), tool_choice="auto")
     prompt = build_completion(request, parameters())[0].prompt
     assert isinstance(prompt, str)
@@ -102,20 +102,20 @@ def test_a_template_that_knows_none_has_them_told_by_the_system(system: tuple[tu
     assert rest == "<|user|>Hi<|end|>\n<|assistant|>"
 
 
-def test_tools_that_may_not_be_called_are_not_mentioned() -> None:
+def test_tools_that_may_not_be_called_are_left_out() -> None:
     complete, reader = build_completion(chat(tools=(tool("f"),), tool_choice="none"), parameters())
     assert complete.prompt == "<|user|>Hi<|end|>\n<|assistant|>"
     assert reader is None and complete.sampling.structured_outputs is None
 
 
-def test_calls_of_the_past_reach_templates_with_their_arguments_read() -> None:
+def test_earlier_calls_reach_templates_with_parsed_arguments() -> None:
     call = Message(role="assistant", content="", tool_calls=(ToolCall("c1", "f", '{"city": "Oslo"}'),))
     turns = (("user", "?"), call, Message(role="tool", content="sunny", tool_call_id="c1"))
     prompt = build_completion(chat(*turns), parameters(KNOWING))[0].prompt
     assert '<tool_call>{"name": "f", "arguments": {"city": "Oslo"}}<|end|>\n<|tool|>sunny' in str(prompt)
 
 
-def test_calls_are_enforced_by_a_schema_whose_references_still_lead_somewhere() -> None:
+def test_the_schema_of_calls_keeps_its_references_valid() -> None:
     linked = tool("g", properties={"next": {"$ref": "#/$defs/node"}}, **{"$defs": {"node": {"type": "string"}}})
     request = chat(tools=(tool("f"), linked), tool_choice="required", parallel_tool_calls=False)
     structure = build_completion(request, parameters())[0].sampling.structured_outputs
@@ -128,7 +128,7 @@ def test_calls_are_enforced_by_a_schema_whose_references_still_lead_somewhere() 
     assert moved["$defs"]["node"] == {"type": "string"}
 
 
-def test_only_references_are_moved_and_no_data() -> None:
+def test_only_references_are_relocated() -> None:
     data = {"$ref": "#/x"}
     properties = {"a": {"const": data}, "enum": {"$ref": "#/$defs/q"}}
     schema = {"$id": "http://e.com/x", "properties": properties, "$defs": {"q": {}}}
@@ -154,7 +154,7 @@ def test_only_references_are_moved_and_no_data() -> None:
         ("http://[", "http://["),
     ],
 )
-def test_references_by_names_are_moved_too(reference: str, leads: str) -> None:
+def test_references_by_names_are_relocated_too(reference: str, leads: str) -> None:
     other = {"$id": "other.json", "properties": {"o": {"$ref": "#/properties/o"}}}
     named = {"a/b c": {"$anchor": "leaf", "type": "string"}, "other": other}
     schema = {"$id": "http://e.com/x", "properties": {"a": {"$ref": reference}}, "$defs": named}
@@ -169,7 +169,7 @@ def test_references_by_names_are_moved_too(reference: str, leads: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["anchors", "addresses"])
-def test_references_under_long_names_are_moved_in_bounded_time(kind: str) -> None:
+def test_references_under_long_names_are_relocated_in_bounded_time(kind: str) -> None:
     """A pointer to each part would be as long as the names above it."""
     if kind == "anchors":
         parts = [{"$anchor": f"a{number}", "items": {"$ref": f"#a{number}"}} for number in range(6000)]
@@ -219,21 +219,21 @@ def test_calls_are_read_in_the_format_of_the_model(template: str, parser: str, a
     [('{"city": "Oslo"}}\n</tool_call>', "tool_calls"), ('{"ci', "stop"), ('{"city": ' + "[" * 100_000, "stop")],
     ids=["whole", "cut", "deep"],
 )
-def test_a_call_that_is_whole_was_not_cut_by_the_callers_stops(answer: str, reason: FinishReason) -> None:
+def test_a_complete_call_is_not_cut_by_stop_strings(answer: str, reason: FinishReason) -> None:
     request = chat(tools=(tool("f"),), tool_choice="auto", sampling=Sampling(stop=("X",)))
     text = '<tool_call>\n{"name": "f", "arguments": ' + answer
     events = read(request, parameters(), [Delta(0, text, 1), Finish(0, "stop")])
     assert ToolCallBegin(0, 0, "f") in events and events[-1] == Finish(0, reason)
 
 
-def test_an_answer_that_calls_nothing_is_text_and_stops_for_its_own_reason() -> None:
+def test_an_answer_without_calls_keeps_its_finish_reason() -> None:
     request = chat(tools=(tool("f"),), tool_choice="auto")
     events = read(request, parameters(), [Delta(0, "Just ", 1), Delta(0, "words.", 1), Finish(0, "length")])
     assert "".join(event.text for event in events if isinstance(event, Delta)) == "Just words."
     assert events[-1] == Finish(0, "length")
 
 
-def test_one_call_is_one_call() -> None:
+def test_without_parallel_calls_there_is_one_call() -> None:
     request = chat(tools=(tool("f"),), tool_choice="auto", parallel_tool_calls=False)
     call = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>\n'
     events = read(request, parameters(), [Delta(0, call * 2, 9), Finish(0, "stop")])
@@ -241,7 +241,7 @@ def test_one_call_is_one_call() -> None:
 
 
 @pytest.mark.parametrize("opened", [True, False])
-def test_thoughts_are_told_from_the_answer(opened: bool) -> None:
+def test_reasoning_is_separated_from_the_answer(opened: bool) -> None:
     template = CHATML.replace("<|assistant|>", "<|assistant|><think>\n") if opened else CHATML
     described = parameters(template, reasoning_parser="think")
     text = ("" if opened else "<think>\n") + "I think.\n</think>\n\nI say."
@@ -250,13 +250,13 @@ def test_thoughts_are_told_from_the_answer(opened: bool) -> None:
     assert "".join(event.text for event in events if isinstance(event, Delta)).strip() == "I say."
 
 
-def test_an_answer_with_a_structure_has_no_thoughts_to_be_told_from() -> None:
+def test_structured_answers_have_no_reasoning() -> None:
     described = parameters(CHATML.replace("<|assistant|>", "<|assistant|><think>\n"), reasoning_parser="think")
     structure = StructuredOutput("json", {"type": "object"})
     assert build_completion(chat(sampling=Sampling(structured_outputs=structure)), described)[1] is None
 
 
-def test_log_probabilities_travel_with_the_text_that_is_shown_next() -> None:
+def test_log_probabilities_come_with_the_next_visible_text() -> None:
     request = chat(tools=(tool("f"),), tool_choice="auto")
     first, second = (TokenLogprob(Logprob(text, -1.0, text.encode())) for text in ("<", "b>"))
     events = read(request, parameters(), [Delta(0, "<", 1, (first,)), Delta(0, "b>", 1, (second,)), Finish(0, "stop")])
@@ -275,7 +275,7 @@ def names(events: Sequence[ChatEvent]) -> list[str]:
     return [token.chosen.token for token in logprobs if token.chosen]
 
 
-def test_log_probabilities_of_thoughts_and_calls_are_not_those_of_the_text() -> None:
+def test_log_probabilities_of_reasoning_and_calls_are_left_out() -> None:
     described = parameters(reasoning_parser="think")
     events = read(
         chat(),
@@ -303,7 +303,7 @@ def test_log_probabilities_of_thoughts_and_calls_are_not_those_of_the_text() -> 
     assert names(read_events) == ["\ufffd", "\ufffd", "!", "STOP"]
 
 
-def test_marks_of_pictures_that_a_caller_wrote_are_text() -> None:
+def test_image_markers_of_a_caller_are_text() -> None:
     request = chat(
         ("user", "What does <image> mean?"),
         ("user", (TextPart("<image>"), ImagePart(b"png"))),
@@ -319,7 +319,7 @@ def test_marks_of_pictures_that_a_caller_wrote_are_text() -> None:
     )
 
 
-def test_pictures_are_marked_for_a_model_that_looks_at_them_and_refused_for_others() -> None:
+def test_images_are_marked_for_vision_models_and_refused_for_others() -> None:
     request = chat(("user", (TextPart("What is "), ImagePart(b"png"), TextPart("this?"))), ("user", "?"))
     complete, _ = build_completion(request, parameters(SEEING, modalities='["text", "image"]'))
     assert (complete.prompt, complete.images) == ("What is <image>this??", (b"png",))
@@ -359,13 +359,13 @@ def test_a_last_message_in_parts_can_be_continued() -> None:
     assert complete.prompt == "?Like <image>this"
 
 
-def test_a_template_that_hides_the_last_message_cannot_continue_it() -> None:
+def test_a_hidden_last_message_cannot_be_continued() -> None:
     with pytest.raises(InvalidRequest) as raised:
         build_completion(chat(("assistant", "One"), continue_final_message=True), parameters("{{ messages | length }}"))
     assert raised.value.param == "messages"
 
 
-def test_arguments_reach_the_template_and_may_not_replace_what_it_is_given() -> None:
+def test_template_arguments_may_not_replace_variables_of_the_gateway() -> None:
     source = CHATML + "{% if mood %}{{ mood }}{% endif %}"
     assert str(build_completion(chat(template_arguments={"mood": "kind"}), parameters(source))[0].prompt).endswith(
         "kind"

@@ -67,7 +67,7 @@ async def two() -> AsyncGenerator[bytes]:
 
 @pytest.mark.parametrize("turns", range(1, 30))
 @pytest.mark.parametrize("paused", [False, True])
-async def test_the_server_stops_at_any_moment(turns: int, paused: bool) -> None:
+async def test_a_stream_ends_correctly_at_any_moment_of_a_shutdown(turns: int, paused: bool) -> None:
     """The client is told, in the form of the stream, or has everything already."""
     connection = Connection()
     if paused:
@@ -96,7 +96,7 @@ async def test_the_server_stops_at_any_moment(turns: int, paused: bool) -> None:
         await anext(events)
 
 
-async def test_an_event_that_is_cut_off_is_not_followed_by_another() -> None:
+async def test_a_truncated_event_is_the_last() -> None:
     async def large() -> AsyncGenerator[bytes]:
         yield b"x" * 200_000
 
@@ -118,7 +118,7 @@ async def test_an_event_that_is_cut_off_is_not_followed_by_another() -> None:
 
 
 @pytest.mark.parametrize("stops", [False, True])
-async def test_who_hangs_up_while_the_server_stops(stops: bool) -> None:
+async def test_a_disconnect_during_a_shutdown(stops: bool) -> None:
     """What the server cancels stays cancelled; whoever only hung up is gone, whatever becomes of the work."""
     connection = Connection()
     request = request_to(connection.receive)
@@ -167,7 +167,7 @@ async def served(events: Events, send_timeout: float) -> AsyncIterator[tuple[Any
         yield state, client
 
 
-async def test_who_reads_nothing_of_a_large_last_event_has_hung_up() -> None:
+async def test_a_client_that_does_not_read_the_last_event_is_disconnected() -> None:
     async def events() -> AsyncGenerator[bytes]:
         yield b"x" * 32_000_000
 
@@ -178,7 +178,7 @@ async def test_who_reads_nothing_of_a_large_last_event_has_hung_up() -> None:
         assert state.request.state.trace.disconnected
 
 
-async def test_who_reads_a_large_event_slowly_gets_everything() -> None:
+async def test_a_slow_reader_gets_all_of_a_large_event() -> None:
     async def events() -> AsyncGenerator[bytes]:
         yield b"x" * 32_000_000
         yield b"y"

@@ -49,7 +49,7 @@ NO_ROOM = (
         ("CUDA out of memory", ModelFailed, None),
     ],
 )
-def test_what_words_mean(message: str, kind: type[GatewayError] | None, param: str | None) -> None:
+def test_engine_messages_become_errors(message: str, kind: type[GatewayError] | None, param: str | None) -> None:
     for before in ("", "ValueError: ", "Error generating request: utils.RequestError: ", "in ensemble 'e', KeyError: "):
         reported = before + message
         error = third_party_errors.explain(ModelFailed(reported))
@@ -84,22 +84,22 @@ Traceback (most recent call last):
         ("AssertionError", "The model failed and gave no reason."),
     ],
 )
-def test_callers_read_what_was_said_and_not_where(raised: str, expected: str) -> None:
+def test_tracebacks_are_removed_from_messages(raised: str, expected: str) -> None:
     assert third_party_errors.explain(ModelFailed(TRACEBACK.format(raised=raised))).message == expected
 
 
-def test_words_of_the_model_that_look_like_classes_are_left() -> None:
+def test_text_that_looks_like_an_exception_class_stays() -> None:
     for message in ("The Error: none", "It said MyError", "Note: all is well", "500 Error: no"):
         assert third_party_errors.clean_message(message) == message
 
 
-def test_our_own_failures_are_left() -> None:
+def test_failures_of_our_backends_stay_unchanged() -> None:
     for error in (InvalidRequest("ValueError: x"), UnsupportedOption("require a, got top_p=2", param="x")):
         assert third_party_errors.explain(error) is error
         assert error.message in ("ValueError: x", "require a, got top_p=2")
 
 
-def test_a_request_without_a_length_is_asked_again_for_what_is_left() -> None:
+def test_a_request_without_max_tokens_is_retried_with_the_remaining_context() -> None:
     request = Complete(model="m", prompt="p", sampling=Sampling(temperature=0.5))
     refused = ModelFailed("ValueError: " + NO_ROOM.format(prompt=4000, limit=4096))
     again = third_party_errors.retry_request(request, refused, TextCard())
@@ -114,7 +114,7 @@ def test_a_request_without_a_length_is_asked_again_for_what_is_left() -> None:
 
 
 @pytest.mark.parametrize("message", ["prompt length ", "a.", "Traceback\n  File x\n    a\n", "require "])
-def test_long_failures_are_read_in_no_time(message: str) -> None:
+def test_long_messages_are_parsed_in_linear_time(message: str) -> None:
     began = time.thread_time()
     third_party_errors.explain(ModelFailed(message * 300_000))
     assert time.thread_time() - began < 0.1

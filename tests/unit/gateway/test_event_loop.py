@@ -83,7 +83,7 @@ def compute(seconds: float) -> None:
         pass
 
 
-async def test_what_a_request_computes_is_observed_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_blocking_work_of_a_request_is_measured_and_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         await asyncio.sleep(0.1)
         compute(0.5)
@@ -107,7 +107,7 @@ async def test_what_a_request_computes_is_observed_and_told(monkeypatch: pytest.
     assert reports[0]["computing"] == pytest.approx(watched_loop.held.most, abs=0.001)
 
 
-async def test_a_hold_that_begins_at_rest_is_seen_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_block_that_begins_while_idle_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     with structlog.testing.capture_logs() as log:
         async with watched(monkeypatch) as watched_loop:
             await asyncio.sleep(0.3)
@@ -123,7 +123,7 @@ async def test_a_hold_that_begins_at_rest_is_seen_too(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("frozen_heap")
-async def test_what_stands_without_computing_is_late_and_told_but_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_without_cpu_time_counts_as_lag_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         time.sleep(0.5)
 
@@ -136,7 +136,7 @@ async def test_what_stands_without_computing_is_late_and_told_but_not_held(monke
     assert [line["where"][0].split()[-1] for line in log if line["event"] == "the event loop was held"] == ["work"]
 
 
-async def test_another_thread_that_keeps_the_interpreter_holds_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_thread_that_keeps_the_gil_blocks_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     async with watched(monkeypatch) as watched_loop:
 
         async def work() -> None:
@@ -151,7 +151,7 @@ async def test_another_thread_that_keeps_the_interpreter_holds_the_loop(monkeypa
 
 
 @pytest.mark.usefixtures("frozen_heap")
-async def test_threads_that_let_the_interpreter_go_do_not_hold_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_threads_that_release_the_gil_do_not_block_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     async with watched(monkeypatch) as watched_loop:
 
         async def work() -> None:
@@ -163,7 +163,7 @@ async def test_threads_that_let_the_interpreter_go_do_not_hold_the_loop(monkeypa
     assert watched_loop.held.most < 0.1
 
 
-async def test_it_beats_seldom_at_rest_and_often_under_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_watch_ticks_more_often_during_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     async with watched(monkeypatch) as watched_loop:
         await asyncio.sleep(1.2)
         assert len(watched_loop.beats) <= 5
@@ -189,11 +189,11 @@ async def test_it_beats_seldom_at_rest_and_often_under_a_request(monkeypatch: py
         (CpuTime(0.0, 0.0, 0.0), 1.0, 0.0),  # it was stopped, or waited for a disk
     ],
 )
-def test_what_of_lateness_is_a_hold(spent: CpuTime, late: float, held: float) -> None:
+def test_lateness_counts_as_blocking_up_to_the_cpu_time(spent: CpuTime, late: float, held: float) -> None:
     assert spent.held_seconds(late) == pytest.approx(held)
 
 
-def test_clocks_tell_what_this_thread_and_others_spent() -> None:
+def test_clocks_return_cpu_time_of_this_thread_and_others() -> None:
     clocks = CpuClocks()
     compute(0.1)
     other = threading.Thread(target=compute, args=(0.1,))

@@ -15,7 +15,7 @@ async def taken(places: FairSemaphore, caller: str) -> bool:
     return True
 
 
-async def test_a_caller_holds_as_many_places_as_it_leaves():
+async def test_a_caller_holds_at_most_as_many_slots_as_it_leaves():
     places = FairSemaphore(4)
     assert [await taken(places, "a") for _ in range(3)] == [True, True, False]
     assert [await taken(places, "b") for _ in range(2)] == [True, False]
@@ -25,7 +25,7 @@ async def test_a_caller_holds_as_many_places_as_it_leaves():
     assert await taken(places, "d")
 
 
-async def test_one_place_is_anybodys():
+async def test_a_single_slot_is_open_to_every_caller():
     places = FairSemaphore(1)
     assert await taken(places, "a")
     assert not await taken(places, "a") and not await taken(places, "b")
@@ -33,7 +33,7 @@ async def test_one_place_is_anybodys():
     assert await taken(places, "b")
 
 
-async def test_callers_have_their_turn_one_after_another():
+async def test_callers_take_turns():
     """However many of one caller's wait, another's waits for one of them and no more."""
     places, order = FairSemaphore(1), []
     await places.acquire("many", seconds=1)
@@ -53,7 +53,7 @@ async def test_callers_have_their_turn_one_after_another():
     assert sorted(order[:3]) == ["few", "many", "one"] and order[3:] == ["many"] * 5
 
 
-async def test_who_no_longer_waits_takes_no_place():
+async def test_a_cancelled_waiter_takes_no_slot():
     places = FairSemaphore(1)
     await places.acquire("a", seconds=1)
     leaving = asyncio.create_task(places.acquire("b", seconds=9))
@@ -77,7 +77,7 @@ async def test_who_no_longer_waits_takes_no_place():
     assert not places._waiting and not places._held and places._free == 1
 
 
-def test_room_is_shared():
+def test_memory_is_shared_between_callers():
     room = MemoryPool(100)
     assert room.acquire("a", 50) and not room.acquire("a", 1)
     assert room.acquire("b", 25) and not room.acquire("b", 1)

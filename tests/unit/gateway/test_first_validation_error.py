@@ -107,7 +107,7 @@ MODELS = _models()
 
 
 @pytest.mark.parametrize("path", MODELS)
-def test_a_container_of_wrong_entries_is_one_error(path: str) -> None:
+def test_a_container_of_invalid_entries_is_one_error(path: str) -> None:
     many = {where: errors for where, errors in check(MODELS[path]).items() if errors > MOST_ERRORS}
     assert not many, many
 
@@ -130,7 +130,7 @@ def test_the_containers_of_bodies_are_found() -> None:
     } <= chat
 
 
-def test_a_container_that_writes_down_every_error_is_found() -> None:
+def test_containers_that_collect_every_error_are_found() -> None:
     """Such as pydantic makes where nobody says otherwise."""
     fields: dict[str, Any] = {
         "a_list": list[int],

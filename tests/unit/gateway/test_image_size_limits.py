@@ -12,7 +12,7 @@ def of(**parameters: object) -> ImageLimits:
     return parse_image({name: json.dumps(value) for name, value in parameters.items()})
 
 
-def test_a_list_of_sizes_is_all_there_is() -> None:
+def test_only_listed_sizes_are_allowed() -> None:
     drawing = of(sizes=[[128, 128], [192, 128]], default_size=[128, 128])
     assert drawing.supports_size(192, 128) and not drawing.supports_size(128, 192)
     assert drawing.describe_sizes() == "128x128, 192x128"
@@ -53,7 +53,7 @@ def test_sizes_by_bounds(parameters: dict, inside: list, outside: list, describe
     ],
     ids=str,
 )
-def test_what_is_not_as_documented_is_refused(parameters: dict) -> None:
+def test_invalid_size_parameters_are_refused(parameters: dict) -> None:
     with pytest.raises((ValueError, TypeError)):
         of(**parameters)
 

@@ -39,7 +39,7 @@ def together(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
 @given(
     TEXT.filter(bool), TEXT, st.lists(st.integers(0, 99)), st.lists(st.integers(0, 99)), st.booleans(), st.booleans()
 )
-def test_each_token_begins_where_its_first_byte_is_however_events_are_cut(
+def test_token_offsets_do_not_depend_on_the_split_of_events(
     prompt: str, answer: str, places: list[int], events: list[int], begun: bool, known: bool
 ) -> None:
     texts = [token(part, prompt=True) for part in cut(prompt.encode(), places)]
@@ -75,7 +75,7 @@ def test_a_prompt_that_begins_inside_a_character() -> None:
         ("<s>Hi", [b"<s>", b"Hi"], [0, 3]),  # what the caller has written
     ],
 )
-def test_tokens_that_the_prompt_writes_otherwise(prompt: str, data: Sequence[bytes], offsets: list[int]) -> None:
+def test_prompt_tokens_with_another_spelling(prompt: str, data: Sequence[bytes], offsets: list[int]) -> None:
     tokens = [token(part, prompt=True, first=position == 0) for position, part in enumerate(data)]
     rendered = CompletionLogprobsRenderer(prompt).render([*tokens, token(b"!"), token(b"?")])
     assert rendered["text_offset"] == [*offsets[:-1], rendered["text_offset"][-3], len(prompt), len(prompt) + 1]
@@ -95,14 +95,14 @@ def test_a_broken_character_is_as_long_as_what_is_shown_for_it(parts: list[bytes
         assert position == len(before) - cut, (data, begin, rendered)
 
 
-def test_a_token_that_no_text_shows_takes_no_room() -> None:
+def test_hidden_tokens_take_no_offset() -> None:
     rendered = CompletionLogprobsRenderer().render([token(b"a"), token(b"<|end|>", hidden=True), token(b"b")])
     assert (rendered["tokens"], rendered["text_offset"]) == (["a", "<|end|>", "b"], [0, 1, 1])
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("ahead", [False, True])
-async def test_each_of_several_answers_tells_about_the_prompt(ahead: bool) -> None:
+async def test_each_answer_has_the_tokens_of_the_prompt(ahead: bool) -> None:
     prompt = (token(b"p", prompt=True, first=True), token(b"q", prompt=True))
     zero: list[TextEvent] = [Delta(0, "pqa", 1, (*prompt, token(b"a"))), Finish(0, "stop")]
     one: list[TextEvent] = [

@@ -163,7 +163,7 @@ def check(request: Any, events: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_what_is_not_odd_is_read(name: str) -> None:
+async def test_valid_responses_are_read(name: str) -> None:
     request, responses = CASES[name]
     events = await read(name, request, list(map(message, responses)))
     assert events
@@ -209,7 +209,7 @@ def _spoil(rng: random.Random, responses: list[Outputs]) -> list[pb.ModelInferRe
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_whatever_is_wrong_with_responses_the_model_has_failed(name: str) -> None:
+async def test_any_corruption_of_responses_is_a_failure_of_the_model(name: str) -> None:
     request, responses = CASES[name]
     rng = random.Random(7)
     failed = 0
@@ -252,7 +252,7 @@ async def test_odd_log_probabilities(logprobs: str) -> None:
         ([Output("text_output", "BYTES", [1], b"\x09\0\0\0ab")], "'text_output' are cut off"),
     ],
 )
-async def test_what_is_odd_is_told(outputs: Outputs, why: str) -> None:
+async def test_malformed_outputs_are_described(outputs: Outputs, why: str) -> None:
     with pytest.raises(ModelFailed, match=why):
         await read("vllm", Complete(model="m", prompt="x"), [message(outputs)])
 

@@ -23,7 +23,7 @@ def card(signature: str = "vllm", *operations: str, **parameters: str) -> ModelC
     return parse(ModelConfig("m", described, {**known.inputs, **known.distinctive_inputs}, known.outputs, b""))
 
 
-def test_a_card_has_what_the_parameters_say() -> None:
+def test_a_card_is_parsed_from_the_parameters() -> None:
     parsed = card(
         "vllm",
         "chat",
@@ -123,7 +123,7 @@ def test_what_cannot_be_encoded_names_the_callers_field() -> None:
     assert refused.value.param == "prompt"
 
 
-def test_a_prompt_alone_is_asked_for_with_a_token_that_is_dropped() -> None:
+def test_a_prompt_alone_requests_one_token_and_drops_it() -> None:
     request = Complete(model="m", prompt="Hi", echo=True, sampling=Sampling(max_tokens=0))
     call = SIGNATURES["vllm"].codecs["complete"].open(request, card("vllm", "complete"))
     (sent,) = (tensor for tensor in call.requests[0].tensors if tensor.name == "sampling_parameters")

@@ -15,7 +15,7 @@ def read(folder: Path, text: str) -> models_file.Descriptions:
     return models_file.read(folder / "models.toml")
 
 
-def test_everything_that_can_be_said(tmp_path: Path) -> None:
+def test_all_fields_of_a_description(tmp_path: Path) -> None:
     (tmp_path / "template.jinja").write_text("{{ messages }}\n")
     description = read(
         tmp_path,
@@ -115,12 +115,12 @@ def test_mistakes_are_one_sentence(tmp_path: Path, text: str, sentence: str) -> 
     assert "\n" not in message
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelsFileError, match="cannot be read: No such file or directory"):
         models_file.read(tmp_path / "none.toml")
 
 
 @pytest.mark.parametrize(("name", "value"), [("tool_call_parser", "morse"), ("reasoning_parser", "mind")])
-def test_parsers_that_there_are_not(tmp_path: Path, name: str, value: str) -> None:
+def test_unknown_parsers_are_refused(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(ModelsFileError, match=f"models.m: {name} is '{value}', and none of "):
         read(tmp_path, f'[models.m]\n{name} = "{value}"\n')

@@ -74,7 +74,7 @@ async def test_each_model_is_registered_by_what_it_offers(network: ComputingNode
     assert network.registered == {}
 
 
-async def test_what_comes_and_goes_is_told(network: ComputingNode) -> None:
+async def test_changes_of_models_are_registered(network: ComputingNode) -> None:
     models = Models(a={"chat"}, b={"chat"})
     async with registrar(network, models):
         await network.until(knows("a", "b"))
@@ -85,14 +85,14 @@ async def test_what_comes_and_goes_is_told(network: ComputingNode) -> None:
         assert len(network.calls) == calls, "nothing changed, and the node was called"
 
 
-async def test_what_the_node_forgot_is_told_again(network: ComputingNode) -> None:
+async def test_models_that_the_node_forgot_are_registered_again(network: ComputingNode) -> None:
     async with registrar(network, Models(a={"chat"}), node_interval=0.1):
         await network.until(knows("a"))
         network.registered.clear()
         await network.until(knows("a"))
 
 
-async def test_what_was_left_behind_by_a_kill_is_taken_back(network: ComputingNode) -> None:
+async def test_registrations_left_by_a_killed_gateway_are_removed(network: ComputingNode) -> None:
     """Of this gateway alone: not what others of the same project or cid registered at other addresses."""
     mine: dict[str, Any] = {
         "project": "Tritonic",
@@ -109,7 +109,7 @@ async def test_what_was_left_behind_by_a_kill_is_taken_back(network: ComputingNo
     assert knows("old-1", "old-2", "old-3")(network)
 
 
-async def test_a_node_that_is_away_is_asked_again_less_and_less(
+async def test_an_unreachable_node_is_retried_with_backoff(
     network: ComputingNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await network.stop()
@@ -135,9 +135,7 @@ async def test_a_node_that_is_away_is_asked_again_less_and_less(
 
 
 @pytest.mark.parametrize("failure", ["failing", "foreign"])
-async def test_a_node_that_answers_badly_is_asked_again(
-    network: ComputingNode, failure: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_failing_node_is_retried(network: ComputingNode, failure: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_module, "_MAX_BACKOFF_SECONDS", 0.02)
     setattr(network, failure, True)
     async with registrar(network, Models(a={"chat"})):
@@ -147,7 +145,9 @@ async def test_a_node_that_answers_badly_is_asked_again(
         await network.until(knows("a"))
 
 
-async def test_a_node_that_hangs_holds_nobody_up(network: ComputingNode, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hanging_node_does_not_block_the_shutdown(
+    network: ComputingNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(node_module, "_CALL_TIMEOUT_SECONDS", 0.05)
     monkeypatch.setattr(node_module, "_MAX_BACKOFF_SECONDS", 0.02)
     monkeypatch.setattr(node_module, "_SHUTDOWN_TIMEOUT_SECONDS", 0.2)
@@ -157,7 +157,7 @@ async def test_a_node_that_hangs_holds_nobody_up(network: ComputingNode, monkeyp
     network.frozen = False
 
 
-async def test_what_may_have_been_registered_is_taken_back(
+async def test_uncertain_registrations_are_removed_at_shutdown(
     network: ComputingNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The node registers, and the gateway never hears of it."""
@@ -170,7 +170,9 @@ async def test_what_may_have_been_registered_is_taken_back(
     assert network.registered == {}
 
 
-async def test_one_that_is_refused_keeps_no_other_out(network: ComputingNode, caplog: pytest.LogCaptureFixture) -> None:
+async def test_one_refused_model_does_not_block_others(
+    network: ComputingNode, caplog: pytest.LogCaptureFixture
+) -> None:
     models = Models(**{"": {"chat"}, "b": {"chat"}})
     async with registrar(network, models):
         await network.until(knows("b"))
@@ -201,7 +203,7 @@ async def test_the_cid_is_by_default_the_name_of_the_host(network: ComputingNode
         ({"node_api_url": "http://localhost:1088/secret"}, "http://localhost:1088/secret"),
     ],
 )
-def test_where_the_node_reaches_the_gateway(settings: dict[str, Any], base: str) -> None:
+def test_the_registered_url_of_the_gateway(settings: dict[str, Any], base: str) -> None:
     assert api_base(Settings(node_url="http://127.0.0.1:6000", **settings)) == base
 
 
@@ -217,6 +219,6 @@ def test_where_the_node_reaches_the_gateway(settings: dict[str, Any], base: str)
         {"cid": ""},
     ],
 )
-def test_settings_that_no_node_would_take(settings: dict[str, Any]) -> None:
+def test_invalid_node_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings)) if "port" not in settings else "node_api_url"):
         Settings(**settings)

@@ -11,7 +11,7 @@ from gateway.http import offload as module
 from gateway.http.offload import offload
 
 
-async def test_the_loop_goes_on() -> None:
+async def test_offloaded_work_does_not_block_the_loop() -> None:
     released = threading.Event()
     work = asyncio.create_task(offload("a", lambda: released.wait(5)))
     await asyncio.sleep(0.01)
@@ -49,7 +49,7 @@ async def test_one_caller_leaves_room_for_others() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_who_hangs_up_does_not_get_another_place() -> None:
+async def test_a_cancelled_caller_keeps_its_slot_until_its_work_ends() -> None:
     """What has begun goes on, and whatever else the caller asks for waits for it; what has not begun never does."""
     running: set[int] = set()
     most = 0

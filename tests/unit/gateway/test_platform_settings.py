@@ -34,7 +34,7 @@ def test_the_setting_is_json_or_a_file(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("invalid", ["{", "[]", "nowhere.toml", '{"a/b": {}}', '{"a": {"key": []}}', '{"a": 1}'])
-def test_a_setting_that_is_wrong(invalid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_platform_settings_are_refused(invalid: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITONIC_PLATFORMS", invalid)
     with pytest.raises(ValueError, match="platforms"):
         Settings()

@@ -53,7 +53,7 @@ def caller() -> str:
     return f"caller {time.monotonic_ns()}"
 
 
-def test_what_is_written() -> None:
+def test_rate_limit_rules_are_parsed() -> None:
     parsed = rate_rules.parse(
         ["1000/day", "60/minute", "9 tokens / hour", f"{KEY}=none", "10.0.0.7=5 requests/10 seconds"]
     )
@@ -65,18 +65,18 @@ def test_what_is_written() -> None:
 @pytest.mark.parametrize(
     "entry", ["60", "0/minute", "-1/minute", "60/fortnight", "x/minute", "5 cats/day", "60/minute;"]
 )
-def test_what_cannot_be_meant(entry: str) -> None:
+def test_invalid_rate_limits_are_refused(entry: str) -> None:
     with pytest.raises(ValueError, match="60/minute"):
         rate_rules.parse([entry])
 
 
 @pytest.mark.parametrize("name", ["sk-first", "", "5f2b", "5F2B8C1D9E8B", "localhost", f"{KEY}0"])
-def test_who_cannot_be_meant(name: str) -> None:
+def test_invalid_callers_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="12 hexadecimal digits"):
         rate_rules.parse([f"{name}=60/minute"])
 
 
-def test_who_a_caller_is() -> None:
+def test_keys_and_addresses_identify_callers() -> None:
     assert KEY == "2a19f16bb258"  # printf %s sk-first | sha256sum | cut -c1-12
     assert rate_rules.caller_of_address("192.0.2.1") == rate_rules.caller_of_address("::ffff:192.0.2.1") == "192.0.2.1"
     assert (
@@ -90,7 +90,7 @@ def test_who_a_caller_is() -> None:
         assert rate_rules.caller_of_address(nobody) == "nobody"
 
 
-async def test_so_many_and_no_more(store: str | None) -> None:
+async def test_requests_beyond_the_limit_are_refused(store: str | None) -> None:
     limited, first_caller, second_caller = Limited("3/minute", store), caller(), caller()
     results = [await limited.admit(first_caller) for _ in range(3)]
     assert [headers["x-ratelimit-remaining-requests"] for headers in results] == ["2", "1", "0"]
@@ -116,7 +116,7 @@ async def test_the_window_ends(store: str | None) -> None:
     await limited.limits.close()
 
 
-async def test_at_once_no_more_get_through(store: str | None) -> None:
+async def test_concurrent_requests_do_not_exceed_the_limit(store: str | None) -> None:
     limited, first_caller = Limited("20/minute", store), caller()
     results = await asyncio.gather(*(limited.admit(first_caller) for _ in range(60)), return_exceptions=True)
     assert sum(isinstance(result, dict) for result in results) == 20
@@ -124,7 +124,7 @@ async def test_at_once_no_more_get_through(store: str | None) -> None:
     await limited.limits.close()
 
 
-async def test_what_a_short_window_refuses_costs_nothing_in_a_long_one(store: str | None) -> None:
+async def test_a_request_refused_by_one_window_is_not_counted_in_another(store: str | None) -> None:
     limited, first_caller = Limited("4/day,1/second", store), caller()
     assert (await limited.admit(first_caller))["x-ratelimit-limit-requests"] == "1"
     for _ in range(5):
@@ -159,7 +159,7 @@ async def test_tokens_are_counted_when_they_are_known(store: str | None) -> None
     await limited.limits.close()
 
 
-async def test_callers_that_are_named(store: str | None) -> None:
+async def test_named_callers_have_their_own_limits(store: str | None) -> None:
     limited = Limited(f"1/hour,{KEY}=none,10.0.0.7=3/hour", store)
     assert [await limited.admit(KEY) for _ in range(3)] == [{}] * 3
     assert (await limited.admit("10.0.0.7"))["x-ratelimit-limit-requests"] == "3"
@@ -183,7 +183,7 @@ async def test_gateways_share_a_store(redis: RedisServer) -> None:
     await second.limits.close()
 
 
-async def test_memory_forgets_who_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_counters_of_idle_callers_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "_SWEEP_SECONDS", 0.5)
     limited = Limited("1/second", None)
     for number in range(1000):
@@ -195,7 +195,7 @@ async def test_memory_forgets_who_has_gone(monkeypatch: pytest.MonkeyPatch) -> N
     assert list(memory.storage) == list(memory.expirations) and len(memory.storage) == 1
 
 
-async def test_a_store_that_is_silent_stops_nobody(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hanging_redis_does_not_block_requests(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Callers are counted by each gateway for itself meanwhile."""
     monkeypatch.setattr(rates, "_REDIS_RETRY_SECONDS", 0.8)
     limited, first_caller = Limited("40/minute,100 tokens/minute", redis.url), caller()
@@ -220,7 +220,7 @@ async def test_a_store_that_is_silent_stops_nobody(redis: RedisServer, monkeypat
     await limited.limits.close()
 
 
-async def test_a_crowd_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_requests_are_no_redis_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who sends so much at once that it takes longer than anybody would wait is counted by the store all the same."""
 
     class Slow(rates._LocalStorage):
@@ -237,7 +237,7 @@ async def test_a_crowd_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     assert limited.unshared._value.get() == 0
 
 
-async def test_a_store_that_goes_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_redis_that_restarts_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "_REDIS_RETRY_SECONDS", 0.2)
     server = RedisServer()
     try:

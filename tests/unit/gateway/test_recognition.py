@@ -55,7 +55,7 @@ def test_another_datatype_or_a_missing_tensor_is_another_layout(layout: Any, nam
         ({"prompt": "BYTES", "stream": "BOOL"}, None),
     ],
 )
-def test_what_is_never_used_need_not_be_there(inputs: dict[str, str], name: str | None) -> None:
+def test_unused_tensors_are_optional(inputs: dict[str, str], name: str | None) -> None:
     minimal = ModelConfig("m", {}, inputs, {"text_output": "BYTES"}, b"")
     assert registry.recognize(minimal) == name
 

@@ -8,7 +8,7 @@ from gateway.triton.tensors import Tensor, bool_tensor, bytes_tensor, string_ten
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 2_097_152])
-def test_it_is_what_protobuf_reads(size: int) -> None:
+def test_protobuf_parses_the_serialized_request(size: int) -> None:
     tensors = [
         string_tensor("text_input", "hello"),
         Tensor("raw", "UINT8", (size,), b"x" * size),

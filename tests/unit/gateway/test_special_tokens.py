@@ -132,7 +132,7 @@ def places(evil: str) -> Iterator[tuple[str, Callable[[], Chat]]]:
 
 @pytest.mark.parametrize("spans", [True, False], ids=["spans", "breaks"])
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_no_special_token_of_a_callers_is_recognised_wherever_it_stands(name: str, spans: bool) -> None:
+def test_special_tokens_of_callers_are_text_in_every_field(name: str, spans: bool) -> None:
     template, control = TEMPLATES[name]
     tokens = [*control, *NAMED.values()]
     # Where nobody says which tokens there are, those that the template writes are known, and those that look like it.
@@ -155,7 +155,7 @@ def test_no_special_token_of_a_callers_is_recognised_wherever_it_stands(name: st
 
 
 @pytest.mark.parametrize("spans", [True, False], ids=["spans", "breaks"])
-def test_no_special_token_is_put_together_of_pieces(spans: bool) -> None:
+def test_special_tokens_are_not_assembled_from_pieces(spans: bool) -> None:
     tokens = ["<|im_start|>", "<|im_end|>"]
     joining = "{% for m in messages %}{{ m.content | replace('<image>', '') }}{% endfor %}<|im_end|>"
     cases: list[tuple[str, tuple[str, ...]]] = [
@@ -176,7 +176,7 @@ def test_no_special_token_is_put_together_of_pieces(spans: bool) -> None:
         assert recognised(complete, tokens) == ["<|im_end|>"], (template, contents)
 
 
-def test_what_a_template_looks_for_in_a_text_is_found() -> None:
+def test_templates_still_find_the_texts_they_search_for() -> None:
     parameters = described(THINKING, ["<|im_start|>", "<|im_end|>"])
     turns = (user("<tool_response>1 < 2</tool_response>"), Message(role="assistant", content="<think>a<b</think>\nc<d"))
     assert build_completion(chat_of(*turns), parameters)[0].prompt == (
@@ -196,7 +196,7 @@ def test_what_a_template_looks_for_in_a_text_is_found() -> None:
 )
 @pytest.mark.parametrize("spans", [True, False])
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_other_texts_are_rendered_as_they_always_were(name: str, spans: bool, text: str) -> None:
+def test_other_texts_are_rendered_unchanged(name: str, spans: bool, text: str) -> None:
     template, control = TEMPLATES[name]
     parameters = described(template, control)
     for position, chat in places(text or "x"):
@@ -215,7 +215,7 @@ def test_a_model_may_have_special_tokens_recognised() -> None:
         assert "a<|im_end|><|im_end|>" in str(complete.prompt) and not complete.literal_spans
 
 
-def test_marks_of_turns_that_are_no_tokens_are_broken() -> None:
+def test_turn_markers_that_are_no_tokens_are_broken() -> None:
     """Nothing tells them from the template's but their letters."""
     zephyr = "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + eos_token + '\n' }}{% endfor %}"
     complete = build_completion(
@@ -225,7 +225,7 @@ def test_marks_of_turns_that_are_no_tokens_are_broken() -> None:
     assert recognised(complete, ["<|system|>", "<|user|>", "</s>"]) == ["<|user|>", "</s>"]
 
 
-def test_marks_of_pictures_are_the_templates_alone() -> None:
+def test_image_markers_come_from_the_template_alone() -> None:
     seeing = (
         "{% for m in messages %}{% for part in m.content %}"
         "{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}"
@@ -244,7 +244,7 @@ def test_a_refusal_quotes_what_the_caller_wrote() -> None:
         build_completion(chat_of(user("<b>")), described(template, ["<|im_end|>"]))
 
 
-def test_characters_of_the_private_use_stay_what_they_are() -> None:
+def test_private_use_characters_stay_unchanged() -> None:
     parameters = described(CHATML, ["<|im_start|>", "<|im_end|>"])
     area = "".join(map(chr, range(0xE000, 0xF900)))
     prompt = str(build_completion(chat_of(user(f"<|im_end|>{area}<")), parameters, literal_spans=True)[0].prompt)
@@ -255,7 +255,7 @@ def test_characters_of_the_private_use_stay_what_they_are() -> None:
     build_completion(chat_of(user(everything)), parameters)
 
 
-def test_many_are_broken_as_few_are() -> None:
+def test_many_special_tokens_are_broken_like_few() -> None:
     parameters = described(CHATML, ["<|im_start|>", "<|im_end|>"])
     complete = build_completion(chat_of(user("<|im_end|>" * 5000 + "<b>")), parameters)[0]
     assert recognised(complete, ["<|im_end|>"]) == ["<|im_end|>"]
@@ -263,7 +263,7 @@ def test_many_are_broken_as_few_are() -> None:
     assert len(spanned.literal_spans) == 1
 
 
-def test_special_tokens_that_are_words_are_told_by_the_whole_of_them() -> None:
+def test_special_tokens_that_are_words_match_as_a_whole() -> None:
     parameters = described("{% for m in messages %}{{ m.content }}STOP{% endfor %}", ["STOP", "nameless"])
     tools = (Tool(name="f", source={"type": "function", "function": {"name": "nameless"}}),)
     complete = build_completion(chat_of(user("name STOP now"), tools=tools), parameters, literal_spans=True)[0]
@@ -290,7 +290,7 @@ def test_the_longest_of_the_leftmost_tokens_is_found() -> None:
     assert any_token_pattern([]).search("x") is None and token_start_pattern([]).search("x") is None
 
 
-def test_marks_are_found_in_what_templates_write() -> None:
+def test_markers_are_found_in_rendered_templates() -> None:
     guard = special_tokens.get_guard(parse_text(described(PHI3, None, special_tokens="{}")))
     assert guard is not None
     found = [text for text in ("<|user|>", "<|system|>", "<|end|>", "<|tool|>") if guard.tokens.fullmatch(text)]

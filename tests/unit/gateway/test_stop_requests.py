@@ -11,7 +11,7 @@ from tests.fakes.scripted_model import Pause, Say, ScriptedModel
 from tests.fakes.triton import FakeTriton
 
 
-async def test_a_stop_that_is_never_answered_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unanswered_stop_request_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway_triton, "_STOP_TIMEOUT_SECONDS", 0.1)
     fake = await FakeTriton([ScriptedModel("endless", (Say("a"), Pause())), ScriptedModel("core", (Pause(),))]).start()
     triton = TritonClient(fake.url)

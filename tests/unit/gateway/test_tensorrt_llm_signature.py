@@ -87,7 +87,7 @@ def test_the_length_of_an_answer(parameters: dict[str, str], requested: int | No
     assert number(encode(replace(ENSEMBLE, parameters=parameters), max_tokens=requested)["max_tokens"]) == expected
 
 
-def test_a_length_that_nobody_knows_is_asked_for() -> None:
+def test_an_unknown_length_is_required_from_the_caller() -> None:
     with pytest.raises(UnsupportedOption) as caught:
         encode(replace(ENSEMBLE, parameters={}))
     assert caught.value.param == "max_tokens"
@@ -106,7 +106,7 @@ def test_a_length_that_nobody_knows_is_asked_for() -> None:
         ({"parameters": {"accumulate_tokens": "true", "context_length": "100"}}, True, 1),
     ],
 )
-def test_a_whole_answer_is_asked_for_in_one_piece(changed: dict[str, Any], whole: bool, streams: int) -> None:
+def test_a_whole_answer_is_requested_without_streaming(changed: dict[str, Any], whole: bool, streams: int) -> None:
     config = replace(ENSEMBLE, **changed)
     request = Complete(model="m", prompt="p", non_streaming=whole)
     (stream,) = (tensor for tensor in tensorrt_llm.encode(request, card_of(config)) if tensor.name == "stream")
@@ -146,7 +146,7 @@ def test_only_what_a_model_has_is_sent_in_its_own_shapes() -> None:
         ({"top_p": 0.5, "seed": 3}, {"top_p": 0.5, "seed": 3}),
     ],
 )
-def test_how_tokens_are_chosen(requested: dict[str, Any], expected: dict[str, float]) -> None:
+def test_sampling_parameters_become_tensors(requested: dict[str, Any], expected: dict[str, float]) -> None:
     tensors = encode(**requested)
     assert {n: number(tensors[n]) for n in ("top_k", "top_p", "temperature", "seed") if n in tensors} == expected
 
@@ -155,7 +155,7 @@ def test_requests_without_a_seed_get_different_ones() -> None:
     assert number(encode(temperature=1.0)["seed"]) != number(encode(temperature=1.0)["seed"])
 
 
-def test_a_model_that_does_not_tell_answers_apart_is_asked_for_each_by_itself() -> None:
+def test_several_answers_are_several_requests_where_the_model_has_no_index() -> None:
     assert number(encode(n=3)["num_return_sequences"]) == 3
     three = Complete(model="m", prompt="p", sampling=Sampling(n=3, seed=5))
     assert tensorrt_llm.TEXT.parts(three, card_of(ENSEMBLE)) == [three]
@@ -190,7 +190,7 @@ def test_structures_are_refused_where_there_is_no_tensor(kind: Any) -> None:
         encode(minimal, min_tokens=2)
 
 
-def test_any_json_needs_no_guide() -> None:
+def test_json_without_a_schema_needs_no_guide() -> None:
     tensors = encode(structured_outputs=StructuredOutput("json", True))
     assert "guided_decoding_guide" not in tensors
 
@@ -204,7 +204,7 @@ def test_pictures_and_tokens_are_refused() -> None:
     assert caught.value.param == "prompt"
 
 
-async def test_what_the_counts_tell() -> None:
+async def test_token_counts_decide_the_finish_reason() -> None:
     assert await decode(counted("a"), counted("b")) == [
         Delta(0, "a", 1),
         Delta(0, "b", 1),
@@ -216,14 +216,14 @@ async def test_what_the_counts_tell() -> None:
     assert Finish(0, "length") in await decode(counted("a", 90), max_tokens=95)
 
 
-async def test_an_answer_of_which_nothing_is_known_has_stopped() -> None:
+async def test_an_answer_without_counts_has_stopped() -> None:
     assert await decode(response("a"), response("b")) == [Delta(0, "a"), Delta(0, "b"), Finish(0, "stop")]
     unknown = replace(ENSEMBLE, parameters={})
     assert Finish(0, "stop") in await decode(counted("a"), max_tokens=9, config=unknown)
     assert Finish(0, "length") in await decode(counted("a", 9), max_tokens=9, config=unknown)
 
 
-async def test_answers_of_a_model_that_cannot_be_told_their_length_are_ended_here() -> None:
+async def test_answers_of_a_model_without_a_length_tensor_are_cut() -> None:
     mock = ModelConfig("m", {}, {**tensorrt_llm.INPUTS, "stream": "BOOL"}, tensorrt_llm.OUTPUTS, b"")
     texts = [response("a"), response(""), response("b"), response("c")]
     assert await decode(*texts, config=mock, max_tokens=2) == [
@@ -248,7 +248,7 @@ async def test_answers_of_a_model_that_cannot_be_told_their_length_are_ended_her
     assert events == [Delta(0, "p"), Delta(0, "a"), Finish(0, "length"), EMPTY_DELTA]
 
 
-async def test_a_model_that_goes_on_beyond_its_length_is_left() -> None:
+async def test_a_model_that_exceeds_its_length_is_cancelled() -> None:
     mock = ModelConfig("m", {}, {**tensorrt_llm.INPUTS, "stream": "BOOL"}, tensorrt_llm.OUTPUTS, b"")
     received = 0
 
@@ -268,12 +268,12 @@ async def test_a_model_that_goes_on_beyond_its_length_is_left() -> None:
     assert received == 10
 
 
-async def test_a_stop_string_is_a_reason_of_its_own() -> None:
+async def test_a_stop_string_sets_the_finish_reason() -> None:
     events = await decode(response("a E"), response("ND b"), stop=("END",))
     assert events == [Delta(0, "a "), EMPTY_DELTA, Finish(0, "stop")]
 
 
-async def test_an_engine_that_overhears_the_stop_string_is_left() -> None:
+async def test_an_engine_that_ignores_the_stop_string_is_cancelled() -> None:
     received = 0
 
     async def endless() -> AsyncGenerator[InferResponse]:
@@ -288,7 +288,7 @@ async def test_an_engine_that_overhears_the_stop_string_is_left() -> None:
     assert received < 20
 
 
-async def test_answers_side_by_side() -> None:
+async def test_deltas_of_several_answers_are_interleaved() -> None:
     events = await decode(
         counted("a", sequence_index=1), counted("b", sequence_index=0), counted("c", sequence_index=1), n=2
     )

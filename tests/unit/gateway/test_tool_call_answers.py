@@ -45,7 +45,7 @@ ANSWERS = st.lists(BITS | st.text(max_size=4), max_size=14).map("".join)
 
 @settings(max_examples=600, deadline=None)
 @given(st.sampled_from(DISTINCT), ANSWERS, st.lists(st.integers(0, 200)))
-def test_loses_nothing_however_an_answer_is_cut(format: str, answer: str, cuts: list[int]) -> None:
+def test_any_split_of_an_answer_loses_nothing(format: str, answer: str, cuts: list[int]) -> None:
     whole = parse(format, [answer])
     ends = sorted({0, len(answer), *(cut for cut in cuts if cut < len(answer))})
     assert parse(format, [answer[a:b] for a, b in pairwise(ends)]) == whole
@@ -79,7 +79,7 @@ WRITERS: dict[str, Callable[[list[tuple[str, dict[str, object]]]], str]] = {
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(WRITERS)), CALLS, st.integers(1, 9))
-def test_reads_what_was_written(writer: str, calls: list[tuple[str, dict[str, object]]], size: int) -> None:
+def test_written_calls_are_parsed(writer: str, calls: list[tuple[str, dict[str, object]]], size: int) -> None:
     answer = WRITERS[writer](calls)
     pieces = parse(writer.strip(), [answer[at : at + size] for at in range(0, len(answer), size)])
     assert tool_calls_of(pieces) == calls

@@ -54,7 +54,7 @@ def result(id: str | None, content: str = "r", **fields: Any) -> Message:
 
 @pytest.mark.parametrize("arguments", BROKEN, ids=[text[:12] for text in BROKEN])
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_arguments_that_are_no_object_are_shown_as_text(call: str, arguments: str) -> None:
+def test_arguments_that_are_no_object_are_rendered_as_text(call: str, arguments: str) -> None:
     rendered = prompt(template(call), calling(ToolCall("c", "f", arguments, has_valid_arguments=False)), result("c"))
     escaped = arguments[3:12].replace('"', '\\"')
     assert escaped in rendered.replace("\u200b", "") or escaped.replace('\\"', '"') in rendered
@@ -81,7 +81,7 @@ def order(*messages: Message) -> list[tuple[str | None, str | None, Any]]:
     return [(m.tool_call_id, m.name, m.content) for m in ordered if m.role == "tool"]
 
 
-def test_results_stand_in_the_order_of_their_calls() -> None:
+def test_results_are_ordered_like_their_calls() -> None:
     turns = (result("c", "3"), result("a", "1"), result("b", "2"))
     expected = [("a", "fa", "1"), ("b", "fb", "2"), ("c", "fc", "3")]
     assert order(calling(A, B, C), *turns) == expected
@@ -94,7 +94,7 @@ def test_results_stand_in_the_order_of_their_calls() -> None:
     assert order(calling(A, B, C), result("c", "3"), result("b", "2")) == expected[1:]
 
 
-def test_what_a_caller_left_out_is_filled_in() -> None:
+def test_missing_ids_are_filled_in() -> None:
     nameless = [ToolCall("", name, "{}") for name in ("f", "g")]
     assert order(calling(*nameless), result(None, "1"), result(None, "2", name="said")) == [
         ("call_2_0", "f", "1"),
@@ -103,7 +103,7 @@ def test_what_a_caller_left_out_is_filled_in() -> None:
     assert order(calling(A), result(None)) == [("a", "fa", "r")]
 
 
-def test_what_cannot_be_told_wrong_is_left_as_it_is() -> None:
+def test_unambiguous_histories_stay_unchanged() -> None:
     assert order(result("b", "2"), result("a", "1")) == [("b", None, "2"), ("a", None, "1")]
     assert order(calling(A), result("other")) == [("other", "fa", "r")]
     assert order(calling(A), result("a", "1"), result("a", "2")) == [("a", "fa", "1"), ("a", None, "2")]
@@ -114,7 +114,7 @@ def test_what_cannot_be_told_wrong_is_left_as_it_is() -> None:
 @pytest.mark.parametrize(
     "messages", [(result("b"), result("x")), (result("b"), result("b")), (result("b"), result(None))]
 )
-def test_a_result_that_could_be_read_as_that_of_another_call_is_refused(messages: tuple[Message, ...]) -> None:
+def test_ambiguous_results_are_refused(messages: tuple[Message, ...]) -> None:
     with pytest.raises(InvalidRequest) as raised:
         tool_call_history.order_results((USER, calling(A, B), *messages))
     assert raised.value.param == "messages[3].tool_call_id"

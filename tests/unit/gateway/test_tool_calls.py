@@ -128,7 +128,7 @@ CASES: list[tuple[str, str, list[Piece] | None]] = [
 
 
 @pytest.mark.parametrize(("format", "answer", "expected"), CASES)
-def test_tells_calls_from_text(format: str, answer: str, expected: list[Piece] | None) -> None:
+def test_calls_are_separated_from_text(format: str, answer: str, expected: list[Piece] | None) -> None:
     expected_pieces = [Text(answer)] if expected is None else expected
     assert parse(format, [answer]) == expected_pieces
     assert parse(format, answer) == expected_pieces

@@ -56,7 +56,7 @@ def read(chat: Chat, written: str, answer: str, *, tags: bool) -> tuple[int, str
         ("llama3_json", True, {"type": "object"}, [(ARRAY, 2)], [LLAMA]),
     ],
 )
-def test_answers_are_calls_where_they_begin_as_calls_are_enforced(
+def test_answers_that_begin_like_enforced_calls_are_calls(
     written: str, tags: bool, structure: Any, calls: list[tuple[str, int]], texts: list[str]
 ) -> None:
     for answer, count in calls:
@@ -73,7 +73,7 @@ def structure(chat: Chat, written: str, *, tags: bool) -> Any:
 
 
 @pytest.mark.parametrize("tags", [True, False])
-def test_a_name_and_arguments_of_an_answer_are_never_a_call(tags: bool) -> None:
+def test_a_structured_answer_is_never_read_as_a_call(tags: bool) -> None:
     """A call without brackets is allowed only where no answer could be one."""
     cases: list[dict[str, Any]] = [{"name": {}, "parameters": {}}, {"name": {}}]
     for properties in cases:
@@ -82,7 +82,7 @@ def test_a_name_and_arguments_of_an_answer_are_never_a_call(tags: bool) -> None:
     assert len(structure(chat_with(ARGUMENTS), "llama3_json", tags=tags).value["anyOf"]) == 2
 
 
-def test_what_could_be_an_array_of_calls_is_refused() -> None:
+def test_schemas_that_allow_an_array_of_calls_are_refused() -> None:
     for unclear in (True, {"type": "array"}, {"anyOf": [CLOSED]}, {"$ref": "#/$defs/x"}, {"$ref": "#"}):
         for written, tags in (("mistral", True), ("llama3_json", True), ("hermes", False)):
             with pytest.raises(UnsupportedOption) as raised:
@@ -92,7 +92,7 @@ def test_what_could_be_an_array_of_calls_is_refused() -> None:
         assert tag["format"]["elements"][1]["json_schema"]["$ref"] == "#/$defs/answer"
 
 
-def test_the_schemas_stand_at_the_same_places_in_tags_as_in_one_schema() -> None:
+def test_tags_and_schema_have_the_same_parts() -> None:
     """Refusals name the places, and the caller is told what stands there."""
     calls, answer = json.loads(structure(chat_with(NODE), "hermes", tags=True).value)["format"]["elements"]
     parts = [tag["content"]["json_schema"] for tag in calls["tags"]] + [answer["json_schema"]]
@@ -102,7 +102,7 @@ def test_the_schemas_stand_at_the_same_places_in_tags_as_in_one_schema() -> None
 
 
 @pytest.mark.parametrize(("kind", "value"), [("regex", "a"), ("choice", ["a"])])
-def test_expressions_and_choices_need_structural_tags_and_grammars_cannot_be_told_apart(kind: str, value: Any) -> None:
+def test_regular_expressions_and_choices_need_structural_tags(kind: str, value: Any) -> None:
     for written in ("hermes", "llama3_json", "mistral", "pythonic"):
         assert structure(chat_with(value, kind), written, tags=True).kind == "structural_tag"
         for chat, tags in ((chat_with(value, kind), False), (chat_with("start: /a/", "grammar"), True)):

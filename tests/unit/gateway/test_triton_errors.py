@@ -28,7 +28,7 @@ GONE = "The model's server is not available now."
         (S.UNKNOWN, None, errors.ModelFailed, None, "Triton gave no reason."),
     ],
 )  # fmt: skip
-def test_translation(
+def test_grpc_errors_become_gateway_errors(
     status: Status | None, message: str | None, kind: type[errors.GatewayError], param: str | None, sentence: str
 ) -> None:
     error = to_gateway_error(status, message)

@@ -47,7 +47,7 @@ def check_cost(cost: Cost) -> None:
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-async def test_what_is_within_its_bounds(measured: MeasuredGateway, name: str) -> None:
+async def test_bodies_within_the_limits_are_cheap(measured: MeasuredGateway, name: str) -> None:
     path, body = ALLOWED[name]
     cost = await least_cost(measured, path, body())
     assert cost.status in (200, 400, 404), cost
@@ -55,7 +55,7 @@ async def test_what_is_within_its_bounds(measured: MeasuredGateway, name: str) -
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_is_beyond_a_bound(measured: MeasuredGateway, name: str) -> None:
+async def test_bodies_beyond_a_limit_are_refused_cheaply(measured: MeasuredGateway, name: str) -> None:
     path, body, message = REFUSED[name]
     cost = await least_cost(measured, path, body())
     assert cost.status in (400, 413), cost

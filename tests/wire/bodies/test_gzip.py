@@ -49,7 +49,7 @@ async def test_gzip_is_read(gateway: RunningGateway, coding: str) -> None:
     assert (await packed(gateway, BODY, coding="Identity")).status_code == 200
 
 
-async def test_gzip_comes_by_pieces(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_gzip_arrives_in_pieces(gateway: RunningGateway, triton: FakeTriton) -> None:
     text = "".join(chr(0x4E00 + number % 20000) for number in range(900_000))  # work for threads, in several pieces
     whole = gzip.compress(json.dumps({"model": "hello", "messages": [{"role": "user", "content": text}]}).encode(), 1)
 
@@ -62,7 +62,7 @@ async def test_gzip_comes_by_pieces(gateway: RunningGateway, triton: FakeTriton)
     assert response.status_code == 200 and text in triton.calls[-1].prompt
 
 
-async def test_forms_may_be_packed(gateway: RunningGateway) -> None:
+async def test_forms_may_be_compressed(gateway: RunningGateway) -> None:
     headers = {"content-type": "multipart/form-data; boundary=b"}
     plain = await gateway.http.post(GENERATIONS, content=form_body(b"a circle"), headers=headers)
     response = await packed(gateway, gzip.compress(form_body(b"a circle")), GENERATIONS, **headers)
@@ -99,13 +99,13 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-async def test_gzip_that_is_none(gateway: RunningGateway, name: str) -> None:
+async def test_invalid_gzip_is_refused(gateway: RunningGateway, name: str) -> None:
     content, why = BROKEN[name]
     sentence = check_error(await packed(gateway, content), 400, code="invalid_value", param="Content-Encoding")
     assert why in sentence and "gzip" in sentence
 
 
-async def test_what_it_unpacks_to_has_the_bounds_of_any_body(narrow: RunningGateway, gateway: RunningGateway) -> None:
+async def test_decompressed_bodies_have_the_same_limits(narrow: RunningGateway, gateway: RunningGateway) -> None:
     """A megabyte of gzip unpacks to a gigabyte; decompression stops at the body limit."""
     full = b'{"x":"' + b"a" * (MAX_BODY_BYTES - 8) + b'"}'
     assert len(full) == MAX_BODY_BYTES
@@ -118,7 +118,7 @@ async def test_what_it_unpacks_to_has_the_bounds_of_any_body(narrow: RunningGate
     assert "150000" in check_error(await packed(gateway, values), 413, code="request_too_large")
 
 
-async def test_what_it_unpacks_to_is_looked_at_as_any_body(gateway: RunningGateway) -> None:
+async def test_decompressed_bodies_are_validated(gateway: RunningGateway) -> None:
     """Limits of texts, and of JSON in texts, apply to the uncompressed body."""
     calls = chat_messages_body(tool_call_message('{"a":[' + repeat("1", 160_000) + "]}"), user_message(LETTER))
     for content in (calls, chat_messages_body(user_message(json.dumps("x" * 8_000_001)))):
@@ -137,6 +137,8 @@ async def test_a_byte_order_mark_is_skipped(gateway: RunningGateway, triton: Fak
 
 @pytest.mark.parametrize("name", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
 @pytest.mark.parametrize("write", [bytes.decode, lambda body: "\ufeff" + body.decode()], ids=["bare", "marked"])
-async def test_other_unicode_is_named(gateway: RunningGateway, name: str, write: Callable[[bytes], str]) -> None:
+async def test_other_unicode_encodings_are_named(
+    gateway: RunningGateway, name: str, write: Callable[[bytes], str]
+) -> None:
     sentence = check_error(await gateway.http.post(CHAT, content=write(BODY).encode(name)), 400, code="invalid_value")
     assert "UTF-8" in sentence and "UTF-16" in sentence

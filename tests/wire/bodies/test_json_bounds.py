@@ -40,7 +40,7 @@ BOUNDS = {
 
 
 @pytest.mark.parametrize("path", BOUNDS)
-async def test_the_values_of_a_body(gateway: RunningGateway, path: str) -> None:
+async def test_values_of_a_body_are_limited(gateway: RunningGateway, path: str) -> None:
     """Values count in every field, also in unknown ones. A string that looks like values has none."""
     values = BOUNDS[path]
     text = json.dumps("[{" * 2 * values)
@@ -56,13 +56,13 @@ async def _first(gateway: RunningGateway, path: str) -> str:
     return str((await gateway.http.post(path, content=b"{}")).json()["error"]["param"])
 
 
-async def test_lists_and_objects_are_counted_apart(gateway: RunningGateway) -> None:
+async def test_lists_and_objects_have_separate_limits(gateway: RunningGateway) -> None:
     for path in (CHAT, COMPLETIONS, EMBEDDINGS):
         response = await gateway.http.post(path, content=f'{{"x":[{repeat("[[[[[[[[1]]]]]]]]", 12_600)}]}}'.encode())
         assert "100000" in check_error(response, 413, code="request_too_large")
 
 
-async def test_arguments_of_calls_are_json_of_the_body(gateway: RunningGateway) -> None:
+async def test_arguments_of_calls_count_as_json_of_the_body(gateway: RunningGateway) -> None:
     fits = chat_messages_body(
         *[tool_call_message('{"a":[' + repeat("1", 70_000) + "]}")] * 2, '{"role":"user","content":"Hi"}'
     )
@@ -128,7 +128,7 @@ async def test_token_ids_by_the_hundred_thousand(gateway: RunningGateway, triton
     check_error(response, 400, code="invalid_value", param="prompt[300000]")
 
 
-async def test_what_is_more_text_than_the_setting_says(triton: FakeTriton) -> None:
+async def test_text_beyond_the_setting_is_refused(triton: FakeTriton) -> None:
     async with run_gateway(triton.url, prompt_max_characters=1000) as gateway:
         half_of_limit = "x" * 500
 
@@ -162,13 +162,13 @@ async def test_what_is_more_text_than_the_setting_says(triton: FakeTriton) -> No
 
 
 @pytest.mark.parametrize("charset", ["utf-16", "punycode", "zlib_codec", "unicode_escape"])
-async def test_json_is_utf_8_whatever_its_type_says(gateway: RunningGateway, charset: str) -> None:
+async def test_json_is_utf_8_whatever_its_content_type(gateway: RunningGateway, charset: str) -> None:
     """RFC 8259 defines no parameter `charset`."""
     headers = {"content-type": f"application/json; charset={charset}"}
     assert (await gateway.http.post(CHAT, content=chat_body('"n":1'), headers=headers)).status_code == 200
 
 
-async def test_forms_are_utf_8_alone(gateway: RunningGateway) -> None:
+async def test_forms_are_utf_8_only(gateway: RunningGateway) -> None:
     for charset in ("punycode", "idna", "utf-7", "rot13"):
         headers = {"content-type": f"multipart/form-data; boundary=b; charset={charset}"}
         response = await gateway.http.post(GENERATIONS, content=form_body(b"a circle"), headers=headers)
@@ -191,7 +191,7 @@ async def test_a_body_of_tiny_pieces(gateway: RunningGateway) -> None:
     assert (await gateway.http.post(CHAT, content=pieces())).status_code == 200
 
 
-async def test_nobody_reads_the_body_of_somebody_without_a_key(guarded: RunningGateway) -> None:
+async def test_bodies_without_a_key_are_not_read(guarded: RunningGateway) -> None:
     """A request without a key is refused before its body arrives, whatever its headers declare."""
     url = guarded.url.removeprefix("http://")
     host, port = url.split(":")

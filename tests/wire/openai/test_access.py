@@ -30,7 +30,9 @@ WRONG: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 @pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
-async def test_no_key_no_answer(guarded: RunningGateway, triton: FakeTriton, route: TextRoute, name: str) -> None:
+async def test_requests_without_a_valid_key_are_refused(
+    guarded: RunningGateway, triton: FakeTriton, route: TextRoute, name: str
+) -> None:
     before = len(triton.calls)
     response = await guarded.http.post(route.path, json=route.body("hello"), headers=WRONG[name])
     sentence = check_error(response, 401, "authentication_error", "invalid_api_key")
@@ -39,29 +41,29 @@ async def test_no_key_no_answer(guarded: RunningGateway, triton: FakeTriton, rou
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/hello"])
-async def test_models_are_for_those_with_keys(guarded: RunningGateway, path: str) -> None:
+async def test_listing_models_needs_a_key(guarded: RunningGateway, path: str) -> None:
     check_error(await guarded.http.get(path), 401, "authentication_error", "invalid_api_key")
     assert (await guarded.http.get(path, headers=GOOD)).status_code == 200
 
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
-async def test_each_key_opens(guarded: RunningGateway, key: str, scheme: str) -> None:
+async def test_each_key_is_accepted(guarded: RunningGateway, key: str, scheme: str) -> None:
     for route in TEXT_ROUTES:
         headers = {"Authorization": f"{scheme} {key}"}
         assert (await guarded.http.post(route.path, json=route.body("hello"), headers=headers)).status_code == 200
 
 
-async def test_a_key_is_asked_for_before_the_body_is_read(guarded: RunningGateway) -> None:
+async def test_the_key_is_checked_before_the_body(guarded: RunningGateway) -> None:
     check_error(await guarded.http.post(CHAT.path, content=b"not JSON"), 401, "authentication_error", "invalid_api_key")
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
-async def test_machines_need_no_key(guarded: RunningGateway, path: str) -> None:
+async def test_health_and_metrics_need_no_key(guarded: RunningGateway, path: str) -> None:
     assert (await guarded.http.get(path)).status_code == 200
 
 
-async def test_without_keys_anything_goes(gateway: RunningGateway) -> None:
+async def test_without_configured_keys_any_key_is_accepted(gateway: RunningGateway) -> None:
     for headers in WRONG.values():
         assert (await gateway.http.post(CHAT.path, json=CHAT.body("hello"), headers=headers)).status_code == 200
 
@@ -80,7 +82,7 @@ async def test_a_preflight_needs_no_key(guarded: RunningGateway) -> None:
     assert allowed == "*" or all(name in allowed for name in ("authorization", "content-type", "x-request-id"))
 
 
-async def test_every_answer_may_be_read_by_the_page(guarded: RunningGateway) -> None:
+async def test_every_response_has_cors_headers(guarded: RunningGateway) -> None:
     origin = {"Origin": ORIGIN}
     answers = {
         200: await guarded.http.post(CHAT.path, json=CHAT.body("hello"), headers=origin | GOOD),
@@ -99,7 +101,7 @@ async def test_every_answer_may_be_read_by_the_page(guarded: RunningGateway) -> 
     assert stream.headers["access-control-allow-origin"] == ORIGIN
 
 
-async def test_a_page_from_elsewhere_may_not(guarded: RunningGateway, gateway: RunningGateway) -> None:
+async def test_other_origins_get_no_cors_headers(guarded: RunningGateway, gateway: RunningGateway) -> None:
     """Without configured keys the request is refused. With keys, the page has none, and cannot read the response."""
     evil = {"Origin": "https://evil.example"}
     preflight = evil | {"Access-Control-Request-Method": "POST"}
@@ -112,7 +114,7 @@ async def test_a_page_from_elsewhere_may_not(guarded: RunningGateway, gateway: R
     assert "access-control-allow-origin" not in open_to_it.headers
 
 
-async def test_every_origin_where_the_setting_says_so(triton: FakeTriton) -> None:
+async def test_a_wildcard_allows_every_origin(triton: FakeTriton) -> None:
     async with run_gateway(triton.url, cors_origins="*") as running:
         response = await running.http.get("/v1/models", headers={"Origin": "https://any.example"})
         assert response.headers["access-control-allow-origin"] in ("*", "https://any.example")
@@ -139,7 +141,7 @@ async def test_keys_beyond_ascii_are_utf_8_or_latin_1(multilingual: RunningGatew
                 assert response.status_code == 200, (written, response.text)
 
 
-async def test_what_only_resembles_a_key_is_none(multilingual: RunningGateway) -> None:
+async def test_similar_keys_are_refused(multilingual: RunningGateway) -> None:
     for key in NOT_ASCII:
         encodings = {key.encode("latin-1", how) for how in ("replace", "ignore", "xmlcharrefreplace")}
         encodings |= {key.encode("ascii", "replace"), key.encode().decode("latin-1").encode(), key.encode("utf-16")[2:]}

@@ -32,7 +32,7 @@ def audio_message(data: str, form: str = "wav") -> list[dict]:
     return [{"role": "user", "content": [{"type": "text", "text": "Answer this:"}, part]}]
 
 
-async def test_the_words_reach_the_model_in_the_place_of_the_sound() -> None:
+async def test_the_transcript_replaces_the_audio_part() -> None:
     speech = ScriptedModel("speech", (Say("What is"), Say(" the time?", "stop")), is_transcription_model=True)
     triton = await FakeTriton([*SCRIPTED_MODELS, speech]).start()
     try:
@@ -53,7 +53,7 @@ async def test_the_words_reach_the_model_in_the_place_of_the_sound() -> None:
         await triton.stop()
 
 
-async def test_without_such_a_model_the_part_is_refused(gateway: RunningGateway) -> None:
+async def test_audio_is_refused_without_a_transcription_model(gateway: RunningGateway) -> None:
     sentence = check_error(
         await chat(gateway, messages=audio_message(encoded_sound())),
         400,

@@ -101,7 +101,7 @@ async def test_the_prompt_that_reaches_a_model(
         assert (await captured_call(gateway, triton, streamed_route, model, **body)).prompt == prompt
 
 
-async def test_what_is_to_be_read_to_the_letter_moves_along(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_literal_spans_move_with_the_stripped_bos(gateway: RunningGateway, triton: FakeTriton) -> None:
     messages = [{"role": "user", "content": "é<|end|>"}]
     spans = {}
     for model in ("ours", "ours-adds"):
@@ -117,6 +117,6 @@ async def test_an_echo_begins_with_the_prompt_as_it_was_given(gateway: RunningGa
     assert call.json()["choices"][0]["text"] == f"{_BOS}[Hi][Hi]"
 
 
-async def test_a_model_that_says_neither_is_left_out(gateway: RunningGateway) -> None:
+async def test_a_model_without_a_bos_setting_is_left_out(gateway: RunningGateway) -> None:
     names = [model["id"] for model in (await gateway.http.get("/v1/models")).json()["data"]]
     assert "vllm" in names and "odd" not in names

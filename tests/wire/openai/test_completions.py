@@ -26,7 +26,7 @@ async def choices(
 
 
 @EITHER
-async def test_a_setting_says_how_long_completions_are(triton: FakeTriton, route: TextRoute) -> None:
+async def test_the_default_length_of_completions_is_a_setting(triton: FakeTriton, route: TextRoute) -> None:
     for tokens, sent in ((0, {}), (40, {"max_tokens": 40})):
         async with run_gateway(triton.url, completions_max_tokens=tokens) as gateway:
             assert (await captured_call(gateway, triton, route)).sampling == sent
@@ -34,14 +34,14 @@ async def test_a_setting_says_how_long_completions_are(triton: FakeTriton, route
             assert (await captured_call(gateway, triton, CHAT)).sampling == {}
 
 
-async def test_who_wants_more_tokens_at_least_gets_them(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_min_tokens_raises_the_default_length(gateway: RunningGateway, triton: FakeTriton) -> None:
     assert (await captured_call(gateway, triton, TEXT, min_tokens=20)).sampling == {"min_tokens": 20, "max_tokens": 20}
     assert (await captured_call(gateway, triton, TEXT, min_tokens=2)).sampling == {"min_tokens": 2, "max_tokens": 16}
 
 
 @EITHER
 @MODELS
-async def test_no_tokens_are_no_answer(gateway: RunningGateway, route: TextRoute, model: str) -> None:
+async def test_zero_tokens_return_no_text(gateway: RunningGateway, route: TextRoute, model: str) -> None:
     answers = await choices(gateway, route, model, max_tokens=0)
     assert "".join(choice["text"] for choice in answers) == ""
     assert [choice["finish_reason"] for choice in answers if choice["finish_reason"]] == ["length"]
@@ -49,7 +49,7 @@ async def test_no_tokens_are_no_answer(gateway: RunningGateway, route: TextRoute
 
 @EITHER
 @MODELS
-async def test_no_tokens_with_echo_are_the_prompt(gateway: RunningGateway, route: TextRoute, model: str) -> None:
+async def test_zero_tokens_with_echo_return_the_prompt(gateway: RunningGateway, route: TextRoute, model: str) -> None:
     answers = await choices(gateway, route, model, prompt="Say it.", max_tokens=0, echo=True)
     assert "".join(choice["text"] for choice in answers) == "Say it."
     assert [choice["finish_reason"] for choice in answers if choice["finish_reason"]] == ["length"]
@@ -57,16 +57,14 @@ async def test_no_tokens_with_echo_are_the_prompt(gateway: RunningGateway, route
     assert sorted((choice["index"], choice["text"]) for choice in several if choice["text"]) == [(0, "a"), (1, "b")]
 
 
-async def test_a_model_of_others_is_asked_for_one_token_of_which_nothing_is_told(
-    gateway: RunningGateway, triton: FakeTriton
-) -> None:
+async def test_foreign_models_generate_one_hidden_token_for_zero(gateway: RunningGateway, triton: FakeTriton) -> None:
     assert (await captured_call(gateway, triton, TEXT, "hello", max_tokens=0)).sampling == {"max_tokens": 0}
     assert (await captured_call(gateway, triton, TEXT, "others", max_tokens=0)).sampling == {"max_tokens": 1}
     response = await gateway.http.post(TEXT.path, json=TEXT.body("others", max_tokens=0, echo=True, logprobs=1))
     assert "prompt" in check_error(response, 400, code="unsupported_parameter", param="logprobs")
 
 
-async def test_chats_have_a_token_at_least(gateway: RunningGateway) -> None:
+async def test_chats_need_at_least_one_token(gateway: RunningGateway) -> None:
     for name in ("max_tokens", "max_completion_tokens"):
         check_error(await gateway.http.post(CHAT.path, json={**CHAT.body("hello"), name: 0}), 400, param=name)
     check_error(await gateway.http.post(TEXT.path, json=TEXT.body("hello", max_tokens=-1)), 400, param="max_tokens")

@@ -22,7 +22,7 @@ async def idle(gateway: RunningGateway, triton: FakeTriton, seconds: float = 30.
             await asyncio.sleep(0.02)
 
 
-async def test_two_hundred_at_once(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_two_hundred_concurrent_requests(gateway: RunningGateway, triton: FakeTriton) -> None:
     async def ask(number: int) -> None:
         route = TEXT_ROUTES[number % len(TEXT_ROUTES)]
         text = f"I am number {number} of the crowd. " * 3
@@ -35,7 +35,7 @@ async def test_two_hundred_at_once(gateway: RunningGateway, triton: FakeTriton) 
     await idle(gateway, triton)
 
 
-async def test_fifty_that_hang_up_at_random(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_fifty_random_disconnects(gateway: RunningGateway, triton: FakeTriton) -> None:
     rng = random.Random(7)
     before = len(triton.calls)
     cancellations = {name: value for name, value in (await gateway.metrics()).items() if "cancellations_total" in name}
@@ -64,7 +64,7 @@ async def test_fifty_that_hang_up_at_random(gateway: RunningGateway, triton: Fak
     assert (await chat(gateway)).status_code == 200
 
 
-async def test_a_client_that_does_not_read_holds_up_nobody(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_a_client_that_does_not_read_does_not_block_others(gateway: RunningGateway, triton: FakeTriton) -> None:
     async with gateway.http.stream("POST", TEXT_STREAM.path, json=TEXT_STREAM.body("endless")):
         answers = await asyncio.gather(*(chat(gateway) for _ in range(20)))
         assert {answer.status_code for answer in answers} == {200}

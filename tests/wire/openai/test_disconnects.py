@@ -55,7 +55,7 @@ async def hang_up(gateway: RunningGateway, route: TextRoute, model: str, started
 
 @pytest.mark.parametrize("route", [*TEXT_ROUTES, PLATFORM_CHAT, PLATFORM_CHAT_STREAM], ids=str)
 @pytest.mark.parametrize("model", ["silent", "silent-later", "endless"])
-async def test_the_model_learns_at_once(
+async def test_a_disconnect_cancels_the_model(
     gateway: RunningGateway, triton: FakeTriton, route: TextRoute, model: str
 ) -> None:
     before = len(triton.calls)
@@ -70,7 +70,7 @@ async def test_the_model_learns_at_once(
 
 
 @pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
-async def test_a_reset_connection_is_a_hang_up_too(
+async def test_a_reset_connection_cancels_the_model(
     gateway: RunningGateway, triton: FakeTriton, route: TextRoute
 ) -> None:
     before = len(triton.calls)
@@ -99,14 +99,18 @@ async def test_the_official_client_may_leave_a_stream(
 
 
 @pytest.mark.parametrize("route", [CHAT, TEXT], ids=str)
-async def test_a_client_that_loses_patience(gateway: RunningGateway, triton: FakeTriton, route: TextRoute) -> None:
+async def test_a_client_timeout_cancels_the_model(
+    gateway: RunningGateway, triton: FakeTriton, route: TextRoute
+) -> None:
     before = len(triton.calls)
     with pytest.raises(httpx.ReadTimeout):
         await gateway.http.post(route.path, json=route.body("silent"), timeout=0.1)
     await triton.cancelled_call("silent", before)
 
 
-async def test_hanging_up_in_the_middle_of_the_body_asks_nothing(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_a_disconnect_in_the_middle_of_the_body_reaches_no_model(
+    gateway: RunningGateway, triton: FakeTriton
+) -> None:
     before = len(triton.calls)
     _, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
     head = f"POST {CHAT.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n"
@@ -118,7 +122,7 @@ async def test_hanging_up_in_the_middle_of_the_body_asks_nothing(gateway: Runnin
     assert (await chat(gateway)).status_code == 200
 
 
-async def test_a_hang_up_disturbs_nobody_else(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_a_disconnect_does_not_disturb_other_requests(gateway: RunningGateway, triton: FakeTriton) -> None:
     before = len(triton.calls)
     others = [asyncio.ensure_future(chat(gateway, "late")) for _ in range(4)]
 

@@ -80,7 +80,7 @@ async def test_a_model_may_be_replaced_under_its_name() -> None:
                 await asyncio.sleep(0.02)
 
 
-async def test_ready_means_a_server_and_a_model() -> None:
+async def test_readiness_needs_a_server_and_a_model() -> None:
     async with tritons((HELLO,)) as (triton,):
         triton.loaded.clear()
         async with run_gateway(triton.url, wait=False) as gateway:
@@ -110,7 +110,7 @@ async def test_a_gateway_may_start_before_its_triton() -> None:
         await proxy.drop()
 
 
-async def test_a_triton_that_dies_and_comes_back() -> None:
+async def test_a_triton_that_restarts_is_used_again() -> None:
     async with tritons((HELLO, ENDLESS)) as (triton,):
         proxy = await TcpProxy(triton.url).listen()
         async with run_gateway(proxy.url) as gateway:
@@ -160,7 +160,7 @@ async def test_a_triton_that_shuts_down_in_order() -> None:
 
 
 @pytest.mark.parametrize("down_is", [0, 1])
-async def test_two_tritons_of_which_one_is_down(down_is: int) -> None:
+async def test_one_of_two_tritons_may_be_down(down_is: int) -> None:
     async with tritons((HELLO, ScriptedModel("a")), (HELLO, ScriptedModel("b"))) as (first, second):
         proxy = await TcpProxy(second.url).listen()
         urls = [proxy.url, first.url] if down_is == 0 else [first.url, proxy.url]
@@ -208,7 +208,7 @@ async def test_the_prompts_of_one_request_are_spread() -> None:
             second.calls.clear()
 
 
-async def test_the_card_of_a_model_says_where_it_is_called_and_what_it_tells() -> None:
+async def test_the_card_of_a_model_has_its_url_and_permissions() -> None:
     scripts = (
         HELLO,
         ScriptedModel("vectors", is_embedding_model=True),
@@ -225,7 +225,7 @@ async def test_the_card_of_a_model_says_where_it_is_called_and_what_it_tells() -
         assert tells == {"hello": True, "vectors": False, "speech": False}
 
 
-async def test_a_model_that_does_not_say_when_it_was_made_is_as_old_as_it_is_known() -> None:
+async def test_a_model_without_a_creation_time_has_the_time_of_its_discovery() -> None:
     dated, undated = (
         ScriptedModel("dated", parameters={"created": "5"}),
         ScriptedModel("undated", parameters={"created": None}),
@@ -246,7 +246,7 @@ async def test_a_model_that_does_not_say_when_it_was_made_is_as_old_as_it_is_kno
             assert card["created"] == card["permission"][0]["created"] == created["undated"]
 
 
-async def test_a_frozen_triton_keeps_nobody_from_the_others(
+async def test_a_frozen_triton_does_not_block_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with (
@@ -266,7 +266,7 @@ async def test_a_frozen_triton_keeps_nobody_from_the_others(
         second.frozen = False
 
 
-async def test_a_triton_that_takes_calls_and_never_answers(
+async def test_a_silent_triton_does_not_block_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A server that hangs must not keep the gateway from the others."""
@@ -315,7 +315,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize(("name", "value"), UNREADABLE.items())
-async def test_a_model_whose_answers_nobody_can_read_is_left_out(name: str, value: str) -> None:
+async def test_a_model_with_unreadable_answers_is_left_out(name: str, value: str) -> None:
     async with (
         tritons((ScriptedModel("odd", parameters={name: value}), HELLO)) as (triton,),
         run_gateway(triton.url) as gateway,
@@ -325,7 +325,7 @@ async def test_a_model_whose_answers_nobody_can_read_is_left_out(name: str, valu
 
 
 @pytest.mark.parametrize("what", ODD)
-async def test_a_model_that_describes_itself_badly_harms_nobody(what: str) -> None:
+async def test_a_badly_described_model_does_not_affect_others(what: str) -> None:
     """Such a model is left out or serves what it can; the gateway itself never fails."""
     async with tritons((ODD[what], HELLO)) as (triton,), run_gateway(triton.url) as gateway:
         assert "hello" in await names(gateway)
@@ -345,7 +345,7 @@ async def test_two_models_of_one_name() -> None:
         assert (await chat(gateway)).status_code == 200
 
 
-async def test_a_server_that_listens_at_a_socket(tmp_path: Path) -> None:
+async def test_a_server_on_a_unix_socket(tmp_path: Path) -> None:
     fake = await FakeTriton([HELLO], tmp_path / "grpc:1").start()
     try:
         async with run_gateway(fake.url) as gateway:
@@ -359,7 +359,7 @@ async def test_a_server_that_listens_at_a_socket(tmp_path: Path) -> None:
         await fake.stop()
 
 
-async def test_a_server_that_names_its_models_to_those_who_know_its_secret() -> None:
+async def test_a_server_with_a_secret_lists_its_models_to_those_who_send_it() -> None:
     async with tritons((HELLO,)) as (triton,):
         triton.secret = "open-sesame"
         async with run_gateway(triton.url, triton_secret=triton.secret) as gateway:
@@ -368,7 +368,7 @@ async def test_a_server_that_names_its_models_to_those_who_know_its_secret() -> 
 
 
 @pytest.mark.parametrize("secret", [None, "another"])
-async def test_a_server_that_is_reached_and_names_no_models(
+async def test_a_server_that_refuses_to_list_its_models_is_not_ready(
     secret: str | None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with tritons((HELLO,)) as (triton,):
@@ -402,14 +402,14 @@ async def test_a_model_whose_process_is_gone_is_not_ready() -> None:
         await serves(gateway)
 
 
-async def test_the_last_model_whose_process_is_gone() -> None:
+async def test_the_last_model_without_a_process_is_not_ready() -> None:
     lost = ScriptedModel("hello", (Fail("Stub process 'hello_0_0' is not healthy.", grpc.StatusCode.INTERNAL),))
     async with tritons((lost,)) as (triton,), run_gateway(triton.url) as gateway:
         unavailable(await chat(gateway, "hello"))
         assert (await gateway.http.get("/health/ready")).status_code == 503
 
 
-async def test_a_model_is_told_of_by_the_name_that_was_asked_for(gateway: RunningGateway) -> None:
+async def test_the_response_has_the_requested_model_name(gateway: RunningGateway) -> None:
     card = (await gateway.http.get("/v1/models/dall-e-3")).json()
     assert (card["id"], card["model"], card["root"]) == ("dall-e-3", "dall-e-3", "shapes")
     async with gateway.client() as client:

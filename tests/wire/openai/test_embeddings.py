@@ -58,7 +58,7 @@ async def test_inputs(gateway: RunningGateway, triton: FakeTriton, texts: Any, r
     assert [entry["index"] for entry in data] == list(range(len(rows)))
 
 
-async def test_many_vectors_are_written_in_turns_with_others() -> None:
+async def test_rendering_many_vectors_does_not_block_other_requests() -> None:
     """Rendering two million numbers at once would block the event loop for most of a second."""
     values = [i / 7 for i in range(1024)]
     vectors = (struct.pack("<1024f", *values),) * 512
@@ -110,7 +110,7 @@ async def test_the_official_client(gateway: RunningGateway, client_format: Any) 
         ("model", {"input": "x", "model": "hello"}),
     ],
 )
-async def test_what_is_wrong_is_said_by_place(gateway: RunningGateway, param: str, body: dict[str, Any]) -> None:
+async def test_invalid_values_are_named_by_place(gateway: RunningGateway, param: str, body: dict[str, Any]) -> None:
     response = await gateway.http.post("/v1/embeddings", json={"model": "vectors", **body})
     param_of_error = response.json()["error"]["param"]
     check_error(response, 400, param=param_of_error)
@@ -130,7 +130,7 @@ LONG = "e" * 300
         ([[7] * 300, [8, 9]], -1, [256.0, 2.0]),
     ],
 )
-async def test_what_is_too_long_is_cut_for_who_asks(
+async def test_long_inputs_are_truncated_on_request(
     gateway: RunningGateway, texts: Any, cut: int, rows: list[float]
 ) -> None:
     answer = (
@@ -140,7 +140,7 @@ async def test_what_is_too_long_is_cut_for_who_asks(
     assert answer["usage"]["prompt_tokens"] == sum(rows)
 
 
-async def test_how_it_is_cut_reaches_the_model(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_truncation_options_reach_the_model(gateway: RunningGateway, triton: FakeTriton) -> None:
     for model, options, arrives in (
         ("vectors", {}, {}),
         ("vectors", {"truncate_prompt_tokens": None}, {}),
@@ -154,7 +154,7 @@ async def test_how_it_is_cut_reaches_the_model(gateway: RunningGateway, triton: 
         assert {name: values for name, values in call.tensors.items() if name.startswith("truncate")} == arrives
 
 
-async def test_what_is_too_long_is_refused_with_the_way_out(gateway: RunningGateway) -> None:
+async def test_long_inputs_are_refused_with_advice(gateway: RunningGateway) -> None:
     response = await embed(gateway, ["abc", LONG], model="short-vectors")
     sentence = check_error(response, 400, code="context_length_exceeded", param="input")
     assert "Input 1 has 300 tokens" in sentence and "'truncate_prompt_tokens'" in sentence
@@ -170,5 +170,7 @@ async def test_what_is_too_long_is_refused_with_the_way_out(gateway: RunningGate
         ({"truncate_prompt_tokens": 5, "model": "older-vectors"}, "truncate_prompt_tokens", "unsupported_parameter"),
     ],
 )
-async def test_ways_to_cut_that_there_are_not(gateway: RunningGateway, options: Any, param: str, code: str) -> None:
+async def test_invalid_truncation_options_are_refused(
+    gateway: RunningGateway, options: Any, param: str, code: str
+) -> None:
     check_error(await embed(gateway, "a", **options), 400, code=code, param=param)

@@ -102,7 +102,7 @@ async def test_edit_streamed(gateway: RunningGateway) -> None:
     ImageEditCompletedEvent.model_validate(events[-1].model_dump(), strict=True)
 
 
-async def test_several_pictures_reach_the_model(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_several_images_reach_the_model(gateway: RunningGateway, triton: FakeTriton) -> None:
     async with gateway.client() as client:
         with pytest.raises(openai.BadRequestError) as refusal:
             await client.images.edit(model="shapes", prompt="x", image=[PICTURE, encoded_image(colour=9)])

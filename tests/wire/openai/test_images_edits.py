@@ -83,7 +83,7 @@ async def test_forms(gateway: RunningGateway, triton: FakeTriton) -> None:
 
 @pytest.mark.parametrize("name", ["image[]", "image"])
 @for_each_dialect
-async def test_several_pictures_of_a_form_reach_the_model_which_refuses_them(
+async def test_several_images_of_a_form_reach_the_model_which_refuses_them(
     gateway: RunningGateway, triton: FakeTriton, dialect: WireDialect, name: str
 ) -> None:
     files = [(name, ("a.png", PICTURE))]
@@ -102,9 +102,7 @@ async def test_several_pictures_of_a_form_reach_the_model_which_refuses_them(
     assert triton.calls[-1].tensors["image"] == [PICTURE, encoded_image(colour=9)]
 
 
-async def test_a_part_that_calls_itself_a_picture_is_a_file_without_a_name(
-    gateway: RunningGateway, triton: FakeTriton
-) -> None:
+async def test_a_form_part_with_an_image_type_is_a_file(gateway: RunningGateway, triton: FakeTriton) -> None:
     form: dict[str, Any] = {"model": (None, "shapes"), "prompt": (None, "x"), "image": (None, PICTURE, "image/png")}
     before = len(triton.calls)
     assert len(decode_images(await gateway.http.post(EDITS, files=form | {"response_format": (None, "b64_json")}))) == 1
@@ -112,14 +110,14 @@ async def test_a_part_that_calls_itself_a_picture_is_a_file_without_a_name(
     assert call.tensors["image"] == [PICTURE]
 
 
-async def test_a_picture_in_the_text_of_a_form(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_an_image_as_text_of_a_form(gateway: RunningGateway, triton: FakeTriton) -> None:
     form = {"model": (None, "shapes"), "prompt": (None, "x"), "image": (None, URL), "response_format": (None, "url")}
     response = await gateway.http.post(EDITS, files=form)
     assert response.status_code == 200, response.text
     assert triton.calls[-1].tensors["image"] == [PICTURE]
 
 
-async def test_what_was_drawn_here_can_be_edited_by_its_url(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_generated_images_can_be_edited_by_url(gateway: RunningGateway, triton: FakeTriton) -> None:
     url = (await post_image_request(gateway, response_format="url", seed=8)).json()["data"][0]["url"]
     call = await captured_call(gateway, triton, path=EDITS, image=url)
     assert call.tensors["image"] == [(await gateway.http.get(url)).content]
@@ -152,7 +150,7 @@ async def test_streams_of_edits(gateway: RunningGateway) -> None:
     assert [name for name, _ in events] == ["image_edit.partial_image", "image_edit.completed"]
 
 
-async def test_a_model_that_cannot_edit(gateway: RunningGateway) -> None:
+async def test_a_model_without_edits_names_its_operations(gateway: RunningGateway) -> None:
     sentence = check_error(
         await post_image_request(gateway, "paint-only", EDITS, image=BARE),
         400,
@@ -199,7 +197,7 @@ def _animated() -> bytes:
     ],
     ids=["cmyk", "exif", "alpha", "grey-alpha", "16-bit", "16-bit-grey", "palette", "bits", "animated", "webp", "dot"],
 )
-async def test_odd_pictures_pass_as_they_are(gateway: RunningGateway, triton: FakeTriton, data: bytes) -> None:
+async def test_unusual_images_are_passed_on_unchanged(gateway: RunningGateway, triton: FakeTriton, data: bytes) -> None:
     response = await gateway.http.post(EDITS, data={"model": "shapes", "prompt": "x"}, files={"image": ("a", data)})
     assert response.status_code == 200, response.text
     assert triton.calls[-1].tensors["image"] == [data]
@@ -218,7 +216,7 @@ async def test_odd_pictures_pass_as_they_are(gateway: RunningGateway, triton: Fa
     ids=["cut", "broken", "text", "empty", "pdf", "svg"],
 )
 @pytest.mark.parametrize("body_format", ["form", "json"])
-async def test_what_is_no_picture_is_refused(
+async def test_files_that_are_no_images_are_refused(
     gateway: RunningGateway, data: bytes, reason: str, body_format: str
 ) -> None:
     fields = {"model": "shapes", "prompt": "x"}
@@ -231,25 +229,25 @@ async def test_what_is_no_picture_is_refused(
     assert reason in check_error(response, 400, param="image")
 
 
-async def test_a_picture_of_too_many_pixels(gateway: RunningGateway) -> None:
+async def test_an_image_of_too_many_pixels_is_refused(gateway: RunningGateway) -> None:
     data = encoded_image((8000, 6400), mode="L")
     response = await gateway.http.post(EDITS, data={"model": "shapes", "prompt": "x"}, files={"image": ("a.png", data)})
     assert "8000 × 6400" in check_error(response, 400, param="image")  # noqa: RUF001
 
 
-async def test_a_mask_of_another_size(gateway: RunningGateway) -> None:
+async def test_a_mask_of_another_size_is_refused(gateway: RunningGateway) -> None:
     fields = {"image": BARE, "mask": base64.b64encode(encoded_image((64, 64))).decode()}
     assert "another size" in check_error(await post_image_request(gateway, path=EDITS, **fields), 400, param="mask")
 
 
-async def test_a_form_counts_against_the_limit_of_bodies(narrow: RunningGateway) -> None:
+async def test_the_body_limit_applies_to_forms(narrow: RunningGateway) -> None:
     form = narrow.http.build_request("POST", EDITS, files={"image": ("a.png", bytes(MAX_BODY_BYTES))})
     headers = {"content-type": form.headers["content-type"]}
     response = await narrow.http.post(EDITS, content=await form.aread(), headers=headers)
     check_error(response, 413, code="request_too_large")
 
 
-async def test_a_form_that_does_not_arrive(narrow: RunningGateway) -> None:
+async def test_a_form_that_does_not_arrive_times_out(narrow: RunningGateway) -> None:
     address = httpx.URL(narrow.url)
     lines = (
         f"POST {EDITS} HTTP/1.1",
@@ -310,11 +308,11 @@ async def test_broken_forms(gateway: RunningGateway, content_type: str, content:
         "ftp://example.com/a.png",
     ],
 )
-async def test_guarded_addresses(gateway: RunningGateway, url: str) -> None:
+async def test_private_addresses_are_refused(gateway: RunningGateway, url: str) -> None:
     check_error(await post_image_request(gateway, path=EDITS, image=url), 400, param="image")
     check_error(await post_image_request(gateway, path=EDITS, image=BARE, mask=url), 400, param="mask")
 
 
-async def test_files_by_id_are_not_kept(gateway: RunningGateway) -> None:
+async def test_file_ids_are_refused(gateway: RunningGateway) -> None:
     response: httpx.Response = await post_image_request(gateway, path=EDITS, images=[{"file_id": "file-1"}])
     check_error(response, 400, code="unsupported_parameter", param="images.file_id")

@@ -94,7 +94,7 @@ async def test_invalid_fields_of_streams_are_named(
     assert len(triton.calls) == before
 
 
-async def test_sizes_that_there_are_are_named(gateway: RunningGateway) -> None:
+async def test_available_sizes_are_named(gateway: RunningGateway) -> None:
     sentence = check_error(await post_image_request(gateway, size="640x480"), 400, code=UNSUPPORTED, param="size")
     assert "640x480" in sentence and "128x128, 192x128, 1024x1024" in sentence
 
@@ -137,20 +137,20 @@ async def test_invalid_fields_of_edits_are_named(
     assert len(triton.calls) == before
 
 
-async def test_numbers_of_forms_are_named_where_they_are_none(gateway: RunningGateway) -> None:
+async def test_invalid_numbers_of_forms_are_named(gateway: RunningGateway) -> None:
     for name, value in (("n", "two"), ("n", "0"), ("seed", "1.5"), ("stream", "maybe"), ("strength", "NaN")):
         files = {"image": ("a.png", b"x")}
         form = {"model": "shapes", "prompt": "x", name: value}
         check_error(await gateway.http.post(EDITS, data=form, files=files), 400, code="invalid_value", param=name)
 
 
-async def test_fields_of_forms_that_come_twice(gateway: RunningGateway) -> None:
+async def test_repeated_fields_of_forms_are_refused(gateway: RunningGateway) -> None:
     form = {"model": "shapes", "prompt": ["x", "y"]}
     response = await gateway.http.post(EDITS, data=form, files={"image": ("a.png", b"x")})
     check_error(response, 400, code="invalid_value", param="prompt")
 
 
-async def test_a_form_is_not_for_every_route(gateway: RunningGateway) -> None:
+async def test_chats_do_not_take_forms(gateway: RunningGateway) -> None:
     response = await gateway.http.post("/v1/chat/completions", data={"model": "hello"}, files={"a": ("a", b"x")})
     assert response.status_code == 400
 

@@ -67,9 +67,7 @@ async def private_gateway(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
         yield gateway
 
 
-async def test_pictures_reach_a_model_that_looks_at_them(
-    private_gateway: RunningGateway, triton: FakeTriton, site: str
-) -> None:
+async def test_images_reach_a_vision_model(private_gateway: RunningGateway, triton: FakeTriton, site: str) -> None:
     parts = [image(data_url(encoded_image(), "image/png"), detail="low"), image(f"{site}/cat.jpg")]
     response = await chat(private_gateway, "sighted", messages=message(*parts))
     assert response.json()["choices"][0]["message"]["content"] == "A cat."
@@ -103,19 +101,19 @@ async def test_a_url_may_stand_for_the_object_that_holds_it(gateway: RunningGate
     ids=lambda part: part["image_url"]["url"][:40],
 )
 @for_each_dialect
-async def test_what_is_no_picture_that_may_be_fetched(
+async def test_invalid_image_references_are_refused(
     gateway: RunningGateway, dialect: WireDialect, part: dict[str, Any]
 ) -> None:
     response = await gateway.http.post(dialect.chat.path, json=dialect.chat.body("sighted", messages=message(part)))
     check_error(response, 400, param="messages[0].content[1].image_url")
 
 
-async def test_a_redirect_is_looked_at_like_an_address(private_gateway: RunningGateway, site: str) -> None:
+async def test_redirects_to_private_addresses_are_refused(private_gateway: RunningGateway, site: str) -> None:
     response = await chat(private_gateway, "sighted", messages=message(image(f"{site}/inside")))
     check_error(response, 400, param="messages[0].content[1].image_url")
 
 
-async def test_the_model_reads_what_a_file_says(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_the_text_of_a_file_reaches_the_prompt(gateway: RunningGateway, triton: FakeTriton) -> None:
     table = base64.b64encode(b"name,age\nAnn,7\n").decode()
     response = await chat(gateway, messages=message(file(table, filename='a "table".csv')))
     assert response.status_code == 200, response.text
@@ -137,13 +135,13 @@ async def test_the_model_reads_what_a_file_says(gateway: RunningGateway, triton:
     ],
 )
 @for_each_dialect
-async def test_parts_that_lack_what_they_need(
+async def test_incomplete_parts_are_refused_by_place(
     gateway: RunningGateway, dialect: WireDialect, part: dict[str, Any], param: str
 ) -> None:
     response = await gateway.http.post(dialect.chat.path, json=dialect.chat.body("sighted", messages=message(part)))
     check_error(response, 400, code=response.json()["error"]["code"], param=param)
 
 
-async def test_no_more_pictures_than_a_conversation_may_hold(gateway: RunningGateway) -> None:
+async def test_the_number_of_images_is_limited(gateway: RunningGateway) -> None:
     parts = [image(data_url(encoded_image(), "image/png"))] * 65
     check_error(await chat(gateway, "sighted", messages=message(*parts)), 400, param="messages")

@@ -34,7 +34,7 @@ async def counted(gateway: RunningGateway, route: TextRoute, model: str) -> Coun
 
 
 @pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
-async def test_what_an_answer_counts(triton: FakeTriton, route: TextRoute) -> None:
+async def test_an_answer_updates_the_metrics(triton: FakeTriton, route: TextRoute) -> None:
     """The model's first token takes 0.2 s; it generates four tokens in all, the others within 0.2 s."""
     async with run_gateway(triton.url) as gateway:
         answers = await asyncio.gather(*(gateway.http.post(route.path, json=route.body("late")) for _ in range(2)))
@@ -86,7 +86,9 @@ async def test_failures_count_by_status(triton: FakeTriton) -> None:
 
 @pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
 @pytest.mark.parametrize("model", ["silent", "silent-later", "endless"])
-async def test_hang_ups_are_counted(gateway: RunningGateway, triton: FakeTriton, route: TextRoute, model: str) -> None:
+async def test_disconnects_are_counted(
+    gateway: RunningGateway, triton: FakeTriton, route: TextRoute, model: str
+) -> None:
     before, calls = await counted(gateway, route, model), len(triton.calls)
     asking = asyncio.ensure_future(gateway.http.post(route.path, json=route.body(model)))
     await triton.call(model, calls)
@@ -117,7 +119,7 @@ async def test_tokens_of_an_unfinished_answer_count(
     assert (await counted(gateway, route, "endless"))("tokens_out_total") - before("tokens_out_total") >= 5
 
 
-async def test_callers_cannot_make_up_series(triton: FakeTriton) -> None:
+async def test_unknown_models_create_no_metric_series(triton: FakeTriton) -> None:
     async with run_gateway(triton.url) as gateway:
 
         async def junk(number: int) -> None:

@@ -41,7 +41,7 @@ AFTER = {
 
 @pytest.mark.parametrize("route", ROUTES_OF_ALL_DIALECTS, ids=str)
 @pytest.mark.parametrize("model", BEFORE)
-async def test_a_failure_before_the_first_word_has_a_status(
+async def test_a_failure_before_the_first_token_has_a_status(
     gateway: RunningGateway, route: TextRoute, model: str
 ) -> None:
     status, kind, code, message = BEFORE[model]
@@ -56,7 +56,7 @@ async def test_a_failure_before_the_first_word_has_a_status(
 
 
 @pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
-async def test_a_prompt_that_does_not_fit(gateway: RunningGateway, route: TextRoute) -> None:
+async def test_a_prompt_longer_than_the_context_is_refused(gateway: RunningGateway, route: TextRoute) -> None:
     response = await gateway.http.post(route.path, json=route.body("too-long"))
     param = "messages" if "chat" in route.path else "prompt"
     sentence = check_error(response, 400, code="context_length_exceeded", param=param)
@@ -65,7 +65,9 @@ async def test_a_prompt_that_does_not_fit(gateway: RunningGateway, route: TextRo
 
 @pytest.mark.parametrize("route", ROUTES_OF_ALL_DIALECTS, ids=str)
 @pytest.mark.parametrize("model", AFTER)
-async def test_a_failure_after_the_first_word(gateway: RunningGateway, route: TextRoute, model: str) -> None:
+async def test_a_failure_after_the_first_token_is_an_error_event(
+    gateway: RunningGateway, route: TextRoute, model: str
+) -> None:
     status, kind, code, number, text = AFTER[model]
     response = await gateway.http.post(route.path, json=route.body(model))
     if not route.stream:
@@ -83,9 +85,7 @@ async def test_a_failure_after_the_first_word(gateway: RunningGateway, route: Te
 
 @pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
 @pytest.mark.parametrize("model", AFTER)
-async def test_the_official_client_raises_what_comes_late(
-    gateway: RunningGateway, route: TextRoute, model: str
-) -> None:
+async def test_the_official_client_raises_late_failures(gateway: RunningGateway, route: TextRoute, model: str) -> None:
     async with gateway.client() as client:
         resource: Any = client.chat.completions if route is CHAT_STREAM else client.completions
         stream = await resource.create(**route.body(model))
@@ -119,14 +119,14 @@ async def test_a_model_that_falls_silent_times_out(
 
 
 @pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
-async def test_a_slow_model_that_gives_signs_of_life_does_not(narrow: RunningGateway, route: TextRoute) -> None:
+async def test_a_slow_model_that_keeps_sending_does_not_time_out(narrow: RunningGateway, route: TextRoute) -> None:
     """The answer takes longer than `request_timeout`, but no pause in it does."""
     response = await narrow.http.post(route.path, json=route.body("steady"))
     assert response.status_code == 200
     assert route.text(response) == "tick tick tick tick tock"
 
 
-async def test_a_connection_serves_on_after_a_failure(gateway: RunningGateway) -> None:
+async def test_a_connection_is_reused_after_a_failure(gateway: RunningGateway) -> None:
     for model in (*BEFORE, *AFTER, "hello"):
         response = await gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body(model))
     assert CHAT_STREAM.text(response).endswith("today?")

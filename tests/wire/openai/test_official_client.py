@@ -123,7 +123,7 @@ async def test_keys(guarded: RunningGateway) -> None:
             await client.models.list()
 
 
-async def test_the_client_tries_again_when_told_to(gateway: RunningGateway) -> None:
+async def test_the_client_understands_retry_after(gateway: RunningGateway) -> None:
     """Retry-After is a number of seconds that the client understands."""
     response = await gateway.http.post("/v1/chat/completions", json={"model": "full", "messages": MESSAGES})
     headers: Any = response.headers

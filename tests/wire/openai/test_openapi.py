@@ -53,7 +53,7 @@ def conforms(value: Any, schema: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("of", [DOCUMENT, GUARDED], ids=["open", "guarded"])
-def test_is_openapi_and_hangs_together(of: dict[str, Any]) -> None:
+def test_the_document_is_valid_openapi(of: dict[str, Any]) -> None:
     OPENAPI_31_VALIDATOR.validate(of)
     references = set()
 
@@ -84,7 +84,7 @@ def test_keys_are_asked_for_where_they_are_set() -> None:
         assert ("security" in operation) == ("401" in operation["responses"]) == guarded, path
 
 
-def test_nothing_of_the_inside_shows() -> None:
+def test_internal_names_are_not_in_the_document() -> None:
     text = json.dumps(DOCUMENT, ensure_ascii=False)
     assert "·" not in text and "HTTPValidationError" not in text and '"422"' not in text
 
@@ -105,7 +105,7 @@ def test_every_example_is_an_instance_of_its_schema() -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/images/edits", "/v1/images/variations"])
-def test_pictures_are_asked_for_in_json_and_in_forms(path: str) -> None:
+def test_image_routes_describe_json_and_forms(path: str) -> None:
     operation = DOCUMENT["paths"][path]["post"]
     assert set(operation["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
     form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
@@ -156,7 +156,7 @@ def test_streams_are_described_event_by_event() -> None:
         ("CreateImageEditRequest", {"image": [7]}),
     ],
 )
-def test_what_is_refused_is_no_instance(name: str, body: dict[str, Any]) -> None:
+def test_refused_bodies_do_not_match_the_schema(name: str, body: dict[str, Any]) -> None:
     requests: dict[str, dict[str, Any]] = {
         "CreateChatCompletionRequest": {"model": "m", "messages": [{"role": "user", "content": "x"}]},
         "CreateCompletionRequest": {"model": "m", "prompt": "x"},

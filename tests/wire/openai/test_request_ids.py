@@ -26,19 +26,25 @@ async def ask(gateway: RunningGateway, triton: FakeTriton, route: TextRoute, hea
 
 
 @pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
-async def test_the_id_of_the_client_is_kept(gateway: RunningGateway, triton: FakeTriton, route: TextRoute) -> None:
+async def test_the_request_id_of_the_client_is_used(
+    gateway: RunningGateway, triton: FakeTriton, route: TextRoute
+) -> None:
     for request_id in GOOD:
         assert await ask(gateway, triton, route, {"X-Request-ID": request_id}) == request_id
 
 
 @pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
-async def test_without_an_id_one_is_made(gateway: RunningGateway, triton: FakeTriton, route: TextRoute) -> None:
+async def test_a_request_id_is_generated_where_none_is_sent(
+    gateway: RunningGateway, triton: FakeTriton, route: TextRoute
+) -> None:
     ids = {await ask(gateway, triton, route, {}) for _ in range(5)}
     assert len(ids) == 5 and all(len(name) >= 16 for name in ids)
 
 
 @pytest.mark.parametrize("request_id", ODD, ids=[repr(request_id)[:20] for request_id in ODD])
-async def test_an_odd_id_is_replaced(gateway: RunningGateway, triton: FakeTriton, request_id: str | bytes) -> None:
+async def test_an_invalid_request_id_is_replaced(
+    gateway: RunningGateway, triton: FakeTriton, request_id: str | bytes
+) -> None:
     new_id = await ask(gateway, triton, CHAT, {"X-Request-ID": request_id})
     assert (
         new_id != request_id
@@ -49,7 +55,7 @@ async def test_an_odd_id_is_replaced(gateway: RunningGateway, triton: FakeTriton
     )
 
 
-async def test_failures_bear_it_too(gateway: RunningGateway) -> None:
+async def test_failures_have_the_request_id(gateway: RunningGateway) -> None:
     headers = {"x-request-id": "mine"}
     for response in (
         await gateway.http.post(CHAT.path, content=b"no", headers=headers),
@@ -61,7 +67,7 @@ async def test_failures_bear_it_too(gateway: RunningGateway) -> None:
         assert response.headers["x-request-id"] == "mine"
 
 
-async def test_the_official_client_shows_it(gateway: RunningGateway) -> None:
+async def test_the_official_client_returns_the_request_id(gateway: RunningGateway) -> None:
     async with gateway.client(default_headers={"x-request-id": "from-the-sdk"}) as client:
         answer = await client.chat.completions.create(**CHAT.body("hello"))
     assert answer._request_id == "from-the-sdk"

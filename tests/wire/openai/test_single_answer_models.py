@@ -66,7 +66,7 @@ async def test_each_answer_has_its_own_seed_and_place(gateway: RunningGateway, t
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_failure_of_one_ends_all(gateway: RunningGateway, triton: FakeTriton, stream: bool) -> None:
+async def test_the_failure_of_one_answer_cancels_all(gateway: RunningGateway, triton: FakeTriton, stream: bool) -> None:
     before = len(triton.calls)
     body: dict[str, Any] = {"model": "broken-one", "prompt": "x", "n": 3, "seed": 5, "stream": stream}
     async with gateway.client() as client:
@@ -81,7 +81,7 @@ async def test_the_failure_of_one_ends_all(gateway: RunningGateway, triton: Fake
 
 
 @pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
-async def test_a_hang_up_reaches_all(gateway: RunningGateway, triton: FakeTriton, route: TextRoute) -> None:
+async def test_a_disconnect_cancels_all_answers(gateway: RunningGateway, triton: FakeTriton, route: TextRoute) -> None:
     before = len(triton.calls)
     async with gateway.http.stream("POST", route.path, json=route.body("endless") | {"n": 3}) as response:
         async for _ in response.aiter_lines():
@@ -103,7 +103,7 @@ async def test_each_answer_counts_as_a_request_to_the_model(gateway: RunningGate
     assert response.status_code == 200
 
 
-async def test_what_would_send_too_much_is_refused_before_anything_is_sent(
+async def test_too_large_requests_are_refused_before_anything_is_sent(
     gateway: RunningGateway, triton: FakeTriton
 ) -> None:
     before = len(triton.calls)
@@ -113,9 +113,7 @@ async def test_what_would_send_too_much_is_refused_before_anything_is_sent(
     assert len(triton.calls) == before
 
 
-async def test_what_would_be_written_down_for_each_answer_is_bounded(
-    gateway: RunningGateway, triton: FakeTriton
-) -> None:
+async def test_the_size_of_repeated_requests_is_bounded(gateway: RunningGateway, triton: FakeTriton) -> None:
     """Half a megabyte, escaped twice, takes four times as much, once for each answer."""
     before = len(triton.calls)
     schema = {"description": "\U0001f600" * 120_000}

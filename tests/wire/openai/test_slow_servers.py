@@ -19,7 +19,7 @@ INDEX_TIMEOUT_SECONDS = 0.5
 """Seconds that the gateway waits for a list of models, and again when it retries."""
 
 
-async def test_a_server_that_answers_requests_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_answers_requests_stays_available(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its list of models may be late. 1,024 streams, more than the gateway could serve, once ended in refusals."""
     monkeypatch.setattr(
         TritonClient, "repository_index", partialmethod(TritonClient.repository_index, timeout=INDEX_TIMEOUT_SECONDS)
@@ -44,7 +44,7 @@ async def test_a_server_that_answers_requests_is_there(monkeypatch: pytest.Monke
     await triton.stop()
 
 
-async def test_one_late_answer_makes_no_server_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_late_list_of_models_does_not_make_a_server_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     """A virtual machine that was paused for seconds has missed every deadline when it resumes."""
     monkeypatch.setattr(TritonClient, "repository_index", partialmethod(TritonClient.repository_index, timeout=0.2))
     monkeypatch.setattr(discovery, "_RETRY_TIMEOUT_SECONDS", 20)

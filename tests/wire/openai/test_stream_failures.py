@@ -78,7 +78,9 @@ async def idle(triton: FakeTriton, seconds: float = 30.0) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_before_the_first_event(gateway: RunningGateway, failing: FakeTriton, kind: str) -> None:
+async def test_a_failure_before_the_first_event_has_a_status(
+    gateway: RunningGateway, failing: FakeTriton, kind: str
+) -> None:
     route, fields, _, _ = KINDS[kind]
     response = await gateway.http.post(route.path, json={**route.body(f"{kind}-fails-at-once"), **fields})
     check_error(response, 502, "server_error", "model_failed")
@@ -86,7 +88,9 @@ async def test_before_the_first_event(gateway: RunningGateway, failing: FakeTrit
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_after_the_first_event(gateway: RunningGateway, failing: FakeTriton, kind: str) -> None:
+async def test_a_failure_after_the_first_event_is_an_error_event(
+    gateway: RunningGateway, failing: FakeTriton, kind: str
+) -> None:
     route, fields, _, _ = KINDS[kind]
     response = await gateway.http.post(route.path, json={**route.body(f"{kind}-fails-later"), **fields})
     assert response.status_code == 200
@@ -99,7 +103,7 @@ async def test_after_the_first_event(gateway: RunningGateway, failing: FakeTrito
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_official_client_raises_what_comes_late(gateway: RunningGateway, kind: str) -> None:
+async def test_the_official_client_raises_late_failures(gateway: RunningGateway, kind: str) -> None:
     route, fields, _, _ = KINDS[kind]
     async with gateway.client() as client:
         resource: Any = client.chat.completions if route is CHAT_STREAM else client.completions
@@ -112,7 +116,9 @@ async def test_the_official_client_raises_what_comes_late(gateway: RunningGatewa
 
 @pytest.mark.parametrize("when", ["at-once", "later"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_hang_up_stops_all_it_began(gateway: RunningGateway, failing: FakeTriton, kind: str, when: str) -> None:
+async def test_a_disconnect_cancels_all_requests_of_a_stream(
+    gateway: RunningGateway, failing: FakeTriton, kind: str, when: str
+) -> None:
     route, fields, _, requests = KINDS[kind]
     num_calls = len(failing.calls)
     body = json.dumps({**route.body(f"{kind}-hangs-{when}"), **fields}).encode()

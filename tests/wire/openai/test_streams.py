@@ -49,7 +49,7 @@ async def test_the_order_of_a_stream(gateway: RunningGateway, route: TextRoute, 
     assert not any(chunk.get("usage") for chunk in chunks)
 
 
-async def test_ids_are_never_given_twice(gateway: RunningGateway) -> None:
+async def test_response_ids_are_unique(gateway: RunningGateway) -> None:
     ids = {(await gateway.http.post(route.path, json=route.body("hello"))).text[:60] for route in TEXT_ROUTES * 5}
     assert len(ids) == len(TEXT_ROUTES) * 5
 
@@ -68,7 +68,7 @@ async def test_each_delta_is_a_chunk(gateway: RunningGateway, route: TextRoute) 
 
 
 @pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
-async def test_nothing_is_lost_of_what_comes_fast(gateway: RunningGateway, route: TextRoute) -> None:
+async def test_fast_tokens_are_not_lost(gateway: RunningGateway, route: TextRoute) -> None:
     response = await gateway.http.post(route.path, json=route.body("hasty", stream_options={"include_usage": True}))
     parts = texts(route, response)
     assert parts[0] == "a"
@@ -77,7 +77,7 @@ async def test_nothing_is_lost_of_what_comes_fast(gateway: RunningGateway, route
 
 
 @pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
-async def test_what_came_before_a_failure_is_not_lost(gateway: RunningGateway, route: TextRoute) -> None:
+async def test_text_before_a_failure_is_not_lost(gateway: RunningGateway, route: TextRoute) -> None:
     response = await gateway.http.post(route.path, json=route.body("hasty-then-broken"))
     assert "".join(texts(route, response)) == 50 * "a"
     assert "error" in events(response)[-1]
@@ -99,7 +99,7 @@ def texts(route: TextRoute, response: httpx.Response) -> list[str]:
         ("empty-final", "\n\nHello there, how may I assist you today?", (9, 9)),
     ],
 )
-async def test_odd_responses(
+async def test_empty_responses_of_a_model(
     gateway: RunningGateway, route: TextRoute, model: str, text: str, usage: tuple[int, int]
 ) -> None:
     options: dict[str, Any] = {"stream_options": {"include_usage": True}} if route.stream else {}
@@ -115,7 +115,7 @@ async def test_odd_responses(
 
 
 @pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
-async def test_several_answers_keep_apart(gateway: RunningGateway, route: TextRoute) -> None:
+async def test_several_answers_of_a_stream_are_separate(gateway: RunningGateway, route: TextRoute) -> None:
     response = await gateway.http.post(route.path, json=route.body("trio", n=3, stream_options={"include_usage": True}))
     *chunks, usage, done = events(response)
     texts: dict[int, str] = defaultdict(str)
@@ -152,7 +152,7 @@ async def test_several_answers_in_order(gateway: RunningGateway, route: TextRout
 
 
 @pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
-async def test_deltas_leave_as_they_come(gateway: RunningGateway, triton: FakeTriton, route: TextRoute) -> None:
+async def test_deltas_are_sent_as_they_arrive(gateway: RunningGateway, triton: FakeTriton, route: TextRoute) -> None:
     """The model generates a after 0.2 s, b after another 0.1 s, and c after another 0.1 s."""
     started = time.monotonic()
     at: dict[str, float] = {}
@@ -167,7 +167,7 @@ async def test_deltas_leave_as_they_come(gateway: RunningGateway, triton: FakeTr
 
 
 @pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
-async def test_proxies_must_not_hold_a_stream_back(gateway: RunningGateway, route: TextRoute) -> None:
+async def test_streams_have_headers_against_buffering(gateway: RunningGateway, route: TextRoute) -> None:
     response = await gateway.http.post(route.path, json=route.body("hello"))
     assert "no-cache" in response.headers["cache-control"]
     assert response.headers["x-accel-buffering"] == "no"

@@ -117,7 +117,7 @@ LARGE = [
 
 
 @pytest.mark.parametrize(("param", "most", "fields"), LARGE, ids=[f"{name}-{most}" for name, most, _ in LARGE])
-async def test_what_is_too_large_is_refused_by_place(
+async def test_too_large_schemas_are_refused_by_place(
     gateway: RunningGateway, param: str, most: str, fields: dict[str, Any]
 ) -> None:
     route = CHAT if "response_format" in fields else TEXT
@@ -142,7 +142,7 @@ async def test_the_largest_schemas_reach_the_model(gateway: RunningGateway, trit
         assert json.loads(sampling["structured_outputs"]) == {"json": schema}
 
 
-async def test_anchors_in_schemas_of_tools_lead_somewhere(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_anchors_in_schemas_of_tools_stay_valid(gateway: RunningGateway, triton: FakeTriton) -> None:
     """Two functions may have the same anchors; a named function is its schema alone."""
     schema = {"type": "object", "properties": {"a": {"$ref": "#leaf"}}, "$defs": {"l": {"$anchor": "leaf"}}}
     tools = [tool(schema), tool(schema, "g")]
@@ -158,7 +158,7 @@ async def test_anchors_in_schemas_of_tools_lead_somewhere(gateway: RunningGatewa
 
 @pytest.mark.parametrize("route", [CHAT, TEXT], ids=str)
 @pytest.mark.parametrize(("param", "fields"), WRONG, ids=[f"{param}-{i}" for i, (param, _) in enumerate(WRONG)])
-async def test_what_is_wrong_is_said_by_place(
+async def test_invalid_values_are_named_by_place(
     gateway: RunningGateway, route: TextRoute, param: str, fields: dict[str, Any]
 ) -> None:
     response = await gateway.http.post(route.path, json=route.body("hello", **fields))
@@ -176,7 +176,7 @@ async def test_what_is_wrong_is_said_by_place(
         ({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"}, "tools"),
     ],
 )
-async def test_what_the_model_cannot_enforce_is_said_of_the_field_that_asked(
+async def test_unenforceable_structures_name_the_requested_field(
     gateway: RunningGateway, fields: dict[str, Any], param: str
 ) -> None:
     assert "no such type" in check_error(await chat(gateway, "strict", **fields), 400, param=param)
@@ -195,7 +195,7 @@ async def test_what_the_model_cannot_enforce_is_said_of_the_field_that_asked(
         (TEXT, {"echo": True}, {}),
     ],
 )
-async def test_what_is_asked_of_tokens_reaches_the_model(
+async def test_log_probability_options_reach_the_model(
     gateway: RunningGateway, triton: FakeTriton, route: TextRoute, fields: dict[str, Any], arrives: dict[str, Any]
 ) -> None:
     call = await captured_call(gateway, triton, route, **fields)
@@ -214,7 +214,7 @@ async def test_what_is_asked_of_tokens_reaches_the_model(
         (TEXT, "echo", {"echo": 1}),
     ],
 )
-async def test_what_cannot_be_asked_of_tokens(
+async def test_invalid_log_probability_options_are_refused(
     gateway: RunningGateway, route: TextRoute, param: str, fields: dict[str, Any]
 ) -> None:
     check_error(await gateway.http.post(route.path, json=route.body("hello", **fields)), 400, param=param)
@@ -270,7 +270,7 @@ async def test_offsets_of_an_echo_that_a_stop_string_cut() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 500, 501, 1700])
-async def test_a_long_answers_tokens_are_rendered_by_pieces_as_in_one(length: int) -> None:
+async def test_long_log_probabilities_are_rendered_in_pieces(length: int) -> None:
     asked = Complete(model="m", prompt="é" * 600, echo=True)
     tokens = [TokenLogprob(Logprob("é", -1.0, "é".encode()), is_prompt=i < 600) for i in range(length)]
     whole = await ChoiceRenderer([asked], logprobs=True).whole(0, Completion("é" * length, "stop", tokens))
@@ -278,7 +278,7 @@ async def test_a_long_answers_tokens_are_rendered_by_pieces_as_in_one(length: in
     assert json.loads(orjson.dumps(whole)) == expected
 
 
-async def test_a_streams_tokens_come_in_pieces() -> None:
+async def test_log_probabilities_of_a_stream_come_in_pieces() -> None:
     tokens = tuple(TokenLogprob(Logprob(str(i), -1.0, b"x")) for i in range(1700))
     events_of_model: list[TextEvent] = [Delta(1, "a", 3, tokens[:500]), Delta(1, "b", 1700, tokens), Finish(1, "stop")]
 
@@ -310,7 +310,7 @@ async def test_an_echo_begins_with_the_prompt(gateway: RunningGateway) -> None:
         assert route.text(response) == "Say:\n\nHello there, how may I assist you today?"
 
 
-async def test_several_prompts_are_answered_in_their_order(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_several_prompts_are_answered_in_order(gateway: RunningGateway, triton: FakeTriton) -> None:
     body = {"model": "echo", "prompt": ["one", "two " * 40, "three"]}
     answer = (await gateway.http.post(TEXT.path, json=body)).json()
     assert [(c["index"], c["text"], c["finish_reason"]) for c in answer["choices"]] == [
@@ -329,7 +329,7 @@ async def test_several_prompts_are_answered_in_their_order(gateway: RunningGatew
     assert [(c["index"], c["text"]) for c in trio["choices"]] == list(enumerate(["abc", "1", "xyz"] * 2))
 
 
-async def test_the_failure_of_one_prompt_is_that_of_the_request(gateway: RunningGateway) -> None:
+async def test_the_failure_of_one_prompt_fails_the_request(gateway: RunningGateway) -> None:
     response = await gateway.http.post(TEXT.path, json={"model": "broken", "prompt": ["a", "b"]})
     check_error(response, 502, "server_error", "model_failed")
 
@@ -357,7 +357,7 @@ async def test_a_prompt_of_token_ids(gateway: RunningGateway, triton: FakeTriton
         ("prompt[0]", [None]),
     ],
 )
-async def test_prompts_that_are_none(gateway: RunningGateway, param: str, prompt: Any) -> None:
+async def test_invalid_prompts_are_refused(gateway: RunningGateway, param: str, prompt: Any) -> None:
     response = await gateway.http.post(TEXT.path, json={"model": "hello", "prompt": prompt})
     found = response.json()["error"]["param"]
     check_error(response, 400, param=found)

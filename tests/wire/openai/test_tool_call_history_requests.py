@@ -40,7 +40,9 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize(("arguments", "rendered"), ARGUMENTS.items(), ids=[text[:10] for text in ARGUMENTS])
-async def test_any_arguments_go_on(gateway: RunningGateway, triton: FakeTriton, arguments: str, rendered: str) -> None:
+async def test_any_arguments_reach_the_template(
+    gateway: RunningGateway, triton: FakeTriton, arguments: str, rendered: str
+) -> None:
     messages = conversation([call("c", arguments)], {"tool_call_id": "c"})
     prompt = (await captured_call(gateway, triton, messages=messages, tools=[F])).prompt
     assert f'{{"name": "f", "arguments": {rendered}}}\n</tool_call>' in prompt
@@ -66,7 +68,7 @@ async def test_results_reach_the_model_in_the_order_of_the_calls(gateway: Runnin
 
 
 @pytest.mark.parametrize("second", ["x", "a", None])
-async def test_a_result_of_no_call_is_refused_by_place(gateway: RunningGateway, second: str | None) -> None:
+async def test_a_result_without_a_call_is_refused_by_place(gateway: RunningGateway, second: str | None) -> None:
     messages = conversation([call("a"), call("b")], {"tool_call_id": "a"}, {"tool_call_id": second})
     response = await gateway.http.post(CHAT.path, json={"model": "hello", "messages": messages})
     check_error(response, 400, param="messages[3].tool_call_id")
@@ -84,5 +86,7 @@ TAKEN = {
 
 
 @pytest.mark.parametrize("messages", TAKEN.values(), ids=TAKEN)
-async def test_what_peers_take_is_taken(gateway: RunningGateway, triton: FakeTriton, messages: Any) -> None:
+async def test_histories_that_other_servers_accept_are_accepted(
+    gateway: RunningGateway, triton: FakeTriton, messages: Any
+) -> None:
     assert (await captured_call(gateway, triton, messages=messages, tools=[F])).prompt

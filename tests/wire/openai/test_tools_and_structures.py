@@ -36,7 +36,9 @@ async def structure(gateway: RunningGateway, triton: FakeTriton, model: str = "h
 
 
 @pytest.mark.parametrize("fields", CLIENTS.values(), ids=CLIENTS)
-async def test_frameworks_get_either(gateway: RunningGateway, triton: FakeTriton, fields: dict[str, Any]) -> None:
+async def test_an_answer_is_a_call_or_a_structure(
+    gateway: RunningGateway, triton: FakeTriton, fields: dict[str, Any]
+) -> None:
     (kind,) = structures = await structure(gateway, triton, **fields)
     assert kind == "structural_tag"
     calls, answer = json.loads(structures[kind])["format"]["elements"]
@@ -49,7 +51,7 @@ async def test_frameworks_get_either(gateway: RunningGateway, triton: FakeTriton
     assert answer["type"] == "json_schema" and answer["json_schema"]["$defs"]["answer"] == expected
 
 
-async def test_a_back_end_that_takes_schemas_alone_gets_one(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_a_backend_without_structural_tags_gets_one_schema(gateway: RunningGateway, triton: FakeTriton) -> None:
     schema = (await structure(gateway, triton, "elder", **BOTH))["json"]
     *lone, array, answer = schema["anyOf"]
     assert [call["properties"]["name"] for call in lone] == [{"const": "f"}, {"const": "g"}]
@@ -64,7 +66,7 @@ async def test_a_back_end_that_takes_schemas_alone_gets_one(gateway: RunningGate
         check_error(response, 400, code="unsupported_parameter", param=param)
 
 
-async def test_choices_and_expressions_stand_beside_tools_and_grammars_do_not(
+async def test_choices_and_expressions_combine_with_tools_and_grammars_do_not(
     gateway: RunningGateway, triton: FakeTriton
 ) -> None:
     for expected, parts in (
@@ -80,16 +82,14 @@ async def test_choices_and_expressions_stand_beside_tools_and_grammars_do_not(
 
 
 @pytest.mark.parametrize("choice", ["required", NAMED, "none"], ids=["required", "named", "none"])
-async def test_where_there_is_no_choice_there_is_one_structure(
-    gateway: RunningGateway, triton: FakeTriton, choice: Any
-) -> None:
+async def test_a_forced_choice_has_one_structure(gateway: RunningGateway, triton: FakeTriton, choice: Any) -> None:
     alone = {"tools": [F, G]} if choice != "none" else {"response_format": FORMAT}
     expected = await structure(gateway, triton, **alone, **({"tool_choice": choice} if choice != "none" else {}))
     assert await structure(gateway, triton, **BOTH, tool_choice=choice) == expected
 
 
 @pytest.mark.parametrize("route", [whole, streamed])
-async def test_the_answer_is_read_as_what_it_is(gateway: RunningGateway, route: Any) -> None:
+async def test_the_answer_is_parsed_as_call_or_structure(gateway: RunningGateway, route: Any) -> None:
     text, (call,), reason = await route(gateway, "eager", **BOTH)
     assert (text, call["name"], json.loads(call["arguments"]), reason) == ("", "f", {"a": 1}, "tool_calls")
     assert await route(gateway, "named", **BOTH) == ('{"a":1}', [], "stop")
@@ -97,7 +97,9 @@ async def test_the_answer_is_read_as_what_it_is(gateway: RunningGateway, route: 
 
 @pytest.mark.parametrize("route", [whole, streamed])
 @pytest.mark.parametrize("more", [{}, {"response_format": FORMAT}], ids=["free", "either"])
-async def test_a_call_that_was_cut_says_so(gateway: RunningGateway, route: Any, more: dict[str, Any]) -> None:
+async def test_a_truncated_call_has_the_reason_length(
+    gateway: RunningGateway, route: Any, more: dict[str, Any]
+) -> None:
     _, (call,), reason = await route(gateway, "eager-and-cut", tools=[F], **more)
     assert (call["name"], call["arguments"], reason) == ("f", '{"a":1', "length")
     _, (call,), reason = await route(gateway, "eager-and-stopped", tools=[F], stop="x", **more)
@@ -106,7 +108,7 @@ async def test_a_call_that_was_cut_says_so(gateway: RunningGateway, route: Any, 
     assert reason == "tool_calls"
 
 
-async def test_stops_are_taken_beside_structures(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_stop_strings_combine_with_structures(gateway: RunningGateway, triton: FakeTriton) -> None:
     for fields in (
         {"response_format": FORMAT},
         {"tools": [F], "tool_choice": "required"},
@@ -119,7 +121,9 @@ async def test_stops_are_taken_beside_structures(gateway: RunningGateway, triton
 
 
 @pytest.mark.parametrize("kind", ["json_object", "json_schema"])
-async def test_a_schema_may_stand_in_the_format_itself(gateway: RunningGateway, triton: FakeTriton, kind: str) -> None:
+async def test_a_schema_may_be_in_the_response_format_itself(
+    gateway: RunningGateway, triton: FakeTriton, kind: str
+) -> None:
     structures = await structure(gateway, triton, response_format={"type": kind, "schema": SCHEMA})
     assert structures == {"json": SCHEMA}
     large = {"type": kind, "schema": {"type": "object", "description": "x" * 300_000}}
@@ -130,7 +134,7 @@ FUNCTIONS = [F["function"], G["function"]]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_the_older_names_get_the_older_shape(gateway: RunningGateway, stream: bool) -> None:
+async def test_deprecated_functions_get_the_deprecated_response(gateway: RunningGateway, stream: bool) -> None:
     for model, choice, reason in (("caller", "auto", "function_call"), ("named", {"name": "f"}, "stop")):
         client = gateway.client()
         fields: Any = {
@@ -163,7 +167,7 @@ async def test_an_answer_with_functions_has_one_call_at_most(gateway: RunningGat
     assert "# Tools" not in (await captured_call(gateway, triton, functions=FUNCTIONS, function_call="none")).prompt
 
 
-async def test_a_conversation_of_functions_goes_on(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_a_conversation_with_functions_continues(gateway: RunningGateway, triton: FakeTriton) -> None:
     messages = [
         {"role": "user", "content": "?"},
         {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": '{"a": '}},

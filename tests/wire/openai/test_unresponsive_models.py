@@ -107,7 +107,7 @@ async def test_an_answer_closes_the_circuit_at_once(monkeypatch: pytest.MonkeyPa
     await triton.stop()
 
 
-async def test_a_server_that_comes_back_has_new_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_restarted_server_has_closed_circuits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(circuit_breaker, "_MIN_PROBE_SECONDS", 30)
     triton = await FakeTriton([ScriptedModel("hello", DEAD)]).start()
     async with run_gateway(triton.url) as gateway:
@@ -123,7 +123,7 @@ async def test_a_server_that_comes_back_has_new_engines(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("route", [CHAT, TEXT_STREAM], ids=str)
-async def test_another_server_takes_its_requests(route: TextRoute) -> None:
+async def test_another_server_gets_the_requests(route: TextRoute) -> None:
     dead, well = (
         await FakeTriton([ScriptedModel("hello", DEAD)]).start(),
         await FakeTriton([ScriptedModel("hello")]).start(),
@@ -150,7 +150,7 @@ async def _until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_what_one_caller_cannot_have_answered_takes_the_model_from_nobody() -> None:
+async def test_failing_requests_of_one_caller_do_not_open_the_circuit() -> None:
     """The word makes the engine fail; a probe shows the gateway that other requests succeed."""
     triton = await Picky([ScriptedModel("hello")]).start()
     async with run_gateway(triton.url) as gateway:
@@ -178,7 +178,7 @@ async def test_what_one_caller_cannot_have_answered_takes_the_model_from_nobody(
     ],
     ids=["mistake", "queue", "length"],
 )
-async def test_what_says_nothing_of_the_engine_does_not_count(script: tuple[Step, ...]) -> None:
+async def test_failures_unrelated_to_the_engine_do_not_count(script: tuple[Step, ...]) -> None:
     triton = await FakeTriton([ScriptedModel("hello", script)]).start()
     async with run_gateway(triton.url) as gateway:
         assert all(status in (400, 429) for status in await ask(gateway, 2 * K))
@@ -188,7 +188,7 @@ async def test_what_says_nothing_of_the_engine_does_not_count(script: tuple[Step
     await triton.stop()
 
 
-async def test_callers_who_hang_up_do_not_count() -> None:
+async def test_disconnects_do_not_count_as_failures() -> None:
     triton = await FakeTriton([ScriptedModel("hello", (*HELLO[:1], Pause()))]).start()
     async with run_gateway(triton.url) as gateway:
         for route in STREAM_ROUTES * K:
@@ -199,7 +199,7 @@ async def test_callers_who_hang_up_do_not_count() -> None:
     await triton.stop()
 
 
-async def test_a_success_between_them_starts_the_count_anew() -> None:
+async def test_a_success_resets_the_count_of_failures() -> None:
     triton = await Picky([ScriptedModel("hello")]).start()
     async with run_gateway(triton.url) as gateway:
         for _ in range(3):
@@ -210,7 +210,7 @@ async def test_a_success_between_them_starts_the_count_anew() -> None:
     await triton.stop()
 
 
-async def test_an_engine_that_hangs() -> None:
+async def test_a_hanging_engine_opens_the_circuit() -> None:
     triton = await FakeTriton([ScriptedModel("hello", (Pause(),))]).start()
     async with run_gateway(triton.url, request_timeout=0.2) as gateway:
         answers = await asyncio.gather(*(chat(gateway) for _ in range(K)))
@@ -221,7 +221,7 @@ async def test_an_engine_that_hangs() -> None:
     await triton.stop()
 
 
-async def test_vectors_are_asked_for_too() -> None:
+async def test_embedding_models_are_probed_too() -> None:
     triton = await FakeTriton([ScriptedModel("vectors", is_embedding_model=True)]).start()
     real, broken = FakeTriton._play, True
 
@@ -245,7 +245,7 @@ async def test_vectors_are_asked_for_too() -> None:
     await triton.stop()
 
 
-async def test_a_model_that_draws_is_left_to_others_and_stays_ready() -> None:
+async def test_an_image_model_is_avoided_and_stays_ready() -> None:
     """Image models are not probed: an image is expensive, and a failure may be the request's fault."""
     dead = await FakeTriton([ScriptedModel("painter", DEAD, is_image_model=True)]).start()
     well = await FakeTriton([ScriptedModel("painter", (DrawImages(),), is_image_model=True)]).start()

@@ -26,7 +26,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-async def test_nothing_half_written_is_left(make: Callable[..., FileStore], small_disk: Path) -> None:
+async def test_a_failed_write_leaves_no_partial_file(make: Callable[..., FileStore], small_disk: Path) -> None:
     files = make(files=str(small_disk / "files"))
     stored = await files.put(bytes(700_000), "image/png", name="stored")
     for _ in range(3):
@@ -41,7 +41,7 @@ async def test_nothing_half_written_is_left(make: Callable[..., FileStore], smal
     assert len(await files.read(await files.put(bytes(900_000), "image/png"))) == 900_000
 
 
-async def test_a_folder_that_cannot_be(make: Callable[..., FileStore], tmp_path: Path) -> None:
+async def test_an_unusable_folder_is_an_error(make: Callable[..., FileStore], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(Overloaded):
         await make(files=str(tmp_path / "file" / "files")).put(b"x", "image/png")

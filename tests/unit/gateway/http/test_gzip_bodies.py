@@ -31,7 +31,7 @@ BODIES = {
 
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("level", [0, 1, 9])
-def test_it_is_what_was_packed(name: str, level: int) -> None:
+def test_decompression_returns_the_original(name: str, level: int) -> None:
     body = BODIES[name]
     for packed in (gzip.compress(body, level), b"".join(gzip.compress(half, level) for half in (body[:9], body[9:]))):
         assert unpacked(packed) == unpacked(packed, enough=0) == body
@@ -41,7 +41,7 @@ def test_it_is_what_was_packed(name: str, level: int) -> None:
                 unpacked(packed, limit=len(body) - 1)
 
 
-def test_every_end_but_the_last_is_missed() -> None:
+def test_every_truncated_body_is_refused() -> None:
     packed = gzip.compress(b"hello" * 100) + gzip.compress(b"world" * 100)
     ends = [end for end in range(len(packed)) if _is_whole(packed[:end])]
     assert ends == [len(gzip.compress(b"hello" * 100))]
@@ -55,7 +55,7 @@ def _is_whole(packed: bytes) -> bool:
     return True
 
 
-def test_every_wrong_byte_is_noticed() -> None:
+def test_every_corrupt_byte_is_noticed() -> None:
     """Except those of the header with the time, the compressor and the system."""
     packed = gzip.compress(b"hello" * 100, mtime=0)
     for at in [*range(3), *range(10, len(packed))]:
@@ -65,14 +65,14 @@ def test_every_wrong_byte_is_noticed() -> None:
             unpacked(bytes(corrupt))
 
 
-def test_no_more_than_the_limit_is_ever_there() -> None:
+def test_no_more_than_the_limit_is_decompressed() -> None:
     gunzip = GzipDecoder(zlib.compressobj(9, wbits=31).compress(bytes(64 * MB)) + b"\0" * MB, MB)
     with pytest.raises(RequestTooLarge):
         gunzip.decompress()
     assert not gunzip.body and gunzip._at <= 64 * 1024
 
 
-def test_no_more_is_read_than_is_enough_where_nothing_comes_of_it() -> None:
+def test_blocks_without_output_are_read_in_steps() -> None:
     gunzip = GzipDecoder(gzip.compress(b"", 0)[:10] + b"\0\0\0\xff\xff" * MB, MB)
     for part in (1, 2):
         assert not gunzip.decompress(MB)

@@ -41,7 +41,7 @@ def strength(samples: array.array, hertz: float) -> float:
         ("webm", "webm", "libopus", 48_000),
     ],
 )
-async def test_every_form_becomes_the_same_samples(media, form, container, codec, rate):
+async def test_every_audio_format_decodes_to_the_same_samples(media, form, container, codec, rate):
     audio = await listen(media, audio_tone(container, codec, rate=rate), form)
     samples = array.array("f", audio.data)
     assert audio.seconds == len(samples) / 16_000 == pytest.approx(1.0, abs=0.06)
@@ -51,11 +51,11 @@ async def test_every_form_becomes_the_same_samples(media, form, container, codec
     assert strength(middle, 880) < 0.01
 
 
-async def test_what_is_declared_does_not_matter(media):
+async def test_the_declared_format_does_not_matter(media):
     assert (await listen(media, audio_tone("flac", "flac"), "mp3")).seconds == pytest.approx(1.0, abs=0.01)
 
 
-async def test_what_is_no_sound(media, make_media):
+async def test_files_without_audio_are_refused(media, make_media):
     assert "expected a sound" in await refusal(media, image_bytes())
     assert "expected a sound" in await refusal(media, b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
     assert "broken" in await refusal(media, b"RIFF\x10\0\0\0WAVEjunk" + b"\xff" * 100)

@@ -84,7 +84,7 @@ async def test_spreadsheet(media):
     )
 
 
-async def test_a_page(media):
+async def test_html(media):
     page = (
         "<!-- x --><!DOCTYPE html><html><head><title>News</title><style>p{}</style></head><body><h2>To_day</h2>"
         "<script>alert(1)</script><p>Rain <b>soon</b>, see <a href='/map'>map</a>.<img src='data:,x' alt='a cloud'></p>"
@@ -130,11 +130,11 @@ async def test_encodings(media, encoding):
         (b" \n\t\n", "no text in it"),
     ],
 )
-async def test_what_is_no_document(media, data, reason):
+async def test_other_files_are_refused(media, data, reason):
     assert reason in await refusal(media, data)
 
 
-async def test_references_that_hold_nothing(media):
+async def test_empty_references_are_refused(media):
     for reference, reason in (
         ("data:application/pdf;base64,", "it is empty"),
         ("data:application/pdf;base64", "the comma is missing"),
@@ -146,7 +146,7 @@ async def test_references_that_hold_nothing(media):
             await media.load_document(reference, param="p")
 
 
-async def test_base64_is_read_as_it_is_commonly_written(media):
+async def test_common_spellings_of_base64_are_decoded(media):
     data = "ÿ?>~ text, padded or not".encode()
     plain = base64.b64encode(data).decode()
     lines = "\n".join(plain[at : at + 10] for at in range(0, len(plain), 10))
@@ -162,7 +162,7 @@ def packed(**parts: bytes) -> bytes:
     return out.getvalue()
 
 
-async def test_bombs(media):
+async def test_decompression_bombs_are_refused(media):
     assert "ZIP archive, not a document" in await refusal(media, packed(**{"a.txt": b"x"}))
     assert "unpacked it is larger" in await refusal(media, packed(**{"word/document.xml": bytes(300 * 2**20)}))
     laughs = b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><w>&b;</w>'
@@ -175,7 +175,7 @@ async def test_bombs(media):
         await media.load_document(data_url(nested.encode()), param="p")
 
 
-async def test_a_sheet_as_wide_as_the_world_is_refused(media):
+async def test_a_sheet_with_too_many_columns_is_refused(media):
     def fill(book, first):
         first.write(0, 0, "a")
         first.write(1_048_575, 16_383, "z")
@@ -183,14 +183,14 @@ async def test_a_sheet_as_wide_as_the_world_is_refused(media):
     assert "memory" in await refusal(media, spreadsheet_bytes(fill))
 
 
-async def test_limits_of_length(make_media):
+async def test_long_documents_are_refused(make_media):
     media = make_media(document_max_characters=1000)
     assert await read(media, b"a" * 1000) == "a" * 1000
     assert "longer than this service takes, 1000 characters" in await refusal(media, b"a" * 1001)
     assert "longer" in await refusal(media, pdf_bytes(*["many words " * 20] * 10))
 
 
-async def test_a_document_that_takes_too_long_is_left(make_media):
+async def test_a_document_that_takes_too_long_is_given_up(make_media):
     media = make_media(document_timeout=0.6)
     endless = ("<html>" + "<p>words <b>more</b></p>" * 70_000).encode()
     media._document_pool._wall_timeout = 120.0  # others work on this machine
@@ -200,7 +200,7 @@ async def test_a_document_that_takes_too_long_is_left(make_media):
     await all_ended()
 
 
-async def test_hanging_up_ends_the_process(media):
+async def test_a_disconnect_ends_the_decoding_process(media):
     endless = ("<html>" + "<p>words <b>more</b></p>" * 70_000).encode()
     reading = asyncio.create_task(read(media, endless))
     while not readers():
@@ -211,7 +211,7 @@ async def test_hanging_up_ends_the_process(media):
     await all_ended()
 
 
-async def test_no_more_are_read_at_a_time_than_allowed(make_media):
+async def test_no_more_documents_are_decoded_at_a_time_than_allowed(make_media):
     media = make_media(document_workers=1)
     most, done = 0, asyncio.Event()
 

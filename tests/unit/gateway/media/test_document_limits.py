@@ -38,12 +38,12 @@ async def refusal(media, data: bytes, **options) -> str:
 
 
 @pytest.mark.parametrize("piece", ["<a ", "<!--", "<p>x</p>"])
-async def test_too_many_tags_of_a_page(media, piece):
+async def test_too_many_tags_of_a_page_are_refused(media, piece):
     page = (piece * 330_000).encode()
     assert "more tags than this service takes, 300000" in await refusal(media, page, filename="a.html")
 
 
-async def test_too_many_parts_of_a_document(media):
+async def test_too_many_parts_of_an_archive_are_refused(media):
     assert (
         "with its part 'word/document.xml', the document has more tags than this service takes, 400000"
         in await refusal(media, word("<w:p/>" * 2_000_000))
@@ -55,7 +55,7 @@ async def test_too_many_parts_of_a_document(media):
     assert "it holds 20001 parts; this service takes up to 20000" in await refusal(media, many)
 
 
-async def test_what_an_archive_says_of_its_sizes_is_not_trusted(media):
+async def test_declared_sizes_of_an_archive_are_not_trusted(media):
     data = word("<w:p/>" * 100)
     size = len(f'<w:document xmlns:w="{_WORD}"><w:body></w:body></w:document>') + 600
     assert data.count(size.to_bytes(4, "little")) == 2
@@ -64,7 +64,7 @@ async def test_what_an_archive_says_of_its_sizes_is_not_trusted(media):
     assert "packed in a way that no Office document is" in await refusal(media, packing)
 
 
-async def test_a_sheet_with_more_cells_than_its_text_may_have_characters(make_media):
+async def test_a_sheet_with_too_many_cells_is_refused(make_media):
     def fill(height):
         def write(book, first):
             first.write(0, 0, "a")
@@ -87,7 +87,7 @@ def pdf(pages: int) -> bytes:
     return f"%PDF-1.7\n{body}trailer<</Root 1 0 R>>\n%%EOF".encode()
 
 
-async def test_too_many_pages(media):
+async def test_too_many_pages_are_refused(media):
     assert "the PDF has 10001 pages; this service takes up to 10000" in await refusal(media, pdf(10_001))
     assert "no text on the 10000 pages" in await refusal(media, pdf(10_000))
 
@@ -108,19 +108,19 @@ async def test_too_many_pages(media):
     ],
     ids=["comments", "sections", "tags", "items", "pictures", "scripts", "cells", "breaks", "rows", "bodies"],
 )
-async def test_pages_are_read_in_time_that_grows_with_them(make_media, page, text):
+async def test_pages_are_converted_in_linear_time(make_media, page, text):
     """With a step that looks at all the rest for each, every one of these takes longer than that."""
     media = make_media(document_timeout=15.0)
     document = await read(media, page.encode(), filename="a.html")
     assert document.endswith(text) if text else document.startswith("x")
 
 
-async def test_quotations_within_quotations(media):
+async def test_markers_of_nested_quotations_count_as_text(media):
     page = "<blockquote>" * 90 + "x<br>" * 90_000
     assert "text is longer than this service takes, 1000000" in await refusal(media, page.encode(), filename="a.html")
 
 
-async def test_a_table_of_many_rows_on_a_slide(make_media):
+async def test_a_table_of_many_rows_on_a_slide_is_read(make_media):
     import copy
 
     show = slide_show()
@@ -133,7 +133,7 @@ async def test_a_table_of_many_rows_on_a_slide(make_media):
     assert (await read(make_media(document_timeout=15.0), out.getvalue())).count("| Bolt | 0.10 |") == 20_001
 
 
-async def test_documents_of_one_request_are_read_one_after_another(media):
+async def test_documents_of_one_request_are_decoded_one_after_another(media):
     """So a request with many slow ones leaves a place to the others."""
     slow = ("<html>" + "<p>words <b>more</b></p>" * 20_000).encode()
     allowance = media.new_budget()

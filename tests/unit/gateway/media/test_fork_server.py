@@ -56,7 +56,7 @@ async def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_child_has_limits_and_nothing_else(server, monkeypatch):
+async def test_a_decoding_process_is_limited_and_inherits_nothing(server, monkeypatch):
     monkeypatch.setenv("TRITONIC_API_KEYS", "secret")
     other = await begin(server, size=9)  # of which the next has nothing
     await child_of(server)
@@ -84,7 +84,7 @@ async def test_a_child_has_limits_and_nothing_else(server, monkeypatch):
     assert "TRITONIC_API_KEYS" not in parent.environ()
 
 
-async def test_who_ends_a_job_ends_its_process(server):
+async def test_ending_a_job_ends_its_process(server):
     job = await begin(server, size=100)
     child = await child_of(server)
     server.end(job)
@@ -95,7 +95,7 @@ async def test_who_ends_a_job_ends_its_process(server):
     server.end(job)
 
 
-async def test_nothing_is_left_when_the_gateway_dies():
+async def test_no_process_outlives_the_gateway():
     """Nor when it has no time to say so."""
     program = (
         "import asyncio\n"
@@ -125,7 +125,7 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
-async def test_a_server_that_was_killed_is_replaced(media):
+async def test_a_killed_fork_server_is_replaced(media):
     await media.load_document("data:,hello", param="p")
     server = media._fork_server
     job = await begin(server, size=100)
@@ -138,7 +138,7 @@ async def test_a_server_that_was_killed_is_replaced(media):
     assert server._process is not killed
 
 
-async def test_a_server_that_hangs_is_replaced(media, monkeypatch):
+async def test_a_hanging_fork_server_is_replaced(media, monkeypatch):
     monkeypatch.setattr("gateway.media.fork_server._KILL_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(media._document_pool, "_wall_timeout", 0.6)
     await media.load_document("data:,hello", param="p")
@@ -151,7 +151,7 @@ async def test_a_server_that_hangs_is_replaced(media, monkeypatch):
     assert media._fork_server._process is not hung
 
 
-async def test_a_server_that_nobody_needs_ends():
+async def test_an_unused_fork_server_ends():
     server = ForkServer(idle=0.2)
     for _ in range(2):
         job = await begin(server)
@@ -204,20 +204,20 @@ def answered(*pieces: bytes) -> Job:
         (LENGTH_PREFIX.pack(4, 0), b"null"),
     ],
 )
-async def test_what_a_process_says_is_not_trusted(pieces):
+async def test_replies_of_a_decoding_process_are_validated(pieces):
     job = answered(*pieces)
     with job.connection:
         assert await job.send_file(b"", largest=10) is None
 
 
-async def test_a_process_says_no_more_than_it_may():
+async def test_replies_of_a_decoding_process_are_bounded():
     for lengths in (LENGTH_PREFIX.pack(2, 11), LENGTH_PREFIX.pack(2, 2**63), LENGTH_PREFIX.pack(2**31, 0)):
         job = answered(lengths, b"{}")
         with job.connection, pytest.raises(ResponseTooLarge):
             await job.send_file(b"", largest=10)
 
 
-async def test_limits_of_time_are_those_of_a_core(make_media):
+async def test_time_limits_count_cpu_time(make_media):
     """What is stopped by the clock alone was kept from its work by others: it is not to blame."""
     media = make_media(document_timeout=0.5)
     endless = ("<html>" + "<p>words <b>more</b></p>" * 70_000).encode()

@@ -35,7 +35,7 @@ def slowly(site, path: str, seconds: float) -> str:
     return site.script(path, answer)
 
 
-async def test_references_are_fetched_side_by_side_in_their_places(site, media):
+async def test_references_are_fetched_concurrently_and_stay_in_order(site, media):
     slow = [slowly(site, f"/{i}", 0.3) for i in range(4)]
     inline = data_url(image_bytes("JPEG"), "image/jpeg")
     (turn,) = await reading(media).parse(asking(slow[0], inline, *slow[1:]))
@@ -44,7 +44,7 @@ async def test_references_are_fetched_side_by_side_in_their_places(site, media):
     assert kinds == [TextPart("?"), b"\x89PN", b"\xff\xd8\xff", *[b"\x89PN"] * 3]
 
 
-async def test_one_request_does_not_take_every_place(site, media):
+async def test_one_request_does_not_take_every_worker(site, media):
     most = 0
     data = image_bytes()
 
@@ -58,7 +58,7 @@ async def test_one_request_does_not_take_every_place(site, media):
     assert most == 4
 
 
-async def test_references_share_their_bytes(site, make_media):
+async def test_references_of_a_request_share_a_limit_of_bytes(site, make_media):
     data = image_bytes(size=(100, 100))
     url = site.page("/a", data)
     media = make_media(media_allow_private=True, media_request_max_bytes=3 * len(data))
@@ -72,7 +72,7 @@ async def test_references_share_their_bytes(site, make_media):
         assert raised.value.param is not None and raised.value.param.startswith("messages[0].content[")
 
 
-async def test_bytes_are_counted_as_they_come(site, make_media):
+async def test_bytes_are_counted_as_they_arrive(site, make_media):
     """Not when the last of a file is there."""
     sent = 0
 
@@ -90,7 +90,7 @@ async def test_bytes_are_counted_as_they_come(site, make_media):
     assert sent < 20_000_000
 
 
-async def test_references_share_their_time_and_end_together(site, make_media):
+async def test_references_of_a_request_share_a_timeout(site, make_media):
     media = make_media(media_allow_private=True, media_request_timeout=0.4)
     hung = [slowly(site, f"/{i}", 120) for i in range(6)]
     with pytest.raises(InvalidRequest, match=r"within 0\.4 seconds") as raised:
@@ -107,7 +107,7 @@ async def test_references_share_their_time_and_end_together(site, make_media):
     assert time.monotonic() - started < 30 and not media._active_tasks
 
 
-async def test_pictures_of_a_request_share_their_pixels(make_media):
+async def test_images_of_a_request_share_a_limit_of_pixels(make_media):
     media = make_media(picture_request_max_pixels=3 * 40 * 30)
     url = data_url(image_bytes())
     assert len((await reading(media).parse(asking(*[url] * 3)))[0].content) == 4
@@ -133,7 +133,7 @@ async def test_requests_share_the_memory_for_files(site, make_media):
         await reading(media).parse(asking(url))
 
 
-async def test_who_waits_for_a_place_is_not_at_fault(make_media):
+async def test_waiting_for_a_worker_is_an_overload(make_media):
     """The time of a request is over while others have the places: that is a 503, and no 400."""
     media = make_media(media_request_timeout=0.5, picture_workers=1)
     await media._image_pool._places.acquire("another", seconds=1)
@@ -144,7 +144,7 @@ async def test_who_waits_for_a_place_is_not_at_fault(make_media):
     await reading(media).parse(asking(data_url(image_bytes())))
 
 
-async def test_what_was_fetched_makes_a_small_request_a_large_one(site, media):
+async def test_fetched_bytes_count_towards_the_request(site, media):
     """Four pictures of 16 MiB took the loop 220 ms to pack, when only the size of the body said what is large."""
     for size, large in (((40, 30), False), ((1000, 800), True)):
         data = image_bytes("BMP", size)

@@ -28,12 +28,12 @@ def blank(side: int) -> bytes:
     return out.getvalue()
 
 
-async def test_a_picture_is_brought_to_size():
+async def test_an_image_is_resized():
     assert Pillow.open(BytesIO(await scaled(image_bytes()))).size == (20, 10)
     assert await scaled(image_bytes(size=(20, 10))) != b""
 
 
 @pytest.mark.parametrize("data", [b"no picture", image_bytes()[:60], blank(6000), blank(15_000)])
-async def test_what_a_model_should_not_send(data: bytes):
+async def test_invalid_images_of_a_model_are_failures(data: bytes):
     with pytest.raises(ModelFailed, match="what is no picture"):
         await scaled(data)

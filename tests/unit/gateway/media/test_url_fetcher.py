@@ -11,7 +11,7 @@ from tests.unit.gateway.media.media_samples import DOCUMENT, fetch_blob, fetch_e
 PUBLIC = "93.184.216.34"
 
 
-async def test_a_page_is_fetched_plainly(site, media, monkeypatch):
+async def test_a_page_is_fetched(site, media, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     url = site.page("/notes.txt?x=1", b"hello", "Content-Type: text/plain", "Set-Cookie: a=b")
@@ -62,7 +62,7 @@ async def test_an_unusual_spelling_of_a_public_address_is_refused_too(make_media
         ("", "expected an http or https URL"),
     ],
 )
-async def test_what_is_no_url_of_ours(media, url, reason):
+async def test_unsupported_urls_are_refused(media, url, reason):
     assert reason in await fetch_error(media, url)
 
 
@@ -82,7 +82,7 @@ async def test_allowed_hosts_may_be_private_and_their_redirects_may_not(site, ma
     assert "public Internet" in await fetch_error(media, f"http://localhost:{site.port}/away")
 
 
-async def test_a_name_that_changes_its_mind_leads_where_it_was_looked_at(site, make_media):
+async def test_the_checked_address_is_the_one_that_is_connected_to(site, make_media):
     other = await asyncio.start_server(site.serve, "127.0.0.2", site.port)
     answers = [["127.0.0.1"], ["127.0.0.2"]]
     lookups = []
@@ -105,7 +105,7 @@ async def test_a_name_that_changes_its_mind_leads_where_it_was_looked_at(site, m
     assert f"Host: rebind.example:{site.port}" in site.requests[0]
 
 
-async def test_a_name_that_was_public_does_not_lead_to_loopback(site, make_media):
+async def test_dns_rebinding_does_not_reach_loopback(site, make_media):
     lookups = []
 
     async def resolve(host, port):
@@ -117,7 +117,7 @@ async def test_a_name_that_was_public_does_not_lead_to_loopback(site, make_media
     assert lookups == ["rebind.example"] and site.requests == []
 
 
-async def test_redirects_are_followed_by_hand(site, media, make_media):
+async def test_each_redirect_is_checked(site, media, make_media):
     site.page("/d/end", b"here")
     site.redirect("/c", "d/end")
     site.redirect("/b", "/c")
@@ -137,7 +137,7 @@ async def test_redirects_are_followed_by_hand(site, media, make_media):
     assert "'metadata.example'" in await fetch_error(guarded, f"http://first.example:{site.port}/meta")
 
 
-async def test_tls_is_checked_by_name(make_media, monkeypatch, tmp_path):
+async def test_certificates_are_checked_against_the_name(make_media, monkeypatch, tmp_path):
     authority = trustme.CA()
     names = []
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -15,7 +15,7 @@ async def failed(call) -> tuple[Status, str]:
     return failure.value.status, failure.value.message
 
 
-async def test_a_call_that_is_given_up_is_reset_once(make_pair):
+async def test_a_cancelled_call_is_reset_once(make_pair):
     pair = make_pair()
     call = await pair.call()
     pair.peer.open(1)
@@ -27,7 +27,7 @@ async def test_a_call_that_is_given_up_is_reset_once(make_pair):
     assert (await failed(call))[0] is Status.CANCELLED
 
 
-async def test_a_call_that_is_over_is_not_reset(make_pair):
+async def test_a_finished_call_is_not_reset(make_pair):
     pair = make_pair()
     call = await pair.call()
     pair.peer.answer(1, b"one")
@@ -48,7 +48,7 @@ async def test_a_reader_that_is_cancelled_can_read_on(make_pair):
     assert await read_all(call) == [b"one"]
 
 
-async def test_a_reader_waits_while_the_call_is_given_up(make_pair):
+async def test_cancelling_a_call_wakes_its_reader(make_pair):
     pair = make_pair()
     call = await pair.call()
     reading = asyncio.create_task(call.read())
@@ -74,7 +74,7 @@ async def test_resets(make_pair, code, status):
     assert pair.peer.resets == []
 
 
-async def test_silence(make_pair):
+async def test_a_silent_server_times_out(make_pair):
     """Only waiting counts, and a call that was silent once can be again."""
     pair = make_pair()
     call = await pair.call(idle=0.02)
@@ -92,7 +92,7 @@ async def test_silence(make_pair):
     call.cancel()
 
 
-async def test_the_clock_strikes_while_nobody_waits(make_pair):
+async def test_the_idle_timeout_does_not_end_a_call_without_a_reader(make_pair):
     pair = make_pair()
     call = await pair.call(idle=0.01)
     first = call._idle_timer
@@ -108,7 +108,7 @@ def away(pair: ConnectedPair, last: int) -> None:
     pair.peer.raw(b"\0\0\x08\x07\0\0\0\0\0" + last.to_bytes(4, "big") + bytes(4))
 
 
-async def test_a_server_goes_away_in_two_steps(make_pair):
+async def test_a_graceful_goaway_lets_accepted_calls_finish(make_pair):
     """As gRPC's servers do: no number first, a ping, and then the last call that it has seen."""
     pair = make_pair()
     begun, late = await pair.call(), await pair.call()
@@ -129,7 +129,7 @@ async def test_a_server_goes_away_in_two_steps(make_pair):
     assert await read_all(begun) == [b"one"]
 
 
-async def test_a_server_goes_away_while_calls_wait_for_their_turn(make_pair):
+async def test_a_goaway_releases_calls_that_wait_for_a_stream(make_pair):
     pair = make_pair(settings={3: 1})
     first = await pair.call()
     waiting = asyncio.create_task(pair.connection.call(b"", b"", 60))
@@ -141,13 +141,13 @@ async def test_a_server_goes_away_while_calls_wait_for_their_turn(make_pair):
     assert pair.connection.closed
 
 
-async def test_a_server_goes_away_and_nobody_is_there(make_pair):
+async def test_a_goaway_without_calls_closes_the_connection(make_pair):
     pair = make_pair()
     away(pair, 0)
     assert pair.connection.closed
 
 
-async def test_a_server_goes_away_in_the_middle_of_a_request(make_pair):
+async def test_a_goaway_in_the_middle_of_a_request(make_pair):
     pair = make_pair(takes=False)
     asking = pair.task(b"x" * 100_000)
     await pair.settle()
@@ -162,7 +162,7 @@ async def test_a_server_goes_away_in_the_middle_of_a_request(make_pair):
 
 
 @pytest.mark.parametrize("state", ["asked", "answering", "in a message", "in a frame", "in the request", "in line"])
-async def test_the_connection_is_lost(make_pair, state):
+async def test_a_lost_connection_fails_its_calls(make_pair, state):
     pair = make_pair(takes=False, settings={3: 1})
     if state == "in the request":
         asking = pair.task(b"x" * 100_000)
@@ -189,7 +189,7 @@ async def test_the_connection_is_lost(make_pair, state):
     assert pair.connection.closed
 
 
-async def test_the_connection_is_closed_while_calls_run(make_pair):
+async def test_closing_the_connection_cancels_its_calls(make_pair):
     pair = make_pair()
     calls = [await pair.call() for _ in range(3)]
     reading = asyncio.create_task(calls[0].read())
@@ -203,14 +203,14 @@ async def test_the_connection_is_closed_while_calls_run(make_pair):
     assert not pair.wire.aborted
 
 
-async def test_a_server_that_does_not_read_is_not_waited_for(make_pair):
+async def test_closing_does_not_wait_for_a_server_that_does_not_read(make_pair):
     pair = make_pair()
     pair.connection.pause_writing()
     pair.connection.close()
     assert pair.wire.aborted
 
 
-async def test_the_numbers_of_streams_come_to_their_end(make_pair):
+async def test_stream_ids_run_out(make_pair):
     pair = make_pair()
     first = await pair.call()
     pair.connection._next_stream_id = 2**30 - 3

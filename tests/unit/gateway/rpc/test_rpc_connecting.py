@@ -75,13 +75,13 @@ def test_an_address_in_brackets():
 
 
 @pytest.mark.parametrize("url", ["", "host", ":1", "host:", "host:x", "host:0", "host:65536", "host:-1", "host:²"])
-def test_addresses_that_are_none(url):
+def test_invalid_addresses_are_refused(url):
     with pytest.raises(ValueError):
         Channel(url)
 
 
 @pytest.mark.parametrize("host, name", [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("127.0.0.1", "localhost")])
-async def test_one_answer(make_channel, host, name):
+async def test_a_call_with_one_response(make_channel, host, name):
     """`localhost` has two addresses here, and nobody listens at the first."""
     if not await reachable(host):
         pytest.skip(f"this machine does not reach itself at {host}")
@@ -105,7 +105,7 @@ async def test_one_answer(make_channel, host, name):
         assert peer.wrong == [] and peer.resets == []
 
 
-async def test_a_unary_call_has_one_answer(make_channel):
+async def test_a_unary_call_has_one_response(make_channel):
     async with PeerServer() as server:
         channel = make_channel(server.url)
         for stream, messages in ((1, []), (3, [b"one", b"two"])):
@@ -117,7 +117,7 @@ async def test_a_unary_call_has_one_answer(make_channel):
                 await asking
 
 
-async def test_a_unary_call_takes_too_long(make_channel):
+async def test_a_unary_call_times_out(make_channel):
     async with PeerServer() as server:
         channel = make_channel(server.url)
         (await channel.call(ASK, b"", idle=60)).cancel()  # connecting takes time of its own
@@ -128,7 +128,7 @@ async def test_a_unary_call_takes_too_long(make_channel):
         await peer.until(lambda peer: peer.resets == [(1, 8), (3, 8)])
 
 
-async def test_nobody_listens(make_channel):
+async def test_a_refused_connection_is_unavailable(make_channel):
     async with PeerServer() as server:
         url = server.url
     channel = make_channel(url)
@@ -142,11 +142,11 @@ async def test_nobody_listens(make_channel):
 
 
 @pytest.mark.parametrize("host", ["a" * 64, "a..b"])
-async def test_names_that_are_none(make_channel, host):
+async def test_invalid_names_are_refused(make_channel, host):
     assert "cannot be reached" in await refused(make_channel(f"{host}:1"))
 
 
-async def test_a_name_that_nobody_has(make_channel, monkeypatch):
+async def test_an_unknown_host_is_unavailable(make_channel, monkeypatch):
     async def unknown(*arguments):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -156,21 +156,21 @@ async def test_a_name_that_nobody_has(make_channel, monkeypatch):
     )
 
 
-async def test_a_server_that_says_nothing(make_channel, monkeypatch):
+async def test_a_silent_server_is_unavailable(make_channel, monkeypatch):
     monkeypatch.setattr(channels, "_CONNECT_SECONDS", 0.05)
     async with PeerServer(SilentServer) as server:
         assert await refused(make_channel(server.url)) == "The server takes no connection."
         await asyncio.wait_for(server.peers[0].lost.wait(), 30)
 
 
-async def test_a_server_of_another_kind(make_channel):
+async def test_a_server_of_another_protocol_is_unavailable(make_channel):
     page = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     async with PeerServer(lambda: SilentServer(page)) as server:
         assert "does not speak gRPC" in await refused(make_channel(server.url))
         await asyncio.wait_for(server.peers[0].lost.wait(), 30)
 
 
-async def test_a_server_that_closes_at_once(make_channel):
+async def test_a_server_that_closes_at_once_is_unavailable(make_channel):
     async with PeerServer(lambda: SilentServer(leaves=True)) as server:
         channel = make_channel(server.url)
         for tries in range(1, 4):
@@ -178,7 +178,7 @@ async def test_a_server_that_closes_at_once(make_channel):
             assert len(server.peers) == tries
 
 
-async def test_callers_share_a_connection_that_one_of_them_does_not_wait_for(make_channel):
+async def test_cancelling_one_caller_keeps_the_shared_connection(make_channel):
     async with PeerServer() as server:
         channel = make_channel(server.url)
         callers = [asyncio.create_task(channel.call(ASK, b"%d" % number, idle=60)) for number in range(4)]
@@ -192,7 +192,7 @@ async def test_callers_share_a_connection_that_one_of_them_does_not_wait_for(mak
             call.cancel()
 
 
-async def test_all_callers_go_while_the_connection_begins(make_channel):
+async def test_cancelling_all_callers_ends_the_connection_attempt(make_channel):
     async with PeerServer() as server:
         url = server.url
     channel = make_channel(url)
@@ -205,7 +205,7 @@ async def test_all_callers_go_while_the_connection_begins(make_channel):
     await asyncio.wait([connecting])  # and nobody is told that it failed
 
 
-async def test_close_while_the_connection_begins(make_channel):
+async def test_closing_ends_a_connection_attempt(make_channel):
     async with PeerServer(SilentServer) as server:
         channel = make_channel(server.url)
         caller = asyncio.create_task(channel.call(ASK, b"", idle=60))
@@ -220,7 +220,7 @@ async def test_close_while_the_connection_begins(make_channel):
         assert len(server.peers) == 1
 
 
-async def test_close_at_any_moment_of_connecting(make_channel):
+async def test_closing_at_any_moment_of_connecting(make_channel):
     async with PeerServer() as server:
         for moments in range(12):
             channel = make_channel(server.url)
@@ -235,7 +235,7 @@ async def test_close_at_any_moment_of_connecting(make_channel):
             await peer.until(lambda peer: peer.lost)
 
 
-async def test_a_server_that_goes_away_is_followed_by_another_connection(make_channel):
+async def test_a_goaway_opens_a_new_connection(make_channel):
     async with PeerServer(lambda: H2Peer({SettingCodes.MAX_CONCURRENT_STREAMS: 1})) as server:
         channel = make_channel(server.url)
         first = await channel.call(ASK, b"first", idle=60)
@@ -255,7 +255,7 @@ async def test_a_server_that_goes_away_is_followed_by_another_connection(make_ch
         assert not new.lost and old.wrong == new.wrong == []
 
 
-async def test_a_lost_connection_is_made_again(make_channel):
+async def test_a_lost_connection_is_reopened(make_channel):
     async with PeerServer() as server:
         channel = make_channel(server.url)
         for number in range(3):
@@ -268,7 +268,7 @@ async def test_a_lost_connection_is_made_again(make_channel):
             assert failure.value.status is Status.UNAVAILABLE
 
 
-async def test_close_while_calls_run(make_channel):
+async def test_closing_cancels_running_calls(make_channel):
     async with PeerServer() as server:
         channel = make_channel(server.url)
         call = await channel.call(ASK, b"", idle=60)
@@ -293,7 +293,7 @@ async def stop_reading(channel, server) -> H2Peer:
     return peer
 
 
-async def test_a_connection_on_which_nothing_comes_is_left_for_another(make_channel):
+async def test_a_silent_connection_is_replaced(make_channel):
     async with PeerServer() as server:
         channel = make_channel(server.url)
         first = await stop_reading(channel, server)
@@ -305,7 +305,7 @@ async def test_a_connection_on_which_nothing_comes_is_left_for_another(make_chan
         call.cancel()
 
 
-async def test_what_goes_on_there_fails_after_a_while(make_channel, monkeypatch):
+async def test_calls_of_a_silent_connection_fail(make_channel, monkeypatch):
     monkeypatch.setattr(connections, "_SILENCE_TIMEOUT_SECONDS", 0.1)
     async with PeerServer() as server:
         channel = make_channel(server.url)
@@ -318,7 +318,7 @@ async def test_what_goes_on_there_fails_after_a_while(make_channel, monkeypatch)
         assert failure.value.status is Status.UNAVAILABLE
 
 
-async def test_a_server_that_wakes_up_keeps_what_it_has(make_channel, monkeypatch):
+async def test_a_server_that_resumes_keeps_its_calls(make_channel, monkeypatch):
     monkeypatch.setattr(connections, "_SILENCE_TIMEOUT_SECONDS", 0.2)
     async with PeerServer() as server:
         channel = make_channel(server.url)

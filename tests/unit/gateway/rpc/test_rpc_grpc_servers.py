@@ -63,7 +63,7 @@ async def test_failures(connect: Connect) -> None:
         assert failure.value.status is Status.UNIMPLEMENTED
 
 
-async def test_a_message_that_the_server_finds_too_large(connect: Connect) -> None:
+async def test_a_message_over_the_servers_limit_fails(connect: Connect) -> None:
     async with GrpcServer(TestService(), connect, max_receive_message_length=1_000) as served:
         with pytest.raises(RpcError) as failure:
             await count_echoes(served.transport, b"\1" * 500_000)
@@ -71,7 +71,7 @@ async def test_a_message_that_the_server_finds_too_large(connect: Connect) -> No
         assert await count_echoes(served.transport, b"\3") == 3
 
 
-async def test_a_server_that_answers_before_it_reads(connect: Connect) -> None:
+async def test_a_response_before_the_request_is_read(connect: Connect) -> None:
     async with GrpcServer(TestService(), connect, max_receive_message_length=-1) as served:
         call = await served.transport.call("/a.B/Early", b"x" * 3_000_000, idle=60)
         assert await call.read() == b"one"
@@ -91,7 +91,7 @@ async def test_cancelling_reaches_the_server(connect: Connect) -> None:
         assert failure.value.status is Status.CANCELLED and not call.has_message
 
 
-async def test_a_message_that_is_here(connect: Connect) -> None:
+async def test_a_buffered_message_is_reported(connect: Connect) -> None:
     async with GrpcServer(TestService(), connect) as served:
         call = await served.transport.call("/a.B/Echo", b"\3", idle=60)
         assert await call.read() == b"\3"
@@ -115,7 +115,7 @@ async def test_a_reader_that_is_cancelled_can_read_on(connect: Connect) -> None:
         call.cancel()
 
 
-async def test_silence(connect: Connect) -> None:
+async def test_a_silent_server_times_out(connect: Connect) -> None:
     """A read raises `TimeoutError` after `idle` seconds, and again; the call goes on."""
     service = TestService()
     async with GrpcServer(service, connect) as served:
@@ -133,7 +133,7 @@ async def test_silence(connect: Connect) -> None:
         call.cancel()
 
 
-async def test_a_unary_call_that_takes_too_long(connect: Connect) -> None:
+async def test_a_unary_call_times_out(connect: Connect) -> None:
     service = TestService()
     async with GrpcServer(service, connect) as served:
         assert await count_echoes(served.transport, b"\1") == 1  # connecting takes time of its own
@@ -160,7 +160,7 @@ async def test_backpressure(connect: Connect) -> None:
         call.cancel()
 
 
-async def test_more_calls_than_the_server_takes(connect: Connect) -> None:
+async def test_calls_beyond_the_servers_limit_wait(connect: Connect) -> None:
     """gRPC's server counts a call a moment longer than it answers it, and may refuse the next one meanwhile."""
 
     async def retried(transport: Transport) -> int:
@@ -188,7 +188,7 @@ async def test_the_server_stops(connect: Connect) -> None:
         assert (await fails(served.transport)).status is Status.UNAVAILABLE
 
 
-async def test_a_server_that_comes_later(connect: Connect) -> None:
+async def test_a_server_that_starts_later_is_found(connect: Connect) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]

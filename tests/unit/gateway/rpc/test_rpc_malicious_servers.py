@@ -44,7 +44,7 @@ def literal(name: bytes, value: bytes) -> bytes:
         frames.encode_frame(FrameType.WINDOW_UPDATE, 0, 9, bytes(4)),
     ],
 )
-async def test_no_http2(written):
+async def test_a_server_without_http2_is_unavailable(written):
     pair = ConnectedPair()
     call = await pair.call()
     pair.connection.data_received(written)
@@ -57,7 +57,7 @@ async def test_no_http2(written):
     assert frames.encode_frame(FrameType.GOAWAY, 0, 0, bytes(7) + b"\1") in pair.wire.written
 
 
-async def test_headers_without_end():
+async def test_endless_headers_end_the_connection():
     """Each frame is small; all of them together are not kept."""
     pair = ConnectedPair()
     call = await pair.call()
@@ -67,7 +67,7 @@ async def test_headers_without_end():
     assert call.done and pair.connection.closed
 
 
-async def test_headers_that_grow_when_they_are_read():
+async def test_header_bombs_are_refused():
     pair = ConnectedPair()
     call = await pair.call()
     entry = b"\x40\1a\x7f\x81\x1e" + b"v" * 4_000
@@ -78,7 +78,7 @@ async def test_headers_that_grow_when_they_are_read():
         await call.read()
 
 
-async def test_headers_again_and_again(make_pair):
+async def test_repeated_headers_are_refused(make_pair):
     pair = make_pair()
     call = await pair.call()
     pair.peer.open(1)
@@ -92,7 +92,7 @@ async def test_headers_again_and_again(make_pair):
 
 
 @pytest.mark.parametrize("frame", [frames.encode_settings({}), frames.encode_frame(FrameType.PING, 0, 0, bytes(8))])
-async def test_questions_of_a_server_that_does_not_read(frame):
+async def test_settings_and_pings_of_a_server_that_does_not_read_are_bounded(frame):
     pair = ConnectedPair()
     call = await pair.call()
     pair.wire.stuck = 0
@@ -106,7 +106,7 @@ async def test_questions_of_a_server_that_does_not_read(frame):
         await call.read()
 
 
-async def test_questions_of_a_server_that_reads(make_pair):
+async def test_pings_of_a_server_that_reads_are_answered(make_pair):
     pair = make_pair()
     for _ in range(100):
         pair.connection.data_received(frames.encode_frame(FrameType.PING, 0, 0, bytes(8)) * 100)
@@ -114,7 +114,7 @@ async def test_questions_of_a_server_that_reads(make_pair):
     assert pair.connection.accepts_calls
 
 
-async def test_nothing_again_and_again(make_pair):
+async def test_empty_frames_are_ignored(make_pair):
     pair = make_pair()
     call = await pair.call()
     pair.peer.open(1)
@@ -126,7 +126,7 @@ async def test_nothing_again_and_again(make_pair):
     assert await read_all(call) == [b"one"]
 
 
-async def test_more_than_the_window_lets():
+async def test_data_beyond_the_window_is_an_error():
     pair = ConnectedPair()
     call = await pair.call()
     pair.peer.open(1)
@@ -136,7 +136,7 @@ async def test_more_than_the_window_lets():
         await read_all(call)
 
 
-async def test_whatever_a_server_may_say_however_it_is_cut():
+async def test_any_split_of_valid_frames_is_read():
     for seed in range(30):
         await _write_and_split(random.Random(seed))
 

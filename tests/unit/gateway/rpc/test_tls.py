@@ -53,7 +53,7 @@ async def test_a_server_with_a_certificate(certificates: Certificates) -> None:
         assert b"sesame" in await served.transport.unary("/a.B/Headers", b"", timeout=60)
 
 
-async def test_a_server_that_asks_for_a_certificate(certificates: Certificates, other: Certificates) -> None:
+async def test_a_server_that_requires_a_client_certificate(certificates: Certificates, other: Certificates) -> None:
     credentials = certificates.server("127.0.0.1", ask_client=True)
     pairs = ((certificates, True), (other, False), (None, False))
     for client, trusted in pairs:
@@ -73,7 +73,7 @@ async def is_unavailable(served: GrpcServer) -> None:
 
 
 @pytest.mark.parametrize("case", ["another authority", "another name", "no TLS here", "no TLS there"])
-async def test_what_is_not_trusted(certificates: Certificates, other: Certificates, case: str) -> None:
+async def test_untrusted_servers_are_unavailable(certificates: Certificates, other: Certificates, case: str) -> None:
     settings: dict[str, Any] = {} if case == "no TLS here" else {"triton_tls_ca": certificates.ca}
     issuer = other if case == "another authority" else certificates
     name = "triton.example.org" if case == "another name" else "127.0.0.1"
@@ -82,7 +82,7 @@ async def test_what_is_not_trusted(certificates: Certificates, other: Certificat
         await is_unavailable(served)
 
 
-async def test_which_transport_settings_choose(certificates: Certificates) -> None:
+async def test_the_settings_choose_the_transport(certificates: Certificates) -> None:
     assert connector(Settings()) is Channel
     assert connector(Settings(triton_transport="grpcio")) is GrpcTransport
     transport = connector(Settings(triton_transport="http2", triton_tls_ca=certificates.ca))("127.0.0.1:1", ())
@@ -101,7 +101,7 @@ async def test_which_transport_settings_choose(certificates: Certificates) -> No
         ({"cert": "key", "key": "cert"}, "not the key"),
     ],
 )
-def test_files_that_cannot_be_used(certificates: Certificates, files: dict[str, str], reason: str) -> None:
+def test_invalid_tls_files_are_refused(certificates: Certificates, files: dict[str, str], reason: str) -> None:
     settings: dict[str, Any] = {
         f"triton_tls_{name}": getattr(certificates, file, Path("/missing.pem")) for name, file in files.items()
     }
@@ -111,7 +111,7 @@ def test_files_that_cannot_be_used(certificates: Certificates, files: dict[str, 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("connect", [Channel, GrpcTransport])
-async def test_a_host_that_vanishes_is_noticed(connect) -> None:
+async def test_a_vanished_host_is_noticed(connect) -> None:
     """The system ends a connection on which nothing was acknowledged for 20 seconds."""
     async with GrpcServer(TestService(), connect) as served:
         assert await count_echoes(served.transport, b"\1") == 1
