@@ -1,4 +1,4 @@
-"""The cost of unknown clients' connections for a gateway that runs as in production: memory, CPU time, latency."""
+"""Connections of unknown clients cost a gateway in processes of its own little memory, time and latency."""
 
 import asyncio
 import contextlib
@@ -47,7 +47,7 @@ class ServedGateway:
         records = [json.loads(line) for line in lines if line.startswith("{")]
         return [line for line in records if line["event"] == "connections cut short"]
 
-    async def post(self, head: bytes = LAST, body: bytes = b"") -> bytes:
+    async def send(self, head: bytes = LAST, body: bytes = b"") -> bytes:
         async with asyncio.timeout(30):
             reader, writer = await asyncio.open_connection("127.0.0.1", self.process.port)
             writer.write(head + body)
@@ -87,7 +87,7 @@ async def test_unknown_clients_do_not_exhaust_the_gateway(tmp_path: Path, worker
     keys = {"TRITONIC_API_KEYS": "sk-first"}
     async with served(tmp_path, workers, descriptors=512, **keys) as gateway:
         for _ in range(20):
-            await gateway.post()
+            await gateway.send()
         await _check_pipelining(gateway)
         await _check_smuggling(gateway)
         await _check_bodies_without_a_key(gateway)
@@ -105,7 +105,7 @@ async def _check_pipelining(gateway: ServedGateway) -> None:
             with contextlib.suppress(BlockingIOError):
                 unsent = unsent[client.send(unsent[: 1 << 20]) :]
             started = time.monotonic()
-            assert b"200 OK" in await gateway.post()
+            assert b"200 OK" in await gateway.send()
             longest = max(longest, time.monotonic() - started)
             await asyncio.sleep(0.02)
         assert gateway.memory() - before < 8 * 2**20, "0.6 MB were measured, and 145 without the limit"
@@ -134,7 +134,7 @@ async def _check_smuggling(gateway: ServedGateway) -> None:
 async def _check_bodies_without_a_key(gateway: ServedGateway) -> None:
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000000\r\n\r\n"
     before = gateway.memory()
-    for answer in await asyncio.gather(*(gateway.post(head, b"a" * 1_000_000) for _ in range(20))):
+    for answer in await asyncio.gather(*(gateway.send(head, b"a" * 1_000_000) for _ in range(20))):
         assert answer.startswith(b"HTTP/1.1 401 ") and b"connection: close" in answer.lower()
         assert answer.count(b"HTTP/1.1 ") == 1
     assert gateway.memory() - before < 16 * 2**20
@@ -156,7 +156,7 @@ async def _check_idle_connections(gateway: ServedGateway, workers: int) -> None:
         head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer sk-first\r\n"
         authorized = head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(BODY)
         for _ in range(10):
-            assert b"200 OK" in await gateway.post(authorized, BODY)
+            assert b"200 OK" in await gateway.send(authorized, BODY)
         for each in gateway.processes():
             assert each.num_fds() < 400
         lines = gateway.cut_short()

@@ -47,8 +47,8 @@ async def named(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
     names = "gateway, *.cluster.local, 10.0.0.1, ::2"
     async with run_gateway(
         triton.url, allowed_hosts=names, public_url="https://api.example/", cors_origins=[ORIGIN]
-    ) as it:
-        yield it
+    ) as gateway:
+        yield gateway
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ async def test_invalid_proxy_and_id_headers_are_harmless(triton: FakeTriton, nam
             lines = (b"Host: localhost", name + b": " + garbage, b"Content-Length: %d" % len(body))
             assert (await raw(running, f"POST {CHAT.path} HTTP/1.1".encode(), *lines, body=body))[0] == 200, garbage
         response = await running.http.post(CHAT.path, json=CHAT.body("hello"))
-        # What is no address changes nothing: these were all the same caller, but for one address of an interface.
+        # Invalid addresses are ignored: all were the same caller, except for one address of an interface.
         same = len(GARBAGE) - (name == b"X-Forwarded-For")
         assert int(response.headers["x-ratelimit-remaining-requests"]) == 100 - same - 1
 

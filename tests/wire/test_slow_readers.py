@@ -155,7 +155,7 @@ async def test_unread_streams_use_bounded_memory(tmp_path: Path) -> None:
         async with readers(str(http.base_url), triton, count):
             await wait_until_idle(flood)
             growth = gateway.memory_info().rss - before
-            # What was said beyond lies in buffers of the kernels at both ends.
+            # The rest of the generated text is in kernel buffers at both ends.
             assert (flood.said - said) / count < MAX_GENERATED_MB * MB and growth / count < MB, (
                 flood.said - said,
                 growth,
@@ -168,10 +168,10 @@ async def test_unread_streams_do_not_slow_other_requests(route: TextRoute) -> No
         idle = await cpu_share()
         async with readers(gateway.url, triton, 32, route):
             await wait_until_idle(flood)
-            # Whom nobody reads takes no turns: the process, the scripted Triton in it too, has little more to do.
+            # Unread streams use no CPU time: the process, with the scripted Triton in it, has little more to do.
             assert await cpu_share() - idle < 0.5
             assert await median_latency_ms(gateway.http, 20) < 30_000 and triton.active == 32
-            # The connection to Triton is the same for all: a stream that is read goes on beside those that are not.
+            # All streams share one connection to Triton: one that is read continues while others are not read.
             async with (
                 asyncio.timeout(30),
                 gateway.http.stream("POST", route.path, json=route.body("flood")) as response,

@@ -125,7 +125,7 @@ async def ask(http: httpx.AsyncClient, model: str = "hello") -> str:
 async def test_a_gateway_of_two_workers(tmp_path: Path) -> None:
     async with crew(tmp_path) as running:
         async with running.each() as (first, second):
-            # What either measures, both show, and as a sum.
+            # Each worker shows the sum of both workers' metrics.
             for http, times in ((first, 3), (second, 4)):
                 for _ in range(times):
                     assert await ask(http) == "Hello"

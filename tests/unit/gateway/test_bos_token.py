@@ -1,4 +1,4 @@
-"""Who puts the token that begins a sequence before a prompt."""
+"""The beginning-of-sequence token: the template, the gateway or the model adds it, and only one of them."""
 
 import json
 from pathlib import Path

@@ -28,7 +28,7 @@ class Drawing:
 
 
 def requested(tmp_path: Path) -> Any:
-    """A request of somebody who does not hang up."""
+    """A request whose client stays connected."""
 
     async def waits() -> Any:
         await asyncio.Event().wait()

@@ -1,4 +1,4 @@
-"""What opens the circuit of a model, and what closes it."""
+"""The circuit breaker of a model: failures and probes open and close it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -29,7 +29,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Circuit:
-    """One model whose probes end as told, the last way for ever."""
+    """A model whose probes end with these outcomes; the last one repeats."""
 
     def __init__(self, *outcomes: Exception | None) -> None:
         self.breaker = CircuitBreaker("server")

@@ -1,4 +1,4 @@
-"""How streams of events end, whoever ends them, and who counts as a reader."""
+"""The end of event streams: by the model, the client or a shutdown; and slow readers."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ async def begun(request: Any, events: AsyncGenerator[bytes]) -> Any:
 
 
 class Connection:
-    """What uvicorn lets an application send, and in which order."""
+    """The messages that uvicorn accepts from an application, in their order."""
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
@@ -68,7 +68,7 @@ async def two() -> AsyncGenerator[bytes]:
 @pytest.mark.parametrize("turns", range(1, 30))
 @pytest.mark.parametrize("paused", [False, True])
 async def test_a_stream_ends_correctly_at_any_moment_of_a_shutdown(turns: int, paused: bool) -> None:
-    """The client is told, in the form of the stream, or has everything already."""
+    """The client gets an error event, or already has the whole stream."""
     connection = Connection()
     if paused:
         connection.free.clear()
@@ -119,7 +119,7 @@ async def test_a_truncated_event_is_the_last() -> None:
 
 @pytest.mark.parametrize("stops", [False, True])
 async def test_a_disconnect_during_a_shutdown(stops: bool) -> None:
-    """What the server cancels stays cancelled; whoever only hung up is gone, whatever becomes of the work."""
+    """A task that the server cancels stays cancelled. A disconnect ends the response, whatever the work does."""
     connection = Connection()
     request = request_to(connection.receive)
     closing = asyncio.Event()

@@ -1,4 +1,4 @@
-"""What models of other people's layouts mean when they refuse."""
+"""Error messages of engines that are not ours, and the errors that they become."""
 
 import time
 

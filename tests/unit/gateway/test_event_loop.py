@@ -1,4 +1,4 @@
-"""What the watch of the event loop measures, and what it says of a hold."""
+"""The watch of the event loop: its measurements, and its log lines about blocking work."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Who gets a place, and who waits."""
+"""Slots and memory that callers share fairly."""
 
 import asyncio
 

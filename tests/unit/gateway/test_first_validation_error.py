@@ -17,7 +17,7 @@ from gateway.http.wire_model import WireModel
 
 MANY = 5000
 MOST_ERRORS = 100
-"""A body has some fifty fields, each of which may be wrong once."""
+"""A body has about fifty fields. Each may have one error."""
 WRONG: list[Any] = [None, True, 5, -1.5, "x", [], {}, [[]], {"type": 1}]
 
 
@@ -131,7 +131,7 @@ def test_the_containers_of_bodies_are_found() -> None:
 
 
 def test_containers_that_collect_every_error_are_found() -> None:
-    """Such as pydantic makes where nobody says otherwise."""
+    """Pydantic's own containers are such."""
     fields: dict[str, Any] = {
         "a_list": list[int],
         "a_dict": dict[str, int],

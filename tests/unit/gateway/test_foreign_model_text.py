@@ -1,4 +1,4 @@
-"""How texts of models that are not ours become what is shown."""
+"""Text of models that are not ours: cumulative and incremental, split characters, stop strings."""
 
 import random
 from dataclasses import replace

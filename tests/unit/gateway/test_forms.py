@@ -53,7 +53,7 @@ def field(name: bytes, more: bytes = b"") -> bytes:
         (part(field(b'"gr\xc3\xb6\xc3\x9fe"')), {"größe": "x"}),
         (part(field(b"a", b"; filename=\"\""), b"x"), {"a": Upload(b"x", "")}),
         (part(field(b"a", b"; filename=\"\xf6.png\"")), {"a": Upload(b"x", "\ufffd.png")}),
-        # What is no text is a file, also without a name.
+        # A part that is no text is a file, also without a name.
         (part(b"Content-Type: image/png\r\n" + field(b"a"), b"\x89PNG"), {"a": Upload(b"\x89PNG", "")}),
         (part(field(b"a") + b"\r\ncontent-type: APPLICATION/octet-stream", b"\xff"), {"a": Upload(b"\xff", "")}),
         (part(b"Content-Type: image/png\r\n" + field(b"a"), b""), {}),
@@ -83,7 +83,7 @@ def refusal(body: bytes, content_type: str = TYPE) -> str:
 @given(st.integers(0, len(BODY) - 4))
 @settings(deadline=None)
 def test_a_form_that_is_cut_off_is_refused(end: int) -> None:
-    """What was lost may be the picture that was to be edited."""
+    """The missing part may be the image to edit."""
     assert "it ends before the boundary that closes it" in refusal(BODY[:end])
 
 

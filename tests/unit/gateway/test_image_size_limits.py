@@ -1,4 +1,4 @@
-"""What models that draw say of themselves, and what is made of it."""
+"""Size limits of image models, parsed from their parameters."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""How much JSON holds is counted without parsing it."""
+"""Values and containers of JSON are counted without parsing it."""
 
 import contextlib
 import json

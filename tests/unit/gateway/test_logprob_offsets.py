@@ -1,4 +1,4 @@
-"""Where in the text of a completion its tokens begin."""
+"""Offsets of tokens in the text of a completion."""
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from itertools import accumulate, pairwise

@@ -137,7 +137,7 @@ def message(outputs: Outputs) -> pb.ModelInferResponse:
 
 
 async def read(name: str, request: Any, responses: list[pb.ModelInferResponse]) -> list[Any]:
-    """The events that responses become on their way to a caller. Raises what becomes of them."""
+    """Return the events of these responses. Raises the failure that they become."""
     signature = SIGNATURES[name]
     declared = {output.name: output.datatype for outputs in CASES[name][1] for output in outputs}
     inputs, outputs = {**signature.inputs, **OPTIONAL_INPUTS}, {**signature.outputs, **declared}
@@ -149,7 +149,7 @@ async def read(name: str, request: Any, responses: list[pb.ModelInferResponse]) 
 
 
 def check(request: Any, events: list[Any]) -> None:
-    """What was read can be told to a caller."""
+    """Check that events can be rendered for a caller."""
     for event in events:
         match event:
             case Delta(index) | Finish(index):

@@ -1,4 +1,4 @@
-"""How a model is asked: once more after a refusal that says what it would take, and with nothing kept that was sent."""
+"""Requests to models: one retry after a refusal with a hint, and no reference to sent tensors."""
 
 import gc
 import threading

@@ -1,4 +1,4 @@
-"""What the keeper of models says of them."""
+"""Descriptions of models in the operator's models file."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a node is told of the models, and when: against a node that enforces its rules, with a catalog made up here."""
+"""Registration of models at a node that enforces its rules, with a scripted catalog."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Work beside the loop: the loop goes on, and callers have their turns."""
+"""Offloaded work: the event loop stays free, and callers take turns."""
 
 import asyncio
 import threading
@@ -50,7 +50,7 @@ async def test_one_caller_leaves_room_for_others() -> None:
 
 
 async def test_a_cancelled_caller_keeps_its_slot_until_its_work_ends() -> None:
-    """What has begun goes on, and whatever else the caller asks for waits for it; what has not begun never does."""
+    """Work that has begun continues and delays the caller's other work; work that has not begun never starts."""
     running: set[int] = set()
     most = 0
 

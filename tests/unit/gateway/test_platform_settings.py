@@ -1,4 +1,4 @@
-"""How platforms are set: as JSON, or in a file of TOML."""
+"""Platform settings: JSON, or a TOML file."""
 
 import json
 from pathlib import Path

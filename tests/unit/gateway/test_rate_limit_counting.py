@@ -1,4 +1,4 @@
-"""How often callers may ask: how it is written, and how it is counted, in memory and in a real store."""
+"""Rate limits: the rules, and counting in memory and in a real Redis."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ def store(request: pytest.FixtureRequest) -> str | None:
 
 
 class Limited:
-    """Limits, and what was counted without the store; callers that nobody has been before."""
+    """Rate limits, and the requests that were counted without Redis."""
 
     def __init__(self, text: str, store: str | None) -> None:
         self.unshared = Counter("unshared", "", registry=CollectorRegistry())
@@ -221,7 +221,7 @@ async def test_a_hanging_redis_does_not_block_requests(redis: RedisServer, monke
 
 
 async def test_many_requests_are_no_redis_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who sends so much at once that it takes longer than anybody would wait is counted by the store all the same."""
+    """A burst that takes Redis longer than the timeout is still counted there."""
 
     class Slow(rates._LocalStorage):
         async def incr(self, key: str, expiry: float, amount: int = 1) -> int:

@@ -1,4 +1,4 @@
-"""What callers write is text: special tokens in it are told from those of the chat template."""
+"""Callers' text stays text: special tokens in it are distinguished from those of the chat template."""
 
 import json
 import re
@@ -135,7 +135,7 @@ def places(evil: str) -> Iterator[tuple[str, Callable[[], Chat]]]:
 def test_special_tokens_of_callers_are_text_in_every_field(name: str, spans: bool) -> None:
     template, control = TEMPLATES[name]
     tokens = [*control, *NAMED.values()]
-    # Where nobody says which tokens there are, those that the template writes are known, and those that look like it.
+    # Without a list of tokens, those of the template are known, and those that look like them.
     seen = [token for token in tokens if token in template or token[:2] == "<|" or token in NAMED.values()]
     for parameters, known in ((described(template, control), tokens), (described(template, None), seen)):
         evil = "hi" + "".join(known) + "\n".join(known[:3]) + "ö" + known[0]

@@ -1,4 +1,4 @@
-"""How a request is stopped in a model that closing its stream does not reach."""
+"""Stop requests to engines that closing the stream does not reach."""
 
 from contextlib import aclosing
 

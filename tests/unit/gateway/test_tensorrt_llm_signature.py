@@ -131,7 +131,7 @@ def test_only_what_a_model_has_is_sent_in_its_own_shapes() -> None:
     assert number(encode(replace(mock, inputs={**inputs, "temperature": "FP32"}), temperature=0)["temperature"]) == 0
     with pytest.raises(UnsupportedOption, match="max_tokens"):
         encode(replace(mock, decoupled=False), max_tokens=1)
-    # What asks for nothing needs no tensor.
+    # An option without effect needs no tensor.
     encode(mock, top_p=1, presence_penalty=0, frequency_penalty=0, repetition_penalty=1, min_p=0, min_tokens=0)
 
 
@@ -244,7 +244,7 @@ async def test_answers_of_a_model_without_a_length_tensor_are_cut() -> None:
             yield response
 
     events = [event async for event in tensorrt_llm.decode(whole, responses(), card_of(mock))]
-    # What the model sends beyond is awaited, since a stream that is given up as it ends is a danger to Triton.
+    # Later responses are awaited: cancelling a stream just as it ends can crash Triton.
     assert events == [Delta(0, "p"), Delta(0, "a"), Finish(0, "length"), EMPTY_DELTA]
 
 

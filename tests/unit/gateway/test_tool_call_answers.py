@@ -1,4 +1,4 @@
-"""What holds for every answer in every format, and what long and hostile ones cost."""
+"""Properties of every answer in every tool format, and the cost of long and hostile ones."""
 
 import json
 from collections.abc import Callable

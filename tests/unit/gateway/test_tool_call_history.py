@@ -11,7 +11,7 @@ from gateway.prompting import tool_call_history
 from gateway.prompting.chat_prompt import build_completion
 
 USER = Message(role="user", content="?")
-# How templates of the formats that are known write a call.
+# Templates of the known formats, as they write a call.
 CALLS = {
     "hermes": "<tool_call>{{ c.function | tojson }}</tool_call>",
     "hermes, for texts too": "{% if c.function.arguments is string %}{{ c.function.arguments }}{% else %}"

@@ -32,7 +32,7 @@ def chat_with(structure: Any, kind: Any = "json") -> Chat:
 
 
 def read(chat: Chat, written: str, answer: str, *, tags: bool) -> tuple[int, str, str | None]:
-    """How many calls there are, the text, and the reason."""
+    """Return the number of calls, the text, and the finish reason."""
     described = {"chat_template": "{{ messages[0].content }}", "tool_call_parser": written}
     reader = build_completion(chat, parse_text(described), structural_tags=tags)[1]
     assert reader
@@ -93,7 +93,7 @@ def test_schemas_that_allow_an_array_of_calls_are_refused() -> None:
 
 
 def test_tags_and_schema_have_the_same_parts() -> None:
-    """Refusals name the places, and the caller is told what stands there."""
+    """Errors of the engine name places in the schema, which are the same in both forms."""
     calls, answer = json.loads(structure(chat_with(NODE), "hermes", tags=True).value)["format"]["elements"]
     parts = [tag["content"]["json_schema"] for tag in calls["tags"]] + [answer["json_schema"]]
     assert [part["$ref"] for part in parts] == ["#/$defs/tool0", "#/$defs/answer"]

@@ -1,4 +1,4 @@
-"""How failures of Triton become failures of the gateway."""
+"""Failures of Triton, and the gateway's errors that they become."""
 
 import pytest
 

@@ -157,7 +157,7 @@ async def test_a_call_is_parsed_into_a_class(gateway: RunningGateway) -> None:
         (call,) = answer.choices[0].message.tool_calls
         assert call.function.parsed_arguments == Something(a=1)
         assert answer.choices[0].finish_reason == "tool_calls"
-        # What the client makes of the answer is a message that can be sent back.
+        # The client's parsed message can be sent back.
         conversation: list[Any] = [
             *MESSAGES,
             answer.choices[0].message,

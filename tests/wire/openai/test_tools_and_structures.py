@@ -57,7 +57,7 @@ async def test_a_backend_without_structural_tags_gets_one_schema(gateway: Runnin
     assert [call["properties"]["name"] for call in lone] == [{"const": "f"}, {"const": "g"}]
     assert (array["type"], array["maxItems"]) == ("array", 16)
     assert answer == {"$ref": "#/$defs/answer"} and schema["$defs"]["answer"] == SCHEMA
-    # Where any object will do, a call without brackets could be one with wrong arguments.
+    # If any object is allowed, a call without brackets could be one with invalid arguments.
     open_ = await structure(gateway, triton, "elder", **{**BOTH, "response_format": {"type": "json_object"}})
     assert [part.get("type") for part in open_["json"]["anyOf"]] == ["array", None]
     for unclear in ({"structured_outputs": {"json": True}}, {"structured_outputs": {"regex": "a"}}):

@@ -236,7 +236,7 @@ async def all_ended() -> None:
 
 
 def readers() -> list[psutil.Process]:
-    """The processes that read now."""
+    """Return the processes that decode documents now."""
     processes = []
     for child in psutil.Process().children():
         # Other tests may have left processes of their own: multiprocessing keeps one to the end.

@@ -1,4 +1,4 @@
-"""Documents that would hold a process for long are refused before they are read, and nobody holds all processes."""
+"""Documents that would occupy a process for long are refused before they are read."""
 
 import asyncio
 import base64
@@ -109,7 +109,7 @@ async def test_too_many_pages_are_refused(media):
     ids=["comments", "sections", "tags", "items", "pictures", "scripts", "cells", "breaks", "rows", "bodies"],
 )
 async def test_pages_are_converted_in_linear_time(make_media, page, text):
-    """With a step that looks at all the rest for each, every one of these takes longer than that."""
+    """A step that scans the rest of the page for each element would exceed the timeout on each of these."""
     media = make_media(document_timeout=15.0)
     document = await read(media, page.encode(), filename="a.html")
     assert document.endswith(text) if text else document.startswith("x")

@@ -165,7 +165,7 @@ async def test_an_unused_fork_server_ends():
 
 
 async def test_the_libraries_are_loaded_once(media):
-    """What a second file of a kind costs is a fork, and no start of an interpreter."""
+    """A second file of a kind costs a fork, not the start of an interpreter."""
     for make in (
         lambda: media.load_image(data_url(image_bytes()), param="p"),
         lambda: media.load_document(data_url(pdf_bytes("x")), param="p"),
@@ -218,7 +218,7 @@ async def test_replies_of_a_decoding_process_are_bounded():
 
 
 async def test_time_limits_count_cpu_time(make_media):
-    """What is stopped by the clock alone was kept from its work by others: it is not to blame."""
+    """A process that only the wall clock stops was waiting for a CPU: that is an overload, not an invalid file."""
     media = make_media(document_timeout=0.5)
     endless = ("<html>" + "<p>words <b>more</b></p>" * 70_000).encode()
     media._document_pool._wall_timeout = 120.0  # others work on this machine

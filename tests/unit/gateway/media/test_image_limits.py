@@ -99,7 +99,7 @@ def test_too_many_segments_of_a_jpeg_are_refused() -> None:
     ids=["text", "international", "profile", "texts", "many", "cut", "plain"],
 )
 async def test_a_png_is_read_or_refused(media, data, readable):
-    """What Pillow makes of them is its own affair; they take neither long nor the gateway's memory."""
+    """Pillow may read or refuse them. Either is quick, and uses little memory of the gateway."""
     try:
         image = await look(media, data)
     except InvalidRequest:

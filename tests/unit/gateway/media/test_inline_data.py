@@ -104,7 +104,7 @@ HEAVY = {
 @pytest.mark.usefixtures("frozen_heap")
 @pytest.mark.parametrize("name", HEAVY)
 async def test_decoding_does_not_block_the_event_loop(make_media, name: str) -> None:
-    """What is unpacked takes its turns, and what takes long is another process's work."""
+    """Decoding of base64 yields to the event loop, and slow steps run in another process."""
     media, url = make_media(media_max_bytes=30_000_000), HEAVY[name]
     await media.load_document("data:,warm", param="p")
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""What all references of one request may cost together."""
+"""Limits that all references of one request share: time, bytes, pixels and memory."""
 
 import asyncio
 import time
@@ -145,7 +145,7 @@ async def test_waiting_for_a_worker_is_an_overload(make_media):
 
 
 async def test_fetched_bytes_count_towards_the_request(site, media):
-    """Four pictures of 16 MiB took the loop 220 ms to pack, when only the size of the body said what is large."""
+    """Packing four images of 16 MiB blocked the event loop for 220 ms while only the size of the body counted."""
     for size, large in (((40, 30), False), ((1000, 800), True)):
         data = image_bytes("BMP", size)
 

@@ -1,4 +1,4 @@
-"""The loop that serves (`uvloop`), beside asyncio's own, under which the other tests run."""
+"""Media on `uvloop`, the production event loop. The other tests run on asyncio's own."""
 
 import asyncio
 from pathlib import Path

@@ -17,7 +17,7 @@ ASK = "/a.B/C"
 
 
 class SilentServer(asyncio.Protocol):
-    """Takes a connection, and says `words` where it is given any; closes it where `leaves`."""
+    """A server that accepts a connection, sends `words` if there are any, and closes it if `leaves`."""
 
     def __init__(self, words: bytes = b"", leaves: bool = False) -> None:
         self.words, self.leaves = words, leaves
@@ -82,7 +82,7 @@ def test_invalid_addresses_are_refused(url):
 
 @pytest.mark.parametrize("host, name", [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("127.0.0.1", "localhost")])
 async def test_a_call_with_one_response(make_channel, host, name):
-    """`localhost` has two addresses here, and nobody listens at the first."""
+    """`localhost` has two addresses here, and the first refuses connections."""
     if not await reachable(host):
         pytest.skip(f"this machine does not reach itself at {host}")
     async with await PeerServer().start(host) as server:

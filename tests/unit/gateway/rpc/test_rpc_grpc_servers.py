@@ -145,7 +145,7 @@ async def test_a_unary_call_times_out(connect: Connect) -> None:
 
 
 async def test_backpressure(connect: Connect) -> None:
-    """A server whose messages nobody reads stops sending."""
+    """A server stops sending while its messages are not read."""
     service = TestService()
     async with GrpcServer(service, connect) as served:
         call = await served.transport.call("/a.B/Flood", b"x", idle=60)
@@ -176,7 +176,7 @@ async def test_calls_beyond_the_servers_limit_wait(connect: Connect) -> None:
 
 
 async def test_the_server_stops(connect: Connect) -> None:
-    """The call that runs is cut off by the server when its grace is over; new ones find nobody."""
+    """The server ends the running call after its grace period; new calls find no server."""
     async with GrpcServer(TestService(), connect) as served:
         call = await served.transport.call("/a.B/Hold", b"x", idle=60)
         assert await call.read() == b"one"

@@ -1,4 +1,4 @@
-"""Servers that say what no server may, or more than anybody wants to keep."""
+"""Servers that break the protocol, or send more than a client can store."""
 
 import asyncio
 import random
@@ -58,7 +58,7 @@ async def test_a_server_without_http2_is_unavailable(written):
 
 
 async def test_endless_headers_end_the_connection():
-    """Each frame is small; all of them together are not kept."""
+    """Each frame is small. Together they exceed the limit."""
     pair = ConnectedPair()
     call = await pair.call()
     pair.connection.data_received(frames.encode_frame(FrameType.HEADERS, 0, 1, b""))

@@ -1,4 +1,4 @@
-"""What comes: messages however they are cut, and how a call ends."""
+"""Received messages, however frames split them, and the end of a call."""
 
 import pytest
 from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, PingFrame, SettingsFrame

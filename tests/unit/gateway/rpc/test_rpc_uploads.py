@@ -1,4 +1,4 @@
-"""What goes out: large requests, small windows, many callers."""
+"""Sent requests: large ones, small windows, many callers."""
 
 import asyncio
 
@@ -29,7 +29,7 @@ async def test_a_large_request_respects_the_window(make_pair, window):
 
 @pytest.mark.parametrize("size", range(10))
 async def test_window_updates_at_the_end_of_a_request(make_pair, size):
-    """Where a window ends just before, at and after the end, the end is said once."""
+    """The end of a request is sent once, also when the window ends just before, at or after it."""
     pair = make_pair(settings={WINDOW: 8}, takes=False)
     asking = pair.task(bytes(size))
     await pair.settle()
@@ -242,7 +242,7 @@ async def test_waiting_for_a_stream_times_out(make_pair):
 
 
 async def test_thousands_of_cancelled_calls_leave_the_connection_usable(make_pair):
-    """What came for them is given back to the server: the connection's window is as large as ever."""
+    """Data of cancelled calls is returned to the connection's window."""
     pair = make_pair()
     payload = grpc_message(b"x" * 16_000)
     for _ in range(2_000):
