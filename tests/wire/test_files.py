@@ -37,13 +37,13 @@ def files(state: Path) -> FileStore:
     return FileStore(Settings(state=state))
 
 
-async def address(files: FileStore, content_type: str = "image/png", **options: Any) -> str:
+async def signed_url(files: FileStore, content_type: str = "image/png", **options: Any) -> str:
     return files.url(await files.put(PICTURE, content_type), "", **options)
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "image/jpeg", "image/webp"])
 async def test_a_signed_url_returns_the_file(gateway: RunningGateway, files: FileStore, content_type: str) -> None:
-    url = await address(files, content_type)
+    url = await signed_url(files, content_type)
     response = await gateway.http.get(url)
     assert response.status_code == 200 and response.content == PICTURE
     headers = response.headers
@@ -79,7 +79,7 @@ SIZE = len(PICTURE)
 async def test_a_byte_range_is_returned(
     gateway: RunningGateway, files: FileStore, byte_range: str, start: int, end: int
 ) -> None:
-    url = await address(files)
+    url = await signed_url(files)
     response = await gateway.http.get(url, headers={"Range": byte_range})
     assert response.status_code == 206 and response.content == PICTURE[start:end]
     assert response.headers["content-range"] == f"bytes {start}-{end - 1}/{SIZE}"
@@ -88,7 +88,7 @@ async def test_a_byte_range_is_returned(
 
 
 async def test_if_range_needs_the_same_file(gateway: RunningGateway, files: FileStore) -> None:
-    url = await address(files)
+    url = await signed_url(files)
     headers = (await gateway.http.head(url)).headers
     for known in (headers["etag"], headers["last-modified"]):
         response = await gateway.http.get(url, headers={"Range": "bytes=100-199", "If-Range": known})
@@ -100,7 +100,7 @@ async def test_if_range_needs_the_same_file(gateway: RunningGateway, files: File
 
 @pytest.mark.parametrize("byte_range", [f"bytes={SIZE}-", "bytes=-0", "bytes=9-3"])
 async def test_an_unsatisfiable_range_is_refused(gateway: RunningGateway, files: FileStore, byte_range: str) -> None:
-    response = await gateway.http.get(await address(files), headers={"Range": byte_range})
+    response = await gateway.http.get(await signed_url(files), headers={"Range": byte_range})
     assert response.status_code == 416 and response.headers["content-range"] == f"bytes */{SIZE}"
 
 
@@ -108,13 +108,13 @@ async def test_an_unsatisfiable_range_is_refused(gateway: RunningGateway, files:
 async def test_an_invalid_range_returns_the_whole_file(
     gateway: RunningGateway, files: FileStore, byte_range: str
 ) -> None:
-    response = await gateway.http.get(await address(files), headers={"Range": byte_range})
+    response = await gateway.http.get(await signed_url(files), headers={"Range": byte_range})
     assert response.status_code == 200 and response.content == PICTURE
 
 
 async def test_a_changed_or_expired_url_is_refused(gateway: RunningGateway, files: FileStore, tmp_path: Path) -> None:
-    url = httpx.URL(await address(files))
-    other = (await address(files)).partition("?")[0]
+    url = httpx.URL(await signed_url(files))
+    other = (await signed_url(files)).partition("?")[0]
     foreign = FileStore(Settings(state=tmp_path)).url(url.path.removeprefix("/files/"), "")
     for wrong_url in (
         url.path,
@@ -127,7 +127,7 @@ async def test_a_changed_or_expired_url_is_refused(gateway: RunningGateway, file
         assert "does not fit" in check_error(
             await gateway.http.get(wrong_url), 403, "permission_error", "permission_denied"
         )
-    expired = await address(files, seconds=-1)
+    expired = await signed_url(files, seconds=-1)
     assert "expired" in check_error(await gateway.http.get(expired), 403, "permission_error", "permission_denied")
     # The key of the API opens nothing either.
     response = await gateway.http.get(url.path, headers={"Authorization": "Bearer sk-one"})
@@ -135,7 +135,7 @@ async def test_a_changed_or_expired_url_is_refused(gateway: RunningGateway, file
 
 
 async def test_a_deleted_file_is_gone(gateway: RunningGateway, files: FileStore) -> None:
-    url = await address(files)
+    url = await signed_url(files)
     await files.delete(httpx.URL(url).path.removeprefix("/files/"))
     check_error(await gateway.http.get(url), 404, "invalid_request_error", "file_not_found")
     assert (await gateway.http.head(url)).status_code == 404
@@ -149,14 +149,14 @@ async def test_other_paths_are_not_found(gateway: RunningGateway, path: str) -> 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 async def test_files_are_read_only(gateway: RunningGateway, files: FileStore, method: str) -> None:
     check_error(
-        await gateway.http.request(method, await address(files)), 405, "invalid_request_error", "method_not_allowed"
+        await gateway.http.request(method, await signed_url(files)), 405, "invalid_request_error", "method_not_allowed"
     )
 
 
 async def test_many_concurrent_downloads(gateway: RunningGateway, files: FileStore) -> None:
     import asyncio
 
-    url = await address(files)
+    url = await signed_url(files)
     began = time.perf_counter()
     responses = await asyncio.gather(*(gateway.http.get(url) for _ in range(50)))
     assert all(response.content == PICTURE for response in responses)

@@ -19,7 +19,7 @@ from tests.wire.scripted_models import MULTILINGUAL_TEXTS
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def raw(running: RunningGateway, *requests: bytes) -> bytes:
+async def send_raw(running: RunningGateway, *requests: bytes) -> bytes:
     """Return everything that a connection receives until the gateway closes it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
     writer.write(b"".join(requests))
@@ -28,7 +28,7 @@ async def raw(running: RunningGateway, *requests: bytes) -> bytes:
     return response
 
 
-def old(route: TextRoute, *headers: bytes, model: str = "hello") -> bytes:
+def http_1_0_request(route: TextRoute, *headers: bytes, model: str = "hello") -> bytes:
     body = json.dumps(route.body(model)).encode()
     return b"\r\n".join(
         (b"POST %b HTTP/1.0" % route.path.encode(), b"Content-Length: %d" % len(body), *headers, b"", body)
@@ -40,7 +40,7 @@ async def test_a_stream_of_http_1_0_is_plain_and_ends_with_the_connection(
     gateway: RunningGateway, route: TextRoute
 ) -> None:
     for headers in ((), (b"Connection: keep-alive",), (b"Host: localhost",)):
-        head, _, body = (await raw(gateway, old(route, *headers))).partition(b"\r\n\r\n")
+        head, _, body = (await send_raw(gateway, http_1_0_request(route, *headers))).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 ") and b"\r\nconnection: close" in head
         assert b"transfer-encoding" not in head and b"content-length" not in head
         blocks = body.decode().removesuffix("\n\n").split("\n\n")
@@ -50,10 +50,15 @@ async def test_a_stream_of_http_1_0_is_plain_and_ends_with_the_connection(
 
 async def test_http_1_0_keep_alive_is_respected(gateway: RunningGateway) -> None:
     keep = b"Connection: Keep-Alive"
-    response = await raw(gateway, old(CHAT, keep), b"GET /health/live HTTP/1.0\r\n" + keep + b"\r\n\r\n", old(CHAT))
+    response = await send_raw(
+        gateway,
+        http_1_0_request(CHAT, keep),
+        b"GET /health/live HTTP/1.0\r\n" + keep + b"\r\n\r\n",
+        http_1_0_request(CHAT),
+    )
     assert response.count(b"HTTP/1.1 200 OK") == 3 and response.count(b"\r\nconnection: keep-alive\r\n") == 2
     assert response.count(b'"finish_reason":"stop"') == 2
-    assert (await raw(gateway, old(CHAT, model="nobody"))).startswith(b"HTTP/1.1 404 ")
+    assert (await send_raw(gateway, http_1_0_request(CHAT, model="nobody"))).startswith(b"HTTP/1.1 404 ")
 
 
 def _paths() -> list[str]:
@@ -77,7 +82,7 @@ async def test_head_answers_as_get_does_without_the_body(
         if path != "/metrics":  # its numbers grow
             named_twice = len("HEAD" * 2) - len("GET" * 2) if path == "/nothing" else 0
             assert int(head.headers["content-length"]) == len(got.content) + named_twice
-    after = await raw(gateway, b"HEAD %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path.encode())
+    after = await send_raw(gateway, b"HEAD %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path.encode())
     assert after.endswith(b"\r\n\r\n") and after.count(b"\r\n\r\n") == 1
 
 

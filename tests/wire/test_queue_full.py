@@ -22,7 +22,7 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-async def ask(gateway: RunningGateway, key: str, route: TextRoute = CHAT, model: str = "hello") -> httpx.Response:
+async def post_as(gateway: RunningGateway, key: str, route: TextRoute = CHAT, model: str = "hello") -> httpx.Response:
     return await gateway.http.post(route.path, json=route.body(model), headers=bearer(key))
 
 
@@ -32,7 +32,7 @@ async def open_requests(
 ) -> AsyncIterator[list]:
     """Keep `count` requests of one caller open at the silent model."""
     active = triton.active
-    waiting = [asyncio.ensure_future(ask(gateway, GREEDY, route, "silent")) for _ in range(count)]
+    waiting = [asyncio.ensure_future(post_as(gateway, GREEDY, route, "silent")) for _ in range(count)]
     async with asyncio.timeout(30):
         while triton.active < active + count:
             await asyncio.sleep(0.005)
@@ -50,15 +50,15 @@ async def test_one_caller_leaves_room_for_another(triton: FakeTriton, route: Tex
     async with run_gateway(triton.url, api_keys=[GREEDY, MODEST], model_requests=10) as gateway:
         async with open_requests(gateway, triton, 8):
             before = len(triton.calls)
-            response = await ask(gateway, GREEDY, route, "silent")
+            response = await post_as(gateway, GREEDY, route, "silent")
             sentence = check_error(response, 429, "rate_limit_error", "overloaded")
             assert "8 requests" in sentence and "others" in sentence
             assert int(response.headers["retry-after"]) >= 1
             assert len(triton.calls) == before
             # Others may ask this model, and everybody another one.
-            reading = asyncio.ensure_future(ask(gateway, MODEST, route, "silent"))
+            reading = asyncio.ensure_future(post_as(gateway, MODEST, route, "silent"))
             await triton.call("silent", before)
-            assert (await ask(gateway, GREEDY, route, "hello")).status_code == 200
+            assert (await post_as(gateway, GREEDY, route, "hello")).status_code == 200
             reading.cancel()
         async with open_requests(gateway, triton, 8):
             pass
@@ -71,7 +71,7 @@ async def test_a_full_queue_refuses_requests(triton: FakeTriton) -> None:
         run_gateway(triton.url, api_keys=[GREEDY, MODEST], model_requests=2) as gateway,
         open_requests(gateway, triton, 2),
     ):
-        sentence = check_error(await ask(gateway, MODEST, model="silent"), 429, "rate_limit_error", "overloaded")
+        sentence = check_error(await post_as(gateway, MODEST, model="silent"), 429, "rate_limit_error", "overloaded")
         assert "2 requests" in sentence
 
 

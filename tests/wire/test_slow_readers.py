@@ -34,17 +34,17 @@ MAX_GENERATED_MB = 2
 class Flood(tuple[Say, ...]):
     """A script that generates much text without memory, and counts how much the model generated."""
 
-    said = 0
+    generated = 0
 
     def __iter__(self) -> Iterator[Say]:
         for _ in range(PIECES):
-            self.said += PIECE
+            self.generated += PIECE
             yield Say("x" * PIECE)
         yield Say("", "stop")
 
 
 @contextlib.asynccontextmanager
-async def flooding() -> AsyncIterator[tuple[FakeTriton, Flood]]:
+async def run_flood() -> AsyncIterator[tuple[FakeTriton, Flood]]:
     flood = Flood()
     triton = await FakeTriton([ScriptedModel("flood", flood), ScriptedModel("hello")]).start()
     yield triton, flood
@@ -58,7 +58,7 @@ class Reader:
         self._socket = connected
 
     @classmethod
-    async def ask(cls, url: str, route: TextRoute = TEXT_STREAM) -> "Reader":
+    async def connect(cls, url: str, route: TextRoute = TEXT_STREAM) -> "Reader":
         loop = asyncio.get_running_loop()
         host, _, port = url.removeprefix("http://").partition(":")
         connected = socket.socket()
@@ -83,7 +83,7 @@ async def readers(
     url: str, triton: FakeTriton, count: int, route: TextRoute = TEXT_STREAM
 ) -> AsyncIterator[list[Reader]]:
     """Run `count` clients that read nothing."""
-    clients = [await Reader.ask(url, route) for _ in range(count)]
+    clients = [await Reader.connect(url, route) for _ in range(count)]
     async with asyncio.timeout(30):
         while triton.active < count:
             await asyncio.sleep(0.01)
@@ -99,8 +99,8 @@ async def wait_until_idle(flood: Flood, seconds: float = 30.0) -> None:
     """Wait until the model has generated nothing for a while."""
     async with asyncio.timeout(seconds):
         before = -1
-        while before != flood.said:
-            before = flood.said
+        while before != flood.generated:
+            before = flood.generated
             await asyncio.sleep(0.5)
 
 
@@ -147,24 +147,24 @@ async def gateway_process(triton: FakeTriton, folder: Path) -> AsyncIterator[tup
 async def test_unread_streams_use_bounded_memory(tmp_path: Path) -> None:
     """A client that reads nothing costs the gateway half a megabyte, however much its model generates."""
     count = 24
-    async with flooding() as (triton, flood), gateway_process(triton, tmp_path) as (gateway, http):
+    async with run_flood() as (triton, flood), gateway_process(triton, tmp_path) as (gateway, http):
         async with http.stream("POST", TEXT_STREAM.path, json=TEXT_STREAM.body("flood")) as response:
             assert sum([len(part) async for part in response.aiter_bytes()]) > PIECE * PIECES
         await median_latency_ms(http)
-        before, said = gateway.memory_info().rss, flood.said
+        before, generated = gateway.memory_info().rss, flood.generated
         async with readers(str(http.base_url), triton, count):
             await wait_until_idle(flood)
             growth = gateway.memory_info().rss - before
             # The rest of the generated text is in kernel buffers at both ends.
-            assert (flood.said - said) / count < MAX_GENERATED_MB * MB and growth / count < MB, (
-                flood.said - said,
+            assert (flood.generated - generated) / count < MAX_GENERATED_MB * MB and growth / count < MB, (
+                flood.generated - generated,
                 growth,
             )
 
 
 @pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
 async def test_unread_streams_do_not_slow_other_requests(route: TextRoute) -> None:
-    async with flooding() as (triton, flood), run_gateway(triton.url) as gateway:
+    async with run_flood() as (triton, flood), run_gateway(triton.url) as gateway:
         idle = await cpu_share()
         async with readers(gateway.url, triton, 32, route):
             await wait_until_idle(flood)
@@ -187,7 +187,7 @@ async def cpu_share() -> float:
 
 
 async def test_a_slow_reader_gets_the_whole_stream() -> None:
-    async with flooding() as (triton, _), run_gateway(triton.url, send_timeout=1) as gateway:
+    async with run_flood() as (triton, _), run_gateway(triton.url, send_timeout=1) as gateway:
         async with readers(gateway.url, triton, 1) as (reader,):
             read = 0
             while read < PIECE * PIECES:
@@ -199,7 +199,7 @@ async def test_a_slow_reader_gets_the_whole_stream() -> None:
 
 @pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
 async def test_a_client_that_reads_nothing_is_disconnected_and_its_model_cancelled(route: TextRoute) -> None:
-    async with flooding() as (triton, _), run_gateway(triton.url, send_timeout=0.4) as gateway:
+    async with run_flood() as (triton, _), run_gateway(triton.url, send_timeout=0.4) as gateway:
         async with readers(gateway.url, triton, 2, route):
             began = time.monotonic()
             async with asyncio.timeout(30):
@@ -222,7 +222,7 @@ async def test_a_client_of_a_slow_model_is_not_disconnected(triton: FakeTriton) 
 
 async def test_a_fast_stream_does_not_block_other_requests(triton: FakeTriton) -> None:
     gateway: RunningGateway
-    async with flooding() as (fast, _), run_gateway(fast.url) as gateway:
+    async with run_flood() as (fast, _), run_gateway(fast.url) as gateway:
 
         async def take() -> None:
             async with gateway.http.stream("POST", TEXT_STREAM.path, json=TEXT_STREAM.body("flood")) as response:

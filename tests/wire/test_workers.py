@@ -33,7 +33,7 @@ CAST = [
 
 
 @dataclass(slots=True)
-class Crew:
+class WorkerGateway:
     """A gateway with several workers."""
 
     process: GatewayProcess
@@ -41,12 +41,12 @@ class Crew:
     log: Path
 
     @property
-    def keeper(self) -> psutil.Process:
+    def parent(self) -> psutil.Process:
         return psutil.Process(self.process.child.pid)
 
     def workers(self) -> dict[int, psutil.Process]:
         """Return the running workers, by process id."""
-        children = self.keeper.children()
+        children = self.parent.children()
         return {each.pid: each for each in children if each.status() != psutil.STATUS_ZOMBIE}
 
     @contextlib.asynccontextmanager
@@ -87,7 +87,9 @@ async def metric(http: httpx.AsyncClient, name: str) -> float:
 
 
 @contextlib.asynccontextmanager
-async def crew(folder: Path, models: Iterable[ScriptedModel] = CAST, **settings: Any) -> AsyncIterator[Crew]:
+async def run_workers(
+    folder: Path, models: Iterable[ScriptedModel] = CAST, **settings: Any
+) -> AsyncIterator[WorkerGateway]:
     """Run a gateway of two workers in front of a scripted Triton."""
     triton = await FakeTriton(models).start()
     options = {"workers": 2, "discovery_interval": 0.1, **settings}
@@ -101,7 +103,7 @@ async def crew(folder: Path, models: Iterable[ScriptedModel] = CAST, **settings:
         os.environ.update(before)
     try:
         await asyncio.to_thread(process.start)
-        running = Crew(process, triton, folder / "gateway.log")
+        running = WorkerGateway(process, triton, folder / "gateway.log")
         await asyncio.to_thread(process.wait_live)
         async with running.each() as each:
             for http in each:
@@ -123,7 +125,7 @@ async def ask(http: httpx.AsyncClient, model: str = "hello") -> str:
 
 
 async def test_a_gateway_of_two_workers(tmp_path: Path) -> None:
-    async with crew(tmp_path) as running:
+    async with run_workers(tmp_path) as running:
         async with running.each() as (first, second):
             # Each worker shows the sum of both workers' metrics.
             for http, times in ((first, 3), (second, 4)):
@@ -167,15 +169,15 @@ async def test_a_gateway_of_two_workers(tmp_path: Path) -> None:
         async with running.each() as (first, second):
             open_answers = [asyncio.create_task(ask(http, "slow")) for http in (first, second)]
             await running.until(lambda: running.triton.active == 2)
-            processes = [running.keeper, *running.workers().values()]
-            running.keeper.terminate()
+            processes = [running.parent, *running.workers().values()]
+            running.parent.terminate()
             assert await asyncio.gather(*open_answers) == ["ab", "ab"]
         assert await asyncio.to_thread(running.process.child.wait, 10) == 128 + signal.SIGTERM
         assert not any(process.is_running() for process in processes)
 
 
 async def test_connections_wait_while_a_worker_restarts(tmp_path: Path) -> None:
-    async with crew(tmp_path) as running:
+    async with run_workers(tmp_path) as running:
         async with running.each() as (first, _):
             os.kill(running.answering(first), signal.SIGKILL)
         async with httpx.AsyncClient(base_url=running.process.url, timeout=20, trust_env=False) as http:
@@ -186,11 +188,11 @@ async def test_connections_wait_while_a_worker_restarts(tmp_path: Path) -> None:
 
 async def test_no_worker_outlives_its_parent(tmp_path: Path) -> None:
     """The supervisor is stopped, so that only the workers themselves can notice."""
-    async with crew(tmp_path) as running:
+    async with run_workers(tmp_path) as running:
         workers = running.workers().values()
         os.kill(running.process.child.session, signal.SIGSTOP)
         try:
-            running.keeper.kill()
+            running.parent.kill()
             await running.until(lambda: all(each.status() == psutil.STATUS_ZOMBIE for each in workers))
         finally:
             os.kill(running.process.child.session, signal.SIGCONT)
@@ -199,7 +201,7 @@ async def test_no_worker_outlives_its_parent(tmp_path: Path) -> None:
 async def test_only_one_worker_registers_at_the_node(tmp_path: Path) -> None:
     node = await ComputingNode().start()
     try:
-        async with crew(tmp_path, node_url=node.url, project="P", cid="c") as running:
+        async with run_workers(tmp_path, node_url=node.url, project="P", cid="c") as running:
             await node.until(lambda n: len(n.registered) == len(CAST), 15)
             await asyncio.sleep(0.5)
             registrations = Counter(body["model"] for verb, body in node.calls if verb == "register")

@@ -22,7 +22,7 @@ class Script:
     has_buffered: bool = False
     at: int = 0
     closed: bool = False
-    given_up: bool = False
+    cancelled: bool = False
 
     async def events(self) -> AsyncGenerator[TextEvent]:
         try:
@@ -41,7 +41,7 @@ class Script:
         raise AssertionError("Events are read through `events`.")
 
     async def aclose(self) -> None:
-        self.given_up = True
+        self.cancelled = True
 
 
 async def coalesced(*steps: tuple[TextEvent, bool]) -> list[TextEvent]:
@@ -106,7 +106,7 @@ async def test_closing_closes_the_source() -> None:
     await anext(events)
     await events.aclose()
     assert script.closed
-    assert script.given_up
+    assert script.cancelled
 
 
 @pytest.mark.parametrize("fault", [KeyError("rank"), IndexError(), TypeError(), struct.error(), RecursionError()])
@@ -117,4 +117,4 @@ async def test_unreadable_responses_are_failures_of_the_model(fault: Exception) 
         async for event in coalesce(script.events(), script):
             received.append(event)
     assert received == [Delta(0, "a", 1)]
-    assert script.given_up
+    assert script.cancelled

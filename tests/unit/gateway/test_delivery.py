@@ -28,7 +28,7 @@ def request_to(receive: Receive, send_timeout: float = 60) -> Any:
     )
 
 
-async def begun(request: Any, events: AsyncGenerator[bytes]) -> Any:
+async def start_response(request: Any, events: AsyncGenerator[bytes]) -> Any:
     return await delivery.sse(request, events, lambda event: [event], lambda error: b"failed", b"[DONE]")
 
 
@@ -58,7 +58,7 @@ class Connection:
         return b"".join(message.get("body", b"") for message in self.sent)
 
 
-async def two() -> AsyncGenerator[bytes]:
+async def two_events() -> AsyncGenerator[bytes]:
     await asyncio.sleep(0)
     yield b"1"
     await asyncio.sleep(0)
@@ -72,10 +72,10 @@ async def test_a_stream_ends_correctly_at_any_moment_of_a_shutdown(turns: int, p
     connection = Connection()
     if paused:
         connection.free.clear()
-    request, events = request_to(connection.receive), two()
+    request, events = request_to(connection.receive), two_events()
 
     async def answer() -> None:
-        response = await begun(request, events)
+        response = await start_response(request, events)
         await response(None, connection.receive, connection.send)
 
     answering = asyncio.create_task(answer())
@@ -101,7 +101,7 @@ async def test_a_truncated_event_is_the_last() -> None:
         yield b"x" * 200_000
 
     connection = Connection()
-    response = await begun(request_to(connection.receive), large())
+    response = await start_response(request_to(connection.receive), large())
 
     async def send(message: Message) -> None:
         await connection.send(message)
@@ -156,7 +156,7 @@ async def served(events: Events, send_timeout: float) -> AsyncIterator[tuple[Any
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         request = request_to(receive, send_timeout)
-        response = await begun(request, events())
+        response = await start_response(request, events())
         state.request = request
         await response(scope, receive, send)
         state.ended = True

@@ -22,7 +22,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 
 
 @dataclass
-class Seen:
+class Observations:
     """Takes observations."""
 
     values: list[float] = field(default_factory=list)
@@ -45,15 +45,15 @@ class Request:
 @dataclass
 class Watched:
     watch: EventLoopMonitor
-    lag: Seen = field(default_factory=Seen)
-    held: Seen = field(default_factory=Seen)
+    lag: Observations = field(default_factory=Observations)
+    held: Observations = field(default_factory=Observations)
     beats: list[float] = field(default_factory=list)
 
 
 @asynccontextmanager
-async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
+async def run_watch(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
     monkeypatch.setattr(event_loop, "_FIRST_HEARTBEAT_SECONDS", 0.05)
-    lag, held = Seen(), Seen()
+    lag, held = Observations(), Observations()
     watch = EventLoopMonitor(lag, held)
     watched_loop = Watched(watch, lag, held)
     watch._on_heartbeat = watched_loop.beats.append
@@ -64,7 +64,7 @@ async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
         watch.close()
 
 
-async def served(watch: EventLoopMonitor, work: Callable[[], Awaitable[None]]) -> None:
+async def serve_request(watch: EventLoopMonitor, work: Callable[[], Awaitable[None]]) -> None:
     """Do `work` as a request's task does."""
 
     async def task() -> None:
@@ -89,8 +89,8 @@ async def test_blocking_work_of_a_request_is_measured_and_logged(monkeypatch: py
         compute(0.5)
 
     with structlog.testing.capture_logs() as log:
-        async with watched(monkeypatch) as watched_loop:
-            await served(watched_loop.watch, work)
+        async with run_watch(monkeypatch) as watched_loop:
+            await serve_request(watched_loop.watch, work)
             await asyncio.sleep(0.1)
     assert watched_loop.held.most == pytest.approx(0.5, abs=event_loop.HEARTBEAT_SECONDS + 0.05)
     assert watched_loop.lag.most >= watched_loop.held.most and len(watched_loop.lag.values) == len(
@@ -109,13 +109,13 @@ async def test_blocking_work_of_a_request_is_measured_and_logged(monkeypatch: py
 
 async def test_a_block_that_begins_while_idle_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     with structlog.testing.capture_logs() as log:
-        async with watched(monkeypatch) as watched_loop:
+        async with run_watch(monkeypatch) as watched_loop:
             await asyncio.sleep(0.3)
 
             async def work() -> None:
                 compute(0.4)
 
-            await served(watched_loop.watch, work)
+            await serve_request(watched_loop.watch, work)
             await asyncio.sleep(0.1)
     assert watched_loop.held.most >= 0.4 - event_loop.HEARTBEAT_SECONDS - 0.05
     (reports,) = [line for line in log if line["event"] == "the event loop was held"]
@@ -128,8 +128,8 @@ async def test_waiting_without_cpu_time_counts_as_lag_alone(monkeypatch: pytest.
         time.sleep(0.5)
 
     with structlog.testing.capture_logs() as log:
-        async with watched(monkeypatch) as watched_loop:
-            await served(watched_loop.watch, work)
+        async with run_watch(monkeypatch) as watched_loop:
+            await serve_request(watched_loop.watch, work)
             await asyncio.sleep(0.1)
     assert watched_loop.lag.most >= 0.4
     assert watched_loop.held.most < 0.1
@@ -137,7 +137,7 @@ async def test_waiting_without_cpu_time_counts_as_lag_alone(monkeypatch: pytest.
 
 
 async def test_a_thread_that_keeps_the_gil_blocks_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with watched(monkeypatch) as watched_loop:
+    async with run_watch(monkeypatch) as watched_loop:
 
         async def work() -> None:
             await asyncio.sleep(0.1)
@@ -146,25 +146,25 @@ async def test_a_thread_that_keeps_the_gil_blocks_the_loop(monkeypatch: pytest.M
             while thread.is_alive():
                 await asyncio.sleep(0.01)
 
-        await served(watched_loop.watch, work)
+        await serve_request(watched_loop.watch, work)
     assert watched_loop.held.most > 0.1, "some seconds of one call without a stop"
 
 
 @pytest.mark.usefixtures("frozen_heap")
 async def test_threads_that_release_the_gil_do_not_block_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with watched(monkeypatch) as watched_loop:
+    async with run_watch(monkeypatch) as watched_loop:
 
         async def work() -> None:
             await asyncio.sleep(0.1)
             data = bytes(30_000_000)
             await asyncio.gather(*(asyncio.to_thread(zlib.compress, data, 9) for _ in range(3)))
 
-        await served(watched_loop.watch, work)
+        await serve_request(watched_loop.watch, work)
     assert watched_loop.held.most < 0.1
 
 
 async def test_the_watch_ticks_more_often_during_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with watched(monkeypatch) as watched_loop:
+    async with run_watch(monkeypatch) as watched_loop:
         await asyncio.sleep(1.2)
         assert len(watched_loop.beats) <= 5
 
@@ -172,7 +172,7 @@ async def test_the_watch_ticks_more_often_during_requests(monkeypatch: pytest.Mo
             await asyncio.sleep(0.6)
 
         watched_loop.beats.clear()
-        await served(watched_loop.watch, work)
+        await serve_request(watched_loop.watch, work)
         assert len(watched_loop.beats) >= 5
     assert watched_loop.watch._requests == {}
 

@@ -21,7 +21,7 @@ def shown_texts(grows: TextMode | None, *texts: str, stop: tuple[str, ...] = ())
     return [answer.feed(text.encode()) for text in texts] + [answer.finish()]
 
 
-def whole(*deltas: str) -> list[str]:
+def cumulative(*deltas: str) -> list[str]:
     return ["".join(deltas[: i + 1]) for i in range(len(deltas))]
 
 
@@ -39,14 +39,14 @@ DELTAS = [
 @pytest.mark.parametrize("deltas", DELTAS)
 def test_cumulative_and_incremental_texts_are_distinguished(deltas: list[str]) -> None:
     assert "".join(shown_texts(None, *deltas)) == "".join(deltas)
-    assert "".join(shown_texts(None, *whole(*deltas))) == "".join(deltas)
+    assert "".join(shown_texts(None, *cumulative(*deltas))) == "".join(deltas)
 
 
 def test_random_cumulative_and_incremental_answers() -> None:
     rng = random.Random(4)
     for _ in range(2000):
         deltas = [rng.choice(["a", "b", "ab", "ba", "aa", " c"]) for _ in range(rng.randint(3, 12))]
-        assert "".join(shown_texts(None, *whole(*deltas))) == "".join(deltas)
+        assert "".join(shown_texts(None, *cumulative(*deltas))) == "".join(deltas)
         assert "".join(shown_texts("delta", *deltas)) == "".join(deltas)
 
 
@@ -97,7 +97,7 @@ def test_a_shrinking_text_is_not_repeated() -> None:
 def test_stop_strings(texts: list[str], expected: str) -> None:
     pieces = shown_texts("delta", *texts, stop=("END", "STOP"))
     assert "".join(pieces) == expected
-    assert "".join(shown_texts("cumulative", *whole(*texts), stop=("END", "STOP"))) == expected
+    assert "".join(shown_texts("cumulative", *cumulative(*texts), stop=("END", "STOP"))) == expected
 
 
 def test_stop_strings_are_found_across_any_split() -> None:

@@ -8,12 +8,12 @@ from gateway.model_card.card import parse_image
 from gateway.model_card.image_limits import ImageLimits
 
 
-def of(**parameters: object) -> ImageLimits:
+def limits_of(**parameters: object) -> ImageLimits:
     return parse_image({name: json.dumps(value) for name, value in parameters.items()})
 
 
 def test_only_listed_sizes_are_allowed() -> None:
-    drawing = of(sizes=[[128, 128], [192, 128]], default_size=[128, 128])
+    drawing = limits_of(sizes=[[128, 128], [192, 128]], default_size=[128, 128])
     assert drawing.supports_size(192, 128) and not drawing.supports_size(128, 192)
     assert drawing.describe_sizes() == "128x128, 192x128"
 
@@ -33,7 +33,7 @@ def test_only_listed_sizes_are_allowed() -> None:
     ],
 )
 def test_sizes_by_bounds(parameters: dict, inside: list, outside: list, described: str) -> None:
-    drawing = of(**parameters)
+    drawing = limits_of(**parameters)
     assert all(drawing.supports_size(*size) for size in inside)
     assert not any(drawing.supports_size(*size) for size in outside)
     assert drawing.describe_sizes() == described
@@ -55,7 +55,7 @@ def test_sizes_by_bounds(parameters: dict, inside: list, outside: list, describe
 )
 def test_invalid_size_parameters_are_refused(parameters: dict) -> None:
     with pytest.raises((ValueError, TypeError)):
-        of(**parameters)
+        limits_of(**parameters)
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,13 @@ def test_invalid_size_parameters_are_refused(parameters: dict) -> None:
     ],
 )
 def test_the_nearest_size(parameters: dict, requested: tuple[int, int], nearest: tuple[int, int]) -> None:
-    drawing = of(**parameters)
+    drawing = limits_of(**parameters)
     assert drawing.nearest_size(*requested) == nearest
     assert drawing.supports_size(*nearest)
 
 
 def test_efforts() -> None:
-    drawing = of(default_steps=20, max_steps=30)
+    drawing = limits_of(default_steps=20, max_steps=30)
     assert [drawing.steps(effort) for effort in ("low", "medium", "high")] == [10, None, 30]
-    assert of(default_steps=1).steps("low") == 1
-    assert of().steps("high") is None
+    assert limits_of(default_steps=1).steps("low") == 1
+    assert limits_of().steps("high") is None

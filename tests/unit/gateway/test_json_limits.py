@@ -39,7 +39,7 @@ def count_values(value: Any) -> tuple[int, int]:
     return 1 + sum(values for values, _ in inner) + (not inner), 1 + sum(containers for _, containers in inner)
 
 
-def written(value: Any, *, escaped: bool, indent: int | None) -> bytes:
+def serialized(value: Any, *, escaped: bool, indent: int | None) -> bytes:
     return json.dumps(value, ensure_ascii=escaped, indent=indent).encode()
 
 
@@ -47,7 +47,7 @@ def written(value: Any, *, escaped: bool, indent: int | None) -> bytes:
 @settings(max_examples=400, deadline=None)
 def test_values_are_counted_like_a_parser_does(value: Any, escaped: bool, indent: int | None, size: int) -> None:
     """However the bytes are cut into slices."""
-    data = written([value, "," * 5000], escaped=escaped, indent=indent)
+    data = serialized([value, "," * 5000], escaped=escaped, indent=indent)
     values, containers = count_values([value, ""])
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(json_limits, "_SLICE", size)
@@ -68,7 +68,7 @@ def test_values_are_counted_like_a_parser_does(value: Any, escaped: bool, indent
 def test_text_outside_of_strings(value: Any, size: int) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(json_limits, "_SLICE", size)
-        outside = b"".join(outside_strings(written(value, escaped=False, indent=None)))
+        outside = b"".join(outside_strings(serialized(value, escaped=False, indent=None)))
     assert not set(outside) - set(b"0123456789-truefalsn[]{},: ")
 
 

@@ -21,14 +21,14 @@ def token(data: bytes, *, prompt: bool = False, first: bool = False, hidden: boo
     )
 
 
-def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+def split(data: bytes, places: Iterable[int]) -> list[bytes]:
     """The parts of some bytes between places, which may lie within a character."""
     return [
         data[a:b] for a, b in pairwise(sorted({0, len(data), *(position % (len(data) + 1) for position in places)}))
     ]
 
 
-def together(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def joined(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
     joined: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
     for part in parts:
         for key, values in part.items():
@@ -42,16 +42,16 @@ def together(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
 def test_token_offsets_do_not_depend_on_the_split_of_events(
     prompt: str, answer: str, places: list[int], events: list[int], begun: bool, known: bool
 ) -> None:
-    texts = [token(part, prompt=True) for part in cut(prompt.encode(), places)]
+    texts = [token(part, prompt=True) for part in split(prompt.encode(), places)]
     tokens = [token(b"<s>", prompt=True, first=True), *texts] if begun else texts
     if not begun:
         tokens[0] = token(tokens[0].chosen.data, prompt=True, first=True)
-    tokens += [token(part) for part in cut(answer.encode(), places)]
+    tokens += [token(part) for part in split(answer.encode(), places)]
     shown = prompt if known or not begun else f"<s>{prompt}"  # the model shows what token ids stand for
     whole = CompletionLogprobsRenderer(prompt if known else None).render(tokens)
     renderer = CompletionLogprobsRenderer(prompt if known else None)
     bounds = sorted({0, len(tokens), *(position % (len(tokens) + 1) for position in events)})
-    assert together(renderer.render(tokens[a:b]) for a, b in pairwise(bounds)) == whole
+    assert joined(renderer.render(tokens[a:b]) for a, b in pairwise(bounds)) == whole
     starts = accumulate((len(t.chosen.data) for t in (tokens[1:] if begun and known else tokens)), initial=0)
     data = (shown + answer).encode()
     within = [len((data[:start] + b"x").decode(errors="ignore")) - 1 for start in starts][:-1]
@@ -91,8 +91,8 @@ def test_a_broken_character_is_as_long_as_what_is_shown_for_it(parts: list[bytes
         before, after = data[:begin].decode(errors="replace"), data[begin:].decode(errors="replace")
         assert position in (len(before), len(before) - 1), (data, begin)
         # A token within a character leaves both of its parts broken.
-        cut = len(before) + len(after) > len(sizes) or (before + after) != data.decode(errors="replace")
-        assert position == len(before) - cut, (data, begin, rendered)
+        split = len(before) + len(after) > len(sizes) or (before + after) != data.decode(errors="replace")
+        assert position == len(before) - split, (data, begin, rendered)
 
 
 def test_hidden_tokens_take_no_offset() -> None:

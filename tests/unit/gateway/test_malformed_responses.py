@@ -170,7 +170,7 @@ async def test_valid_responses_are_read(name: str) -> None:
     check(request, events)
 
 
-def _spoil(rng: random.Random, responses: list[Outputs]) -> list[pb.ModelInferResponse]:
+def _corrupt(rng: random.Random, responses: list[Outputs]) -> list[pb.ModelInferResponse]:
     """The same responses with one or two things wrong."""
     copies = [[replace(output, shape=list(output.shape)) for output in outputs] for outputs in responses]
     without_contents = None
@@ -215,7 +215,7 @@ async def test_any_corruption_of_responses_is_a_failure_of_the_model(name: str) 
     failed = 0
     for _ in range(400):
         try:
-            check(request, await read(name, request, _spoil(rng, responses)))
+            check(request, await read(name, request, _corrupt(rng, responses)))
         except GatewayError as error:
             assert isinstance(error, ModelFailed | ModelTimeout), error
             failed += 1

@@ -48,7 +48,7 @@ async def registrar(network: ComputingNode, models: Models, **settings: Any) -> 
         await node.unregister_all()
 
 
-def knows(*names: str) -> Callable[[ComputingNode], bool]:
+def has_models(*names: str) -> Callable[[ComputingNode], bool]:
     return lambda network: set(network.models()) == set(names)
 
 
@@ -62,7 +62,7 @@ async def test_each_model_is_registered_by_what_it_offers(network: ComputingNode
         ears={"transcribe"},
     )
     async with registrar(network, models, project="DecentralGPT", port=1042):
-        await network.until(knows("llama", "shapes", "retouch"))
+        await network.until(has_models("llama", "shapes", "retouch"))
         assert network.models() == {"llama": (0, CHATS), "shapes": (1, DRAWS), "retouch": (2, EDITS)}
         assert network.registered["DecentralGPT", "llama", "d15c4007271b"] == {
             "project": "DecentralGPT",
@@ -77,7 +77,7 @@ async def test_each_model_is_registered_by_what_it_offers(network: ComputingNode
 async def test_changes_of_models_are_registered(network: ComputingNode) -> None:
     models = Models(a={"chat"}, b={"chat"})
     async with registrar(network, models):
-        await network.until(knows("a", "b"))
+        await network.until(has_models("a", "b"))
         models.operations = {"b": {"generate_image"}, "c": {"chat"}}
         await network.until(lambda n: n.models() == {"b": (1, DRAWS), "c": (0, CHATS)})
         calls = len(network.calls)
@@ -87,9 +87,9 @@ async def test_changes_of_models_are_registered(network: ComputingNode) -> None:
 
 async def test_models_that_the_node_forgot_are_registered_again(network: ComputingNode) -> None:
     async with registrar(network, Models(a={"chat"}), node_interval=0.1):
-        await network.until(knows("a"))
+        await network.until(has_models("a"))
         network.registered.clear()
-        await network.until(knows("a"))
+        await network.until(has_models("a"))
 
 
 async def test_registrations_left_by_a_killed_gateway_are_removed(network: ComputingNode) -> None:
@@ -105,8 +105,8 @@ async def test_registrations_left_by_a_killed_gateway_are_removed(network: Compu
         registration = {**mine, "model": f"old-{number}", **change}
         network.registered[registration["project"], registration["model"], registration["cid"]] = registration
     async with registrar(network, Models(a={"chat"})):
-        await network.until(knows("a", "old-1", "old-2", "old-3"))
-    assert knows("old-1", "old-2", "old-3")(network)
+        await network.until(has_models("a", "old-1", "old-2", "old-3"))
+    assert has_models("old-1", "old-2", "old-3")(network)
 
 
 async def test_an_unreachable_node_is_retried_with_backoff(
@@ -142,7 +142,7 @@ async def test_a_failing_node_is_retried(network: ComputingNode, failure: str, m
         await asyncio.sleep(0.1)
         assert network.models() == {}
         setattr(network, failure, False)
-        await network.until(knows("a"))
+        await network.until(has_models("a"))
 
 
 async def test_a_hanging_node_does_not_block_the_shutdown(
@@ -175,7 +175,7 @@ async def test_one_refused_model_does_not_block_others(
 ) -> None:
     models = Models(**{"": {"chat"}, "b": {"chat"}})
     async with registrar(network, models):
-        await network.until(knows("b"))
+        await network.until(has_models("b"))
 
 
 async def test_other_gateways_models_stay(network: ComputingNode) -> None:
@@ -187,7 +187,7 @@ async def test_other_gateways_models_stay(network: ComputingNode) -> None:
 
 async def test_the_cid_is_by_default_the_name_of_the_host(network: ComputingNode) -> None:
     async with registrar(network, Models(a={"chat"}), cid=None):
-        await network.until(knows("a"))
+        await network.until(has_models("a"))
         assert network.calls[0][1]["cid"] == socket.gethostname()
 
 

@@ -44,7 +44,7 @@ def prompt(source: str, *messages: Message) -> str:
     return text
 
 
-def calling(*calls: ToolCall) -> Message:
+def assistant_with_calls(*calls: ToolCall) -> Message:
     return Message(role="assistant", content="", tool_calls=calls)
 
 
@@ -55,7 +55,9 @@ def result(id: str | None, content: str = "r", **fields: Any) -> Message:
 @pytest.mark.parametrize("arguments", BROKEN, ids=[text[:12] for text in BROKEN])
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_arguments_that_are_no_object_are_rendered_as_text(call: str, arguments: str) -> None:
-    rendered = prompt(template(call), calling(ToolCall("c", "f", arguments, has_valid_arguments=False)), result("c"))
+    rendered = prompt(
+        template(call), assistant_with_calls(ToolCall("c", "f", arguments, has_valid_arguments=False)), result("c")
+    )
     escaped = arguments[3:12].replace('"', '\\"')
     assert escaped in rendered.replace("\u200b", "") or escaped.replace('\\"', '"') in rendered
     assert "<|im_end|>" not in rendered
@@ -63,12 +65,12 @@ def test_arguments_that_are_no_object_are_rendered_as_text(call: str, arguments:
 
 def test_a_template_without_tools_gets_lines_of_json() -> None:
     source = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
-    rendered = prompt(source, calling(ToolCall("c", "f", '{"a', has_valid_arguments=False)), result("c"))
+    rendered = prompt(source, assistant_with_calls(ToolCall("c", "f", '{"a', has_valid_arguments=False)), result("c"))
     assert '<tool_call>\n{"name": "f", "arguments": "{\\"a"}\n</tool_call><|user|><tool_response>' in rendered
 
 
 def test_a_template_that_fails_for_another_reason_fails() -> None:
-    broken = calling(ToolCall("c", "f", "{", has_valid_arguments=False))
+    broken = assistant_with_calls(ToolCall("c", "f", "{", has_valid_arguments=False))
     with pytest.raises(InvalidRequest, match="never"):
         prompt(template("{{ raise_exception('never') }}"), broken)
 
@@ -76,7 +78,7 @@ def test_a_template_that_fails_for_another_reason_fails() -> None:
 A, B, C = (ToolCall(id, f"f{id}", "{}") for id in "abc")
 
 
-def order(*messages: Message) -> list[tuple[str | None, str | None, Any]]:
+def ordered_results(*messages: Message) -> list[tuple[str | None, str | None, Any]]:
     ordered = tool_call_history.order_results((USER, *messages))
     return [(m.tool_call_id, m.name, m.content) for m in ordered if m.role == "tool"]
 
@@ -84,31 +86,42 @@ def order(*messages: Message) -> list[tuple[str | None, str | None, Any]]:
 def test_results_are_ordered_like_their_calls() -> None:
     turns = (result("c", "3"), result("a", "1"), result("b", "2"))
     expected = [("a", "fa", "1"), ("b", "fb", "2"), ("c", "fc", "3")]
-    assert order(calling(A, B, C), *turns) == expected
+    assert ordered_results(assistant_with_calls(A, B, C), *turns) == expected
     # Each run by itself, and a run that is not complete.
-    assert order(calling(A, B, C), *turns, calling(A, C), result("c", "y"), result("a", "x")) == [
+    assert ordered_results(
+        assistant_with_calls(A, B, C), *turns, assistant_with_calls(A, C), result("c", "y"), result("a", "x")
+    ) == [
         *expected,
         ("a", "fa", "x"),
         ("c", "fc", "y"),
     ]
-    assert order(calling(A, B, C), result("c", "3"), result("b", "2")) == expected[1:]
+    assert ordered_results(assistant_with_calls(A, B, C), result("c", "3"), result("b", "2")) == expected[1:]
 
 
 def test_missing_ids_are_filled_in() -> None:
     nameless = [ToolCall("", name, "{}") for name in ("f", "g")]
-    assert order(calling(*nameless), result(None, "1"), result(None, "2", name="said")) == [
+    assert ordered_results(assistant_with_calls(*nameless), result(None, "1"), result(None, "2", name="said")) == [
         ("call_2_0", "f", "1"),
         ("call_2_1", "said", "2"),
     ]
-    assert order(calling(A), result(None)) == [("a", "fa", "r")]
+    assert ordered_results(assistant_with_calls(A), result(None)) == [("a", "fa", "r")]
 
 
 def test_unambiguous_histories_stay_unchanged() -> None:
-    assert order(result("b", "2"), result("a", "1")) == [("b", None, "2"), ("a", None, "1")]
-    assert order(calling(A), result("other")) == [("other", "fa", "r")]
-    assert order(calling(A), result("a", "1"), result("a", "2")) == [("a", "fa", "1"), ("a", None, "2")]
-    assert order(calling(A, A), result("a", "1"), result("a", "2")) == [("a", "fa", "1"), ("a", "fa", "2")]
-    assert order(calling(A, B), USER, result("b", "2"), result("a", "1")) == [("b", None, "2"), ("a", None, "1")]
+    assert ordered_results(result("b", "2"), result("a", "1")) == [("b", None, "2"), ("a", None, "1")]
+    assert ordered_results(assistant_with_calls(A), result("other")) == [("other", "fa", "r")]
+    assert ordered_results(assistant_with_calls(A), result("a", "1"), result("a", "2")) == [
+        ("a", "fa", "1"),
+        ("a", None, "2"),
+    ]
+    assert ordered_results(assistant_with_calls(A, A), result("a", "1"), result("a", "2")) == [
+        ("a", "fa", "1"),
+        ("a", "fa", "2"),
+    ]
+    assert ordered_results(assistant_with_calls(A, B), USER, result("b", "2"), result("a", "1")) == [
+        ("b", None, "2"),
+        ("a", None, "1"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -116,15 +129,15 @@ def test_unambiguous_histories_stay_unchanged() -> None:
 )
 def test_ambiguous_results_are_refused(messages: tuple[Message, ...]) -> None:
     with pytest.raises(InvalidRequest) as raised:
-        tool_call_history.order_results((USER, calling(A, B), *messages))
+        tool_call_history.order_results((USER, assistant_with_calls(A, B), *messages))
     assert raised.value.param == "messages[3].tool_call_id"
 
 
 def test_ids_that_mistrals_templates_refuse_are_shortened_and_still_match() -> None:
     call, short_call = ToolCall("call_0123456789abcdef", "f", "{}"), ToolCall("aB3dEf7h9", "g", "{}")
     turn, *results = tool_call_history.order_results(
-        (calling(call, short_call), result(short_call.id), result(call.id)), short_ids=True
+        (assistant_with_calls(call, short_call), result(short_call.id), result(call.id)), short_ids=True
     )
     assert [call.id for call in turn.tool_calls] == [message.tool_call_id for message in results]
     assert len(turn.tool_calls[0].id) == 9 and turn.tool_calls[1].id == short_call.id
-    assert "aB3dEf7h9 g: r" in prompt(template(CALLS["mistral"]), calling(short_call), result(None))
+    assert "aB3dEf7h9 g: r" in prompt(template(CALLS["mistral"]), assistant_with_calls(short_call), result(None))

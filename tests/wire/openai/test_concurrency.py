@@ -16,7 +16,7 @@ async def in_flight(gateway: RunningGateway) -> float:
     return sum(value for name, value in (await gateway.metrics()).items() if name.startswith("tritonic_in_flight"))
 
 
-async def idle(gateway: RunningGateway, triton: FakeTriton, seconds: float = 30.0) -> None:
+async def wait_until_idle(gateway: RunningGateway, triton: FakeTriton, seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while triton.active or await in_flight(gateway):
             await asyncio.sleep(0.02)
@@ -32,7 +32,7 @@ async def test_two_hundred_concurrent_requests(gateway: RunningGateway, triton: 
         assert route.text(response) == expected
 
     await asyncio.gather(*(ask(number) for number in range(200)))
-    await idle(gateway, triton)
+    await wait_until_idle(gateway, triton)
 
 
 async def test_fifty_random_disconnects(gateway: RunningGateway, triton: FakeTriton) -> None:
@@ -55,7 +55,7 @@ async def test_fifty_random_disconnects(gateway: RunningGateway, triton: FakeTri
     staying = [stay(number) for number in range(10)]
     results = await asyncio.gather(*leaving, *staying)
     assert results[50:] == ["tick tick tick tick tock"] * 10
-    await idle(gateway, triton)
+    await wait_until_idle(gateway, triton)
     abandoned = [call for call in triton.calls[before:] if call.model != "steady"]
     assert all(call.cancelled_at is not None for call in abandoned)
     now = {name: value for name, value in (await gateway.metrics()).items() if "cancellations_total" in name}
@@ -68,7 +68,7 @@ async def test_a_client_that_does_not_read_does_not_block_others(gateway: Runnin
     async with gateway.http.stream("POST", TEXT_STREAM.path, json=TEXT_STREAM.body("endless")):
         answers = await asyncio.gather(*(chat(gateway) for _ in range(20)))
         assert {answer.status_code for answer in answers} == {200}
-    await idle(gateway, triton)
+    await wait_until_idle(gateway, triton)
 
 
 async def test_a_kept_connection_serves_many(gateway: RunningGateway) -> None:

@@ -25,7 +25,7 @@ ENDLESS = ScriptedModel("endless", (Say("tick "), Pause(0.01)) * 3000)
 
 
 @contextlib.asynccontextmanager
-async def tritons(*models: tuple[ScriptedModel, ...]) -> AsyncIterator[list[FakeTriton]]:
+async def run_tritons(*models: tuple[ScriptedModel, ...]) -> AsyncIterator[list[FakeTriton]]:
     fakes = [await FakeTriton(served).start() for served in models]
     try:
         yield fakes
@@ -33,47 +33,47 @@ async def tritons(*models: tuple[ScriptedModel, ...]) -> AsyncIterator[list[Fake
         await asyncio.gather(*(fake.stop() for fake in fakes))
 
 
-async def names(gateway: RunningGateway) -> set[str]:
+async def model_names(gateway: RunningGateway) -> set[str]:
     return {model["id"] for model in (await gateway.http.get("/v1/models")).json()["data"]}
 
 
-async def becomes(gateway: RunningGateway, expected: set[str], seconds: float = 30.0) -> None:
+async def wait_for_models(gateway: RunningGateway, expected: set[str], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
-        while await names(gateway) != expected:
+        while await model_names(gateway) != expected:
             await asyncio.sleep(0.02)
 
 
-async def serves(gateway: RunningGateway, model: str = "hello", seconds: float = 30.0) -> None:
+async def wait_for_answer(gateway: RunningGateway, model: str = "hello", seconds: float = 30.0) -> None:
     """Wait until the model answers again; until then, a caller gets a `Retry-After`."""
     async with asyncio.timeout(seconds):
         while (response := await chat(gateway, model)).status_code != 200:
-            unavailable(response)
+            check_unavailable(response)
             await asyncio.sleep(0.02)
 
 
-def unavailable(response) -> None:
+def check_unavailable(response) -> None:
     check_error(response, 503, "overloaded_error", "overloaded")
     assert int(response.headers["retry-after"]) >= 1
 
 
 async def test_models_appear_and_vanish() -> None:
-    async with tritons((HELLO, ScriptedModel("b", parameters={"served_name": "b:7b"}))) as (triton,):
+    async with run_tritons((HELLO, ScriptedModel("b", parameters={"served_name": "b:7b"}))) as (triton,):
         triton.loaded = {"hello"}
         async with run_gateway(triton.url) as gateway:
-            assert await names(gateway) == {"hello"}
+            assert await model_names(gateway) == {"hello"}
             check_error(await chat(gateway, "b:7b"), 404, code="model_not_found", param="model")
             triton.loaded.add("b")
-            await becomes(gateway, {"hello", "b:7b"})
+            await wait_for_models(gateway, {"hello", "b:7b"})
             assert (await chat(gateway, "b:7b")).status_code == 200
             assert triton.calls[-1].model == "b"
             triton.loaded.remove("b")
-            await becomes(gateway, {"hello"})
+            await wait_for_models(gateway, {"hello"})
             check_error(await chat(gateway, "b:7b"), 404, code="model_not_found", param="model")
             assert (await chat(gateway)).status_code == 200
 
 
 async def test_a_model_may_be_replaced_under_its_name() -> None:
-    async with tritons((HELLO,)) as (triton,), run_gateway(triton.url) as gateway:
+    async with run_tritons((HELLO,)) as (triton,), run_gateway(triton.url) as gateway:
         triton.models["hello"] = replace(HELLO, parameters={"owned_by": "another"})
         async with asyncio.timeout(30):
             while (await gateway.http.get("/v1/models/hello")).json()["owned_by"] != "another":
@@ -81,7 +81,7 @@ async def test_a_model_may_be_replaced_under_its_name() -> None:
 
 
 async def test_readiness_needs_a_server_and_a_model() -> None:
-    async with tritons((HELLO,)) as (triton,):
+    async with run_tritons((HELLO,)) as (triton,):
         triton.loaded.clear()
         async with run_gateway(triton.url, wait=False) as gateway:
             await asyncio.sleep(0.3)
@@ -94,7 +94,7 @@ async def test_readiness_needs_a_server_and_a_model() -> None:
 
 
 async def test_a_gateway_may_start_before_its_triton() -> None:
-    async with tritons((HELLO,)) as (triton,):
+    async with run_tritons((HELLO,)) as (triton,):
         proxy = TcpProxy(triton.url)
         await proxy.listen()
         await proxy.drop()
@@ -102,7 +102,7 @@ async def test_a_gateway_may_start_before_its_triton() -> None:
             assert (await gateway.http.get("/health/live")).status_code == 200
             assert (await gateway.http.get("/health/ready")).status_code == 503
             for route in TEXT_ROUTES:
-                unavailable(await gateway.http.post(route.path, json=route.body("hello")))
+                check_unavailable(await gateway.http.post(route.path, json=route.body("hello")))
             assert (await gateway.http.get("/v1/models")).status_code in (200, 503)
             await proxy.listen()
             await gateway.ready()
@@ -111,7 +111,7 @@ async def test_a_gateway_may_start_before_its_triton() -> None:
 
 
 async def test_a_triton_that_restarts_is_used_again() -> None:
-    async with tritons((HELLO, ENDLESS)) as (triton,):
+    async with run_tritons((HELLO, ENDLESS)) as (triton,):
         proxy = await TcpProxy(triton.url).listen()
         async with run_gateway(proxy.url) as gateway:
             streams = [
@@ -133,11 +133,11 @@ async def test_a_triton_that_restarts_is_used_again() -> None:
                 else:
                     assert response.status_code in (502, 503)
             for route in TEXT_ROUTES:
-                unavailable(await gateway.http.post(route.path, json=route.body("hello")))
+                check_unavailable(await gateway.http.post(route.path, json=route.body("hello")))
             await gateway.until("/health/ready", lambda response: response.status_code == 503)
             assert (await gateway.http.get("/health/live")).status_code == 200
             for route in TEXT_ROUTES:
-                unavailable(await gateway.http.post(route.path, json=route.body("hello")))
+                check_unavailable(await gateway.http.post(route.path, json=route.body("hello")))
             await proxy.listen()
             await gateway.ready()
             for route in TEXT_ROUTES:
@@ -147,25 +147,25 @@ async def test_a_triton_that_restarts_is_used_again() -> None:
 
 
 async def test_a_triton_that_shuts_down_in_order() -> None:
-    async with tritons((HELLO, ENDLESS)) as (triton,), run_gateway(triton.url) as gateway:
+    async with run_tritons((HELLO, ENDLESS)) as (triton,), run_gateway(triton.url) as gateway:
         stream = asyncio.ensure_future(gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body("endless")))
         await triton.call("endless")
         await asyncio.sleep(0.05)
         await triton.stop()
         *_, last = events(await asyncio.wait_for(stream, 30))
         assert last != "[DONE]" and last["error"]["message"]
-        unavailable(await chat(gateway))
+        check_unavailable(await chat(gateway))
         await triton.start()
-        await serves(gateway)
+        await wait_for_answer(gateway)
 
 
 @pytest.mark.parametrize("down_is", [0, 1])
 async def test_one_of_two_tritons_may_be_down(down_is: int) -> None:
-    async with tritons((HELLO, ScriptedModel("a")), (HELLO, ScriptedModel("b"))) as (first, second):
+    async with run_tritons((HELLO, ScriptedModel("a")), (HELLO, ScriptedModel("b"))) as (first, second):
         proxy = await TcpProxy(second.url).listen()
         urls = [proxy.url, first.url] if down_is == 0 else [first.url, proxy.url]
         async with run_gateway(*urls) as gateway:
-            await becomes(gateway, {"hello", "a", "b"})
+            await wait_for_models(gateway, {"hello", "a", "b"})
             for model, holder in (("a", first), ("b", second)):
                 before = len(holder.calls)
                 assert (await chat(gateway, model)).status_code == 200
@@ -181,13 +181,13 @@ async def test_one_of_two_tritons_may_be_down(down_is: int) -> None:
             response = await chat(gateway, "b")
             assert response.status_code in (404, 503)
             await proxy.listen()
-            await becomes(gateway, {"hello", "a", "b"})
-            await serves(gateway, "b")
+            await wait_for_models(gateway, {"hello", "a", "b"})
+            await wait_for_answer(gateway, "b")
         await proxy.drop()
 
 
 async def test_two_tritons_share_the_work() -> None:
-    async with tritons((HELLO,), (HELLO,)) as (first, second), run_gateway(first.url, second.url) as gateway:
+    async with run_tritons((HELLO,), (HELLO,)) as (first, second), run_gateway(first.url, second.url) as gateway:
         async with asyncio.timeout(30):
             while not (first.calls and second.calls):
                 await asyncio.gather(*(chat(gateway) for _ in range(8)))
@@ -196,10 +196,10 @@ async def test_two_tritons_share_the_work() -> None:
 async def test_the_prompts_of_one_request_are_spread() -> None:
     slow = ScriptedModel("slow", (Pause(0.2), Say("x", "stop")))
     async with (
-        tritons((slow, ScriptedModel("a")), (slow, ScriptedModel("b"))) as (first, second),
+        run_tritons((slow, ScriptedModel("a")), (slow, ScriptedModel("b"))) as (first, second),
         run_gateway(first.url, second.url) as gateway,
     ):
-        await becomes(gateway, {"slow", "a", "b"})
+        await wait_for_models(gateway, {"slow", "a", "b"})
         for _ in range(2):
             response = await gateway.http.post("/v1/completions", json={"model": "slow", "prompt": ["a"] * 6})
             assert [choice["text"] for choice in response.json()["choices"]] == ["x"] * 6
@@ -214,7 +214,7 @@ async def test_the_card_of_a_model_has_its_url_and_permissions() -> None:
         ScriptedModel("vectors", is_embedding_model=True),
         ScriptedModel("speech", is_transcription_model=True),
     )
-    async with tritons(scripts) as (triton,), run_gateway(triton.url, public_url="https://api.example") as gateway:
+    async with run_tritons(scripts) as (triton,), run_gateway(triton.url, public_url="https://api.example") as gateway:
         cards = {card["id"]: card for card in (await gateway.http.get("/v1/models")).json()["data"]}
         assert {name: card["url"].removeprefix("https://api.example") for name, card in cards.items()} == {
             "hello": "/v1/chat/completions",
@@ -230,7 +230,7 @@ async def test_a_model_without_a_creation_time_has_the_time_of_its_discovery() -
         ScriptedModel("dated", parameters={"created": "5"}),
         ScriptedModel("undated", parameters={"created": None}),
     )
-    async with tritons((dated, undated, ScriptedModel("zero", parameters={"created": "0"}))) as (triton,):
+    async with run_tritons((dated, undated, ScriptedModel("zero", parameters={"created": "0"}))) as (triton,):
         before = int(time.time())
         async with run_gateway(triton.url, discovery_interval=0.05) as gateway:
             cards = (await gateway.http.get("/v1/models")).json()["data"]
@@ -238,10 +238,10 @@ async def test_a_model_without_a_creation_time_has_the_time_of_its_discovery() -
             assert created.pop("dated") == 5
             assert all(before <= value <= time.time() for value in created.values())
             triton.loaded.discard("undated")
-            await becomes(gateway, {"dated", "zero"})
+            await wait_for_models(gateway, {"dated", "zero"})
             await asyncio.sleep(1)
             triton.loaded.add("undated")
-            await becomes(gateway, {"dated", "zero", "undated"})
+            await wait_for_models(gateway, {"dated", "zero", "undated"})
             card = (await gateway.http.get("/v1/models/unmade")).json()
             assert card["created"] == card["permission"][0]["created"] == created["undated"]
 
@@ -250,17 +250,17 @@ async def test_a_frozen_triton_does_not_block_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with (
-        tritons((HELLO,), (HELLO, ScriptedModel("a"))) as (first, second),
+        run_tritons((HELLO,), (HELLO, ScriptedModel("a"))) as (first, second),
         run_gateway(first.url, second.url) as gateway,
     ):
-        await becomes(gateway, {"hello", "a"})
+        await wait_for_models(gateway, {"hello", "a"})
         monkeypatch.setattr(TritonClient, "repository_index", partialmethod(TritonClient.repository_index, timeout=600))
         second.frozen = True
         await asyncio.sleep(0.2)
         first.models["late"] = ScriptedModel("late")
         first.loaded.add("late")
         async with asyncio.timeout(30):
-            while "late" not in await names(gateway):
+            while "late" not in await model_names(gateway):
                 await asyncio.sleep(0.02)
         assert (await chat(gateway, "late")).status_code == 200
         second.frozen = False
@@ -278,12 +278,12 @@ async def test_a_silent_triton_does_not_block_the_others(
     monkeypatch.setattr(TritonClient, "repository_index", partialmethod(TritonClient.repository_index, timeout=600))
     silent = await asyncio.start_server(swallow, "127.0.0.1", 0)
     silent_url = f"127.0.0.1:{silent.sockets[0].getsockname()[1]}"
-    async with tritons((HELLO,)) as (triton,), run_gateway(silent_url, triton.url, wait=False) as gateway:
+    async with run_tritons((HELLO,)) as (triton,), run_gateway(silent_url, triton.url, wait=False) as gateway:
         await gateway.ready()
         assert (await chat(gateway)).status_code == 200
         triton.models["late"] = ScriptedModel("late")
         triton.loaded.add("late")
-        await becomes(gateway, {"hello", "late"})
+        await wait_for_models(gateway, {"hello", "late"})
     silent.close()
 
 
@@ -317,29 +317,29 @@ UNREADABLE = {
 @pytest.mark.parametrize(("name", "value"), UNREADABLE.items())
 async def test_a_model_with_unreadable_answers_is_left_out(name: str, value: str) -> None:
     async with (
-        tritons((ScriptedModel("odd", parameters={name: value}), HELLO)) as (triton,),
+        run_tritons((ScriptedModel("odd", parameters={name: value}), HELLO)) as (triton,),
         run_gateway(triton.url) as gateway,
     ):
-        assert await names(gateway) == {"hello"}
+        assert await model_names(gateway) == {"hello"}
         check_error(await chat(gateway, "odd"), 404, code="model_not_found", param="model")
 
 
 @pytest.mark.parametrize("what", ODD)
 async def test_a_badly_described_model_does_not_affect_others(what: str) -> None:
     """Such a model is left out or serves what it can; the gateway itself never fails."""
-    async with tritons((ODD[what], HELLO)) as (triton,), run_gateway(triton.url) as gateway:
-        assert "hello" in await names(gateway)
+    async with run_tritons((ODD[what], HELLO)) as (triton,), run_gateway(triton.url) as gateway:
+        assert "hello" in await model_names(gateway)
         assert (await chat(gateway)).status_code == 200
         for route in TEXT_ROUTES:
             response = await gateway.http.post(route.path, json=route.body("odd"))
             assert response.status_code in (200, 400, 404, 502), response.text
-            if "odd" not in await names(gateway):
+            if "odd" not in await model_names(gateway):
                 assert response.status_code != 200
 
 
 async def test_two_models_of_one_name() -> None:
     twin = ScriptedModel("twin", parameters={"served_name": "hello"})
-    async with tritons((HELLO, twin)) as (triton,), run_gateway(triton.url) as gateway:
+    async with run_tritons((HELLO, twin)) as (triton,), run_gateway(triton.url) as gateway:
         listing = (await gateway.http.get("/v1/models")).json()["data"]
         assert [model["id"] for model in listing] == ["hello"]
         assert (await chat(gateway)).status_code == 200
@@ -352,15 +352,15 @@ async def test_a_server_on_a_unix_socket(tmp_path: Path) -> None:
             assert (await chat(gateway, "hello")).status_code == 200
             await fake.stop()
             await gateway.until("/health/ready", lambda response: response.status_code == 503)
-            unavailable(await chat(gateway, "hello"))
+            check_unavailable(await chat(gateway, "hello"))
             await fake.start()
-            await serves(gateway)
+            await wait_for_answer(gateway)
     finally:
         await fake.stop()
 
 
 async def test_a_server_with_a_secret_lists_its_models_to_those_who_send_it() -> None:
-    async with tritons((HELLO,)) as (triton,):
+    async with run_tritons((HELLO,)) as (triton,):
         triton.secret = "open-sesame"
         async with run_gateway(triton.url, triton_secret=triton.secret) as gateway:
             assert (await chat(gateway, "hello")).status_code == 200
@@ -371,7 +371,7 @@ async def test_a_server_with_a_secret_lists_its_models_to_those_who_send_it() ->
 async def test_a_server_that_refuses_to_list_its_models_is_not_ready(
     secret: str | None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async with tritons((HELLO,)) as (triton,):
+    async with run_tritons((HELLO,)) as (triton,):
         triton.secret = "open-sesame"
         async with run_gateway(triton.url, triton_secret=secret, wait=False, log_level="warning") as gateway:
             reached = {"url": triton.url, "reachable": True}
@@ -392,20 +392,20 @@ async def test_a_server_that_refuses_to_list_its_models_is_not_ready(
 async def test_a_model_whose_process_is_gone_is_not_ready() -> None:
     """Triton still reports the model as ready."""
     lost = ScriptedModel("hello", (Fail("Stub process 'hello_0_0' is not healthy.", grpc.StatusCode.INTERNAL),))
-    async with tritons((lost, ScriptedModel("other"))) as (triton,), run_gateway(triton.url) as gateway:
-        unavailable(await chat(gateway, "hello"))
+    async with run_tritons((lost, ScriptedModel("other"))) as (triton,), run_gateway(triton.url) as gateway:
+        check_unavailable(await chat(gateway, "hello"))
         num_calls = len(triton.calls)
         assert (await gateway.http.get("/health/ready")).json()["models"] == ["other"]
-        unavailable(await chat(gateway, "hello"))
+        check_unavailable(await chat(gateway, "hello"))
         assert len(triton.calls) == num_calls, "the model was asked again at once"
         triton.models["hello"] = HELLO
-        await serves(gateway)
+        await wait_for_answer(gateway)
 
 
 async def test_the_last_model_without_a_process_is_not_ready() -> None:
     lost = ScriptedModel("hello", (Fail("Stub process 'hello_0_0' is not healthy.", grpc.StatusCode.INTERNAL),))
-    async with tritons((lost,)) as (triton,), run_gateway(triton.url) as gateway:
-        unavailable(await chat(gateway, "hello"))
+    async with run_tritons((lost,)) as (triton,), run_gateway(triton.url) as gateway:
+        check_unavailable(await chat(gateway, "hello"))
         assert (await gateway.http.get("/health/ready")).status_code == 503
 
 

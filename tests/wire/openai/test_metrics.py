@@ -12,7 +12,7 @@ from tests.wire.openai.text_requests import CHAT, CHAT_STREAM, STREAM_ROUTES, TE
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-class Counted:
+class ModelMetrics:
     """Return the samples of one model on one route."""
 
     def __init__(self, samples: dict[str, float], route: TextRoute, model: str) -> None:
@@ -29,8 +29,8 @@ class Counted:
         return sum(values)
 
 
-async def counted(gateway: RunningGateway, route: TextRoute, model: str) -> Counted:
-    return Counted(await gateway.metrics(), route, model)
+async def counted(gateway: RunningGateway, route: TextRoute, model: str) -> ModelMetrics:
+    return ModelMetrics(await gateway.metrics(), route, model)
 
 
 @pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
@@ -72,9 +72,9 @@ async def test_failures_count_by_status(triton: FakeTriton) -> None:
         await gateway.http.post(CHAT.path, json=CHAT.body("hello", n=0))
         await gateway.http.post(CHAT.path, json=CHAT.body("nothing"))
         samples = await gateway.metrics()
-        assert Counted(samples, CHAT, "broken")("requests_total", status="502") == 2
-        assert Counted(samples, CHAT, "full")("requests_total", status="429") == 2
-        assert Counted(samples, CHAT, "broken-later")("requests_total", status="502") >= 1
+        assert ModelMetrics(samples, CHAT, "broken")("requests_total", status="502") == 2
+        assert ModelMetrics(samples, CHAT, "full")("requests_total", status="429") == 2
+        assert ModelMetrics(samples, CHAT, "broken-later")("requests_total", status="502") >= 1
         statuses = [
             value for name, value in samples.items() if name.startswith("tritonic_requests_total") and CHAT.path in name
         ]

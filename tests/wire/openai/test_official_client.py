@@ -132,20 +132,20 @@ async def test_the_client_understands_retry_after(gateway: RunningGateway) -> No
         assert client._parse_retry_after_header(headers) == int(response.headers["retry-after"])
 
 
-class Something(BaseModel):
+class Number(BaseModel):
     """The structure that the models `named` and `caller` return: one number."""
 
     a: int
 
 
-TOOL = pydantic_function_tool(Something, name="f", description="Take a number")
+TOOL = pydantic_function_tool(Number, name="f", description="Take a number")
 
 
 async def test_an_answer_is_parsed_into_a_class(gateway: RunningGateway, triton: FakeTriton) -> None:
     before = len(triton.calls)
     async with gateway.client() as client:
-        answer = await client.chat.completions.parse(model="named", messages=MESSAGES, response_format=Something)
-    assert answer.choices[0].message.parsed == Something(a=1)
+        answer = await client.chat.completions.parse(model="named", messages=MESSAGES, response_format=Number)
+    assert answer.choices[0].message.parsed == Number(a=1)
     (call,) = triton.calls[before:]
     assert '"a"' in call.sampling["structured_outputs"]
 
@@ -155,7 +155,7 @@ async def test_a_call_is_parsed_into_a_class(gateway: RunningGateway) -> None:
         answer = await client.chat.completions.parse(model="caller", messages=MESSAGES, tools=[TOOL])
         assert answer.choices[0].message.tool_calls
         (call,) = answer.choices[0].message.tool_calls
-        assert call.function.parsed_arguments == Something(a=1)
+        assert call.function.parsed_arguments == Number(a=1)
         assert answer.choices[0].finish_reason == "tool_calls"
         # The client's parsed message can be sent back.
         conversation: list[Any] = [
@@ -176,13 +176,13 @@ async def test_a_streamed_call_is_parsed_as_it_comes(gateway: RunningGateway, di
         async for event in stream:
             types.append(event.type)
             if event.type == "tool_calls.function.arguments.done":
-                assert (event.name, event.parsed_arguments) == ("f", Something(a=1))
+                assert (event.name, event.parsed_arguments) == ("f", Number(a=1))
         final = await stream.get_final_completion()
     assert types.count("tool_calls.function.arguments.done") == 1
     assert types.count("tool_calls.function.arguments.delta") >= 2
     assert final.choices[0].message.content == "Let me look."
     assert final.choices[0].message.tool_calls
-    assert final.choices[0].message.tool_calls[0].function.parsed_arguments == Something(a=1)
+    assert final.choices[0].message.tool_calls[0].function.parsed_arguments == Number(a=1)
 
 
 @for_each_dialect
@@ -197,12 +197,12 @@ async def test_a_function_of_the_older_api_is_called(gateway: RunningGateway, di
 async def test_a_streamed_answer_is_parsed_into_a_class(gateway: RunningGateway) -> None:
     async with (
         gateway.client() as client,
-        client.chat.completions.stream(model="named", messages=MESSAGES, response_format=Something) as stream,
+        client.chat.completions.stream(model="named", messages=MESSAGES, response_format=Number) as stream,
     ):
         async for _ in stream:
             pass
         final = await stream.get_final_completion()
-    assert final.choices[0].message.parsed == Something(a=1)
+    assert final.choices[0].message.parsed == Number(a=1)
 
 
 @for_each_dialect
@@ -266,9 +266,9 @@ async def test_the_synchronous_client_streams_and_parses(gateway: RunningGateway
                 calls = stream.get_final_completion().choices[0].message.tool_calls
             assert calls
             (call,) = calls
-            assert call.function.parsed_arguments == Something(a=1)
-            parsed = client.chat.completions.parse(model="named", messages=MESSAGES, response_format=Something)
-            assert parsed.choices[0].message.parsed == Something(a=1)
+            assert call.function.parsed_arguments == Number(a=1)
+            parsed = client.chat.completions.parse(model="named", messages=MESSAGES, response_format=Number)
+            assert parsed.choices[0].message.parsed == Number(a=1)
             assert client.embeddings.create(model="vectors", input="three").data[0].embedding == [5.0, 2.0]
             with pytest.raises(openai.BadRequestError):
                 client.embeddings.create(model="hello", input="three")

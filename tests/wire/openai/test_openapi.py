@@ -48,7 +48,7 @@ def operations(of: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield path, operation
 
 
-def conforms(value: Any, schema: dict[str, Any]) -> None:
+def validate(value: Any, schema: dict[str, Any]) -> None:
     jsonschema_rs.Draft202012Validator({**schema, "components": DOCUMENT["components"]}).validate(value)
 
 
@@ -95,11 +95,11 @@ def test_every_example_is_an_instance_of_its_schema() -> None:
         for response in operation["responses"].values():
             content = response.get("content", {}).get("application/json", {})
             if "example" in content:
-                conforms(content["example"], content["schema"])
+                validate(content["example"], content["schema"])
                 count += 1
     for schema in DOCUMENT["components"]["schemas"].values():
         for example in schema.get("examples", ()):
-            conforms(example, schema)
+            validate(example, schema)
             count += 1
     assert count > 35
 
@@ -112,7 +112,7 @@ def test_image_routes_describe_json_and_forms(path: str) -> None:
     assert form["properties"]["image"] == {"type": "string", "format": "binary"}
     content = operation["responses"]["200"]["content"]["text/event-stream"]
     name, data, *_ = content["example"].split("\n")
-    conforms({"data": data.removeprefix("data: ")}, content["schema"])
+    validate({"data": data.removeprefix("data: ")}, content["schema"])
     (kind,) = [
         ref["$ref"].rsplit("/", 1)[1]
         for ref in content["schema"]["properties"]["data"]["anyOf"][1]["contentSchema"]["anyOf"]
@@ -120,7 +120,7 @@ def test_image_routes_describe_json_and_forms(path: str) -> None:
     ]
     event = json.loads(data.removeprefix("data: "))
     assert name == f"event: {event['type']}"
-    conforms(event, {"$ref": f"#/components/schemas/{kind}"})
+    validate(event, {"$ref": f"#/components/schemas/{kind}"})
 
 
 def test_streams_are_described_event_by_event() -> None:
@@ -128,8 +128,8 @@ def test_streams_are_described_event_by_event() -> None:
         content = DOCUMENT["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]
         assert content["example"].endswith("\n\ndata: [DONE]\n\n")
         event = content["example"].split("\n\n")[0].removeprefix("data: ")
-        conforms({"data": event}, content["schema"])
-        conforms(json.loads(event), {"$ref": f"#/components/schemas/Create{kind}CompletionStreamResponse"})
+        validate({"data": event}, content["schema"])
+        validate(json.loads(event), {"$ref": f"#/components/schemas/Create{kind}CompletionStreamResponse"})
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_refused_bodies_do_not_match_the_schema(name: str, body: dict[str, Any])
         "CreateImageEditRequest": {"prompt": "x", "image": "eA=="},
     }
     if valid := requests.get(name):
-        conforms(valid, {"$ref": f"#/components/schemas/{name}"})
+        validate(valid, {"$ref": f"#/components/schemas/{name}"})
         body = {key: value for key, value in {**valid, **body}.items() if body.keys() != {"messages"} or key in body}
     with pytest.raises(jsonschema_rs.ValidationError):
-        conforms(body, {"$ref": f"#/components/schemas/{name}"})
+        validate(body, {"$ref": f"#/components/schemas/{name}"})

@@ -17,7 +17,7 @@ ODD = [
 ]
 
 
-async def ask(gateway: RunningGateway, triton: FakeTriton, route: TextRoute, headers: Any) -> str:
+async def post_and_get_id(gateway: RunningGateway, triton: FakeTriton, route: TextRoute, headers: Any) -> str:
     """Return the id of the response, and check that Triton got the same one."""
     response = await gateway.http.post(route.path, json=route.body("hello"), headers=headers)
     assert response.status_code == 200
@@ -30,14 +30,14 @@ async def test_the_request_id_of_the_client_is_used(
     gateway: RunningGateway, triton: FakeTriton, route: TextRoute
 ) -> None:
     for request_id in GOOD:
-        assert await ask(gateway, triton, route, {"X-Request-ID": request_id}) == request_id
+        assert await post_and_get_id(gateway, triton, route, {"X-Request-ID": request_id}) == request_id
 
 
 @pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
 async def test_a_request_id_is_generated_where_none_is_sent(
     gateway: RunningGateway, triton: FakeTriton, route: TextRoute
 ) -> None:
-    ids = {await ask(gateway, triton, route, {}) for _ in range(5)}
+    ids = {await post_and_get_id(gateway, triton, route, {}) for _ in range(5)}
     assert len(ids) == 5 and all(len(name) >= 16 for name in ids)
 
 
@@ -45,7 +45,7 @@ async def test_a_request_id_is_generated_where_none_is_sent(
 async def test_an_invalid_request_id_is_replaced(
     gateway: RunningGateway, triton: FakeTriton, request_id: str | bytes
 ) -> None:
-    new_id = await ask(gateway, triton, CHAT, {"X-Request-ID": request_id})
+    new_id = await post_and_get_id(gateway, triton, CHAT, {"X-Request-ID": request_id})
     assert (
         new_id != request_id
         and 16 <= len(new_id) <= 128

@@ -58,20 +58,20 @@ def failing_models() -> list[ScriptedModel]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def failing() -> AsyncIterator[FakeTriton]:
+async def triton() -> AsyncIterator[FakeTriton]:
     fake = await FakeTriton(failing_models()).start()
     yield fake
     await fake.stop()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def gateway(failing: FakeTriton) -> AsyncIterator[RunningGateway]:
+async def gateway(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
     """A gateway in front of the models that fail."""
-    async with run_gateway(failing.url) as running:
+    async with run_gateway(triton.url) as running:
         yield running
 
 
-async def idle(triton: FakeTriton, seconds: float = 30.0) -> None:
+async def wait_until_idle(triton: FakeTriton, seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while triton.active:
             await asyncio.sleep(0.005)
@@ -79,17 +79,17 @@ async def idle(triton: FakeTriton, seconds: float = 30.0) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_failure_before_the_first_event_has_a_status(
-    gateway: RunningGateway, failing: FakeTriton, kind: str
+    gateway: RunningGateway, triton: FakeTriton, kind: str
 ) -> None:
     route, fields, _, _ = KINDS[kind]
     response = await gateway.http.post(route.path, json={**route.body(f"{kind}-fails-at-once"), **fields})
     check_error(response, 502, "server_error", "model_failed")
-    await idle(failing)
+    await wait_until_idle(triton)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_failure_after_the_first_event_is_an_error_event(
-    gateway: RunningGateway, failing: FakeTriton, kind: str
+    gateway: RunningGateway, triton: FakeTriton, kind: str
 ) -> None:
     route, fields, _, _ = KINDS[kind]
     response = await gateway.http.post(route.path, json={**route.body(f"{kind}-fails-later"), **fields})
@@ -99,7 +99,7 @@ async def test_a_failure_after_the_first_event_is_an_error_event(
     assert chunks and "[DONE]" not in chunks
     assert not any(choice["finish_reason"] for chunk in chunks for choice in chunk["choices"])
     check_error_body(last, "server_error", "model_failed")
-    await idle(failing)
+    await wait_until_idle(triton)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -117,25 +117,25 @@ async def test_the_official_client_raises_late_failures(gateway: RunningGateway,
 @pytest.mark.parametrize("when", ["at-once", "later"])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_disconnect_cancels_all_requests_of_a_stream(
-    gateway: RunningGateway, failing: FakeTriton, kind: str, when: str
+    gateway: RunningGateway, triton: FakeTriton, kind: str, when: str
 ) -> None:
     route, fields, _, requests = KINDS[kind]
-    num_calls = len(failing.calls)
+    num_calls = len(triton.calls)
     body = json.dumps({**route.body(f"{kind}-hangs-{when}"), **fields}).encode()
     reader, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
     writer.write(
         f"POST {route.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
     )
     async with asyncio.timeout(30):
-        while len(failing.calls) - num_calls < requests:
+        while len(triton.calls) - num_calls < requests:
             await asyncio.sleep(0.005)
         if when == "later":
             while not (await reader.readline()).startswith(b"data: "):
                 pass
     gone = time.monotonic()
     writer.close()
-    await idle(failing)
-    calls = failing.calls[num_calls:]
+    await wait_until_idle(triton)
+    calls = triton.calls[num_calls:]
     assert len(calls) == requests
     for call in calls:
         assert call.cancelled_at is not None and call.cancelled_at - gone < LIMIT

@@ -12,7 +12,7 @@ from gateway.http.gzip_bodies import GzipDecoder
 MB = 1024 * 1024
 
 
-def unpacked(packed: bytes, limit: int = 8 * MB, enough: int | None = None) -> bytes:
+def decompress_all(packed: bytes, limit: int = 8 * MB, enough: int | None = None) -> bytes:
     gunzip = GzipDecoder(bytearray(packed), limit)
     while not gunzip.decompress(enough):
         assert enough is not None and enough <= len(gunzip.body) <= enough + MB
@@ -34,11 +34,11 @@ BODIES = {
 def test_decompression_returns_the_original(name: str, level: int) -> None:
     body = BODIES[name]
     for packed in (gzip.compress(body, level), b"".join(gzip.compress(half, level) for half in (body[:9], body[9:]))):
-        assert unpacked(packed) == unpacked(packed, enough=0) == body
-        assert unpacked(packed, limit=len(body)) == body
+        assert decompress_all(packed) == decompress_all(packed, enough=0) == body
+        assert decompress_all(packed, limit=len(body)) == body
         if body:
             with pytest.raises(RequestTooLarge):
-                unpacked(packed, limit=len(body) - 1)
+                decompress_all(packed, limit=len(body) - 1)
 
 
 def test_every_truncated_body_is_refused() -> None:
@@ -49,7 +49,7 @@ def test_every_truncated_body_is_refused() -> None:
 
 def _is_whole(packed: bytes) -> bool:
     try:
-        unpacked(packed)
+        decompress_all(packed)
     except InvalidRequest:
         return False
     return True
@@ -62,7 +62,7 @@ def test_every_corrupt_byte_is_noticed() -> None:
         corrupt = bytearray(packed)
         corrupt[at] ^= 0xFF
         with pytest.raises(InvalidRequest):
-            unpacked(bytes(corrupt))
+            decompress_all(bytes(corrupt))
 
 
 def test_no_more_than_the_limit_is_decompressed() -> None:

@@ -27,7 +27,7 @@ async def read(media, data: bytes, filename: str | None = None) -> str:
     return await media.load_document(base64.b64encode(data).decode(), filename=filename, param="file_data")
 
 
-async def refusal(media, data: bytes, filename: str | None = None) -> str:
+async def refusal_message(media, data: bytes, filename: str | None = None) -> str:
     with pytest.raises(InvalidRequest) as failure:
         await read(media, data, filename)
     assert failure.value.param == "file_data"
@@ -44,11 +44,11 @@ async def test_pdf_that_needs_no_password_though_encrypted(media):
 
 
 async def test_pdf_that_cannot_be_read(media):
-    assert "encrypted" in await refusal(media, pdf_bytes("x", owner_password="o", user_password="u"))
-    assert "no text on the page of the PDF; it seems to be scanned" in await refusal(media, pdf_bytes(""))
-    assert "no text on the 2 pages" in await refusal(media, pdf_bytes("", ""))
-    assert "broken" in await refusal(media, pdf_bytes("x")[:200])
-    assert "broken" in await refusal(media, b"%PDF-1.7\n" + bytes(range(256)) * 40)
+    assert "encrypted" in await refusal_message(media, pdf_bytes("x", owner_password="o", user_password="u"))
+    assert "no text on the page of the PDF; it seems to be scanned" in await refusal_message(media, pdf_bytes(""))
+    assert "no text on the 2 pages" in await refusal_message(media, pdf_bytes("", ""))
+    assert "broken" in await refusal_message(media, pdf_bytes("x")[:200])
+    assert "broken" in await refusal_message(media, b"%PDF-1.7\n" + bytes(range(256)) * 40)
 
 
 async def test_word(media):
@@ -131,7 +131,7 @@ async def test_encodings(media, encoding):
     ],
 )
 async def test_other_files_are_refused(media, data, reason):
-    assert reason in await refusal(media, data)
+    assert reason in await refusal_message(media, data)
 
 
 async def test_empty_references_are_refused(media):
@@ -154,7 +154,7 @@ async def test_common_spellings_of_base64_are_decoded(media):
         assert await media.load_document(f"data:;base64,{form}", param="p") == data.decode()
 
 
-def packed(**parts: bytes) -> bytes:
+def zip_archive(**parts: bytes) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in parts.items():
@@ -163,13 +163,15 @@ def packed(**parts: bytes) -> bytes:
 
 
 async def test_decompression_bombs_are_refused(media):
-    assert "ZIP archive, not a document" in await refusal(media, packed(**{"a.txt": b"x"}))
-    assert "unpacked it is larger" in await refusal(media, packed(**{"word/document.xml": bytes(300 * 2**20)}))
+    assert "ZIP archive, not a document" in await refusal_message(media, zip_archive(**{"a.txt": b"x"}))
+    assert "unpacked it is larger" in await refusal_message(
+        media, zip_archive(**{"word/document.xml": bytes(300 * 2**20)})
+    )
     laughs = b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><w>&b;</w>'
     for name in ("word/document.xml", "ppt/presentation.xml", "xl/workbook.xml"):
-        assert "XML entities" in await refusal(media, packed(**{name: laughs}))
-        assert "XML entities" in await refusal(media, packed(**{name: laughs.decode().encode("utf-16")}))
-    assert "broken" in await refusal(media, packed(**{"word/document.xml": b"<w>"}))
+        assert "XML entities" in await refusal_message(media, zip_archive(**{name: laughs}))
+        assert "XML entities" in await refusal_message(media, zip_archive(**{name: laughs.decode().encode("utf-16")}))
+    assert "broken" in await refusal_message(media, zip_archive(**{"word/document.xml": b"<w>"}))
     nested = "<html>" + "<div>" * 100_000
     with pytest.raises(InvalidRequest):
         await media.load_document(data_url(nested.encode()), param="p")
@@ -180,14 +182,14 @@ async def test_a_sheet_with_too_many_columns_is_refused(media):
         first.write(0, 0, "a")
         first.write(1_048_575, 16_383, "z")
 
-    assert "memory" in await refusal(media, spreadsheet_bytes(fill))
+    assert "memory" in await refusal_message(media, spreadsheet_bytes(fill))
 
 
 async def test_long_documents_are_refused(make_media):
     media = make_media(document_max_characters=1000)
     assert await read(media, b"a" * 1000) == "a" * 1000
-    assert "longer than this service takes, 1000 characters" in await refusal(media, b"a" * 1001)
-    assert "longer" in await refusal(media, pdf_bytes(*["many words " * 20] * 10))
+    assert "longer than this service takes, 1000 characters" in await refusal_message(media, b"a" * 1001)
+    assert "longer" in await refusal_message(media, pdf_bytes(*["many words " * 20] * 10))
 
 
 async def test_a_document_that_takes_too_long_is_given_up(make_media):
@@ -195,20 +197,20 @@ async def test_a_document_that_takes_too_long_is_given_up(make_media):
     endless = ("<html>" + "<p>words <b>more</b></p>" * 70_000).encode()
     media._document_pool._wall_timeout = 120.0  # others work on this machine
     started = time.monotonic()
-    assert "within 0.6 seconds" in await refusal(media, endless)
+    assert "within 0.6 seconds" in await refusal_message(media, endless)
     assert time.monotonic() - started < 90
-    await all_ended()
+    await wait_until_processes_end()
 
 
 async def test_a_disconnect_ends_the_decoding_process(media):
     endless = ("<html>" + "<p>words <b>more</b></p>" * 70_000).encode()
     reading = asyncio.create_task(read(media, endless))
-    while not readers():
+    while not decoding_processes():
         await asyncio.sleep(0.01)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
-    await all_ended()
+    await wait_until_processes_end()
 
 
 async def test_no_more_documents_are_decoded_at_a_time_than_allowed(make_media):
@@ -218,7 +220,7 @@ async def test_no_more_documents_are_decoded_at_a_time_than_allowed(make_media):
     async def watch():
         nonlocal most
         while not done.is_set():
-            most = max(most, len(readers()))
+            most = max(most, len(decoding_processes()))
             await asyncio.sleep(0.005)
 
     watching = asyncio.create_task(watch())
@@ -229,13 +231,13 @@ async def test_no_more_documents_are_decoded_at_a_time_than_allowed(make_media):
     assert [text[-6:] for text in texts] == ["text 0", "text 1", "text 2", "text 3"] and most == 1
 
 
-async def all_ended() -> None:
+async def wait_until_processes_end() -> None:
     async with asyncio.timeout(30):
-        while readers():
+        while decoding_processes():
             await asyncio.sleep(0.01)
 
 
-def readers() -> list[psutil.Process]:
+def decoding_processes() -> list[psutil.Process]:
     """Return the processes that decode documents now."""
     processes = []
     for child in psutil.Process().children():

@@ -14,7 +14,7 @@ from tests.unit.gateway.media.media_samples import slide_show, spreadsheet_bytes
 _WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 
 
-def packed(parts: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def zip_archive(parts: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     out = BytesIO()
     with zipfile.ZipFile(out, "w", method) as archive:
         for name, data in parts.items():
@@ -23,14 +23,16 @@ def packed(parts: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes
 
 
 def word(body: str) -> bytes:
-    return packed({"word/document.xml": f'<w:document xmlns:w="{_WORD}"><w:body>{body}</w:body></w:document>'.encode()})
+    return zip_archive(
+        {"word/document.xml": f'<w:document xmlns:w="{_WORD}"><w:body>{body}</w:body></w:document>'.encode()}
+    )
 
 
 async def read(media, data: bytes, **options) -> str:
     return await media.load_document(base64.b64encode(data).decode(), param="file_data", **options)
 
 
-async def refusal(media, data: bytes, **options) -> str:
+async def refusal_message(media, data: bytes, **options) -> str:
     with pytest.raises(InvalidRequest) as failure:
         await read(media, data, **options)
     assert failure.value.param == "file_data"
@@ -40,28 +42,30 @@ async def refusal(media, data: bytes, **options) -> str:
 @pytest.mark.parametrize("piece", ["<a ", "<!--", "<p>x</p>"])
 async def test_too_many_tags_of_a_page_are_refused(media, piece):
     page = (piece * 330_000).encode()
-    assert "more tags than this service takes, 300000" in await refusal(media, page, filename="a.html")
+    assert "more tags than this service takes, 300000" in await refusal_message(media, page, filename="a.html")
 
 
 async def test_too_many_parts_of_an_archive_are_refused(media):
     assert (
         "with its part 'word/document.xml', the document has more tags than this service takes, 400000"
-        in await refusal(media, word("<w:p/>" * 2_000_000))
+        in await refusal_message(media, word("<w:p/>" * 2_000_000))
     )
-    spread = packed({f"word/{i}.xml": b"<a/>" * 90_000 for i in range(5)} | {"word/document.xml": b"<a/>"})
-    assert "with its part 'word/4.xml'" in await refusal(media, spread)
-    assert "more bytes of XML" in await refusal(media, word(" " * (65 * 2**20)))
-    many = packed({str(i): b"" for i in range(20_001)}, zipfile.ZIP_STORED)
-    assert "it holds 20001 parts; this service takes up to 20000" in await refusal(media, many)
+    spread = zip_archive({f"word/{i}.xml": b"<a/>" * 90_000 for i in range(5)} | {"word/document.xml": b"<a/>"})
+    assert "with its part 'word/4.xml'" in await refusal_message(media, spread)
+    assert "more bytes of XML" in await refusal_message(media, word(" " * (65 * 2**20)))
+    many = zip_archive({str(i): b"" for i in range(20_001)}, zipfile.ZIP_STORED)
+    assert "it holds 20001 parts; this service takes up to 20000" in await refusal_message(media, many)
 
 
 async def test_declared_sizes_of_an_archive_are_not_trusted(media):
     data = word("<w:p/>" * 100)
     size = len(f'<w:document xmlns:w="{_WORD}"><w:body></w:body></w:document>') + 600
     assert data.count(size.to_bytes(4, "little")) == 2
-    assert "broken or cut off" in await refusal(media, data.replace(size.to_bytes(4, "little"), bytes([9, 0, 0, 0])))
-    packing = packed({"word/document.xml": b"x"}, zipfile.ZIP_BZIP2)
-    assert "packed in a way that no Office document is" in await refusal(media, packing)
+    assert "broken or cut off" in await refusal_message(
+        media, data.replace(size.to_bytes(4, "little"), bytes([9, 0, 0, 0]))
+    )
+    packing = zip_archive({"word/document.xml": b"x"}, zipfile.ZIP_BZIP2)
+    assert "packed in a way that no Office document is" in await refusal_message(media, packing)
 
 
 async def test_a_sheet_with_too_many_cells_is_refused(make_media):
@@ -73,7 +77,7 @@ async def test_a_sheet_with_too_many_cells_is_refused(make_media):
         return write
 
     media = make_media(document_max_characters=1000)
-    assert "its sheet 'Stock' has 101 rows of 10 cells; this service takes up to 1000 cells" in await refusal(
+    assert "its sheet 'Stock' has 101 rows of 10 cells; this service takes up to 1000 cells" in await refusal_message(
         media, spreadsheet_bytes(fill(101))
     )
     assert (await read(media, spreadsheet_bytes(fill(90)))).endswith(",z")
@@ -88,8 +92,8 @@ def pdf(pages: int) -> bytes:
 
 
 async def test_too_many_pages_are_refused(media):
-    assert "the PDF has 10001 pages; this service takes up to 10000" in await refusal(media, pdf(10_001))
-    assert "no text on the 10000 pages" in await refusal(media, pdf(10_000))
+    assert "the PDF has 10001 pages; this service takes up to 10000" in await refusal_message(media, pdf(10_001))
+    assert "no text on the 10000 pages" in await refusal_message(media, pdf(10_000))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +121,9 @@ async def test_pages_are_converted_in_linear_time(make_media, page, text):
 
 async def test_markers_of_nested_quotations_count_as_text(media):
     page = "<blockquote>" * 90 + "x<br>" * 90_000
-    assert "text is longer than this service takes, 1000000" in await refusal(media, page.encode(), filename="a.html")
+    assert "text is longer than this service takes, 1000000" in await refusal_message(
+        media, page.encode(), filename="a.html"
+    )
 
 
 async def test_a_table_of_many_rows_on_a_slide_is_read(make_media):

@@ -30,11 +30,11 @@ async def server() -> AsyncGenerator[ForkServer]:
     await server.close()
 
 
-async def begin(server: ForkServer, task=TEXT, *, size=5, memory=2**28, seconds=5.0) -> Job:
+async def begin_job(server: ForkServer, task=TEXT, *, size=5, memory=2**28, seconds=5.0) -> Job:
     return await server.begin(task, size=size, memory=memory, seconds=seconds)
 
 
-async def child_of(server: ForkServer) -> psutil.Process:
+async def child_process(server: ForkServer) -> psutil.Process:
     """The process of the one job that is under way, which waits for its file."""
     assert server._process is not None
     parent = psutil.Process(server._process.pid)
@@ -46,11 +46,11 @@ async def child_of(server: ForkServer) -> psutil.Process:
             children.extend(child for child in parent.children() if len(child.net_connections("unix")) == 1)
         return bool(children)
 
-    await until(look)
+    await wait_until(look)
     return children[0]
 
 
-async def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+async def wait_until(true: Callable[[], bool], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not true():
             await asyncio.sleep(0.01)
@@ -58,15 +58,15 @@ async def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
 
 async def test_a_decoding_process_is_limited_and_inherits_nothing(server, monkeypatch):
     monkeypatch.setenv("TRITONIC_API_KEYS", "secret")
-    other = await begin(server, size=9)  # of which the next has nothing
-    await child_of(server)
-    job = await begin(server)
+    other = await begin_job(server, size=9)  # of which the next has nothing
+    await child_process(server)
+    job = await begin_job(server)
     assert server._process is not None
     parent = psutil.Process(server._process.pid)
-    await until(lambda: len(parent.children()) == 2)
+    await wait_until(lambda: len(parent.children()) == 2)
     child = max(parent.children(), key=lambda each: each.pid)
-    await until(lambda: child.num_fds() == 4)
-    await until(lambda: child.rlimit(psutil.RLIMIT_NOFILE) == (64, 64))
+    await wait_until(lambda: child.num_fds() == 4)
+    await wait_until(lambda: child.rlimit(psutil.RLIMIT_NOFILE) == (64, 64))
     kinds = {str(Path(f"/proc/{child.pid}/fd/{number}").readlink()) for number in range(3)}
     assert kinds == {os.devnull} and child.num_fds() == 4
     assert str(Path(f"/proc/{child.pid}/fd/3").readlink()).startswith("socket:")
@@ -85,12 +85,12 @@ async def test_a_decoding_process_is_limited_and_inherits_nothing(server, monkey
 
 
 async def test_ending_a_job_ends_its_process(server):
-    job = await begin(server, size=100)
-    child = await child_of(server)
+    job = await begin_job(server, size=100)
+    child = await child_process(server)
     server.end(job)
     assert (await job.exited).status != 0
     assert not child.is_running()
-    job = await begin(server)
+    job = await begin_job(server)
     assert (await job.send_file(b"again", largest=10)) == ({"refusal": None}, b"again")
     server.end(job)
 
@@ -110,11 +110,11 @@ async def test_no_process_outlives_the_gateway():
     gateway = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert gateway.stdout is not None
     parent = psutil.Process(int(await asyncio.to_thread(gateway.stdout.readline)))
-    await until(lambda: bool(parent.children()))
+    await wait_until(lambda: bool(parent.children()))
     children = parent.children()
     gateway.kill()
     gateway.wait()
-    await until(lambda: not any(_runs(each) for each in (parent, *children)))
+    await wait_until(lambda: not any(_runs(each) for each in (parent, *children)))
     gateway.stdout.close()
 
 
@@ -128,8 +128,8 @@ def _runs(process: psutil.Process) -> bool:
 async def test_a_killed_fork_server_is_replaced(media):
     await media.load_document("data:,hello", param="p")
     server = media._fork_server
-    job = await begin(server, size=100)
-    await child_of(server)
+    job = await begin_job(server, size=100)
+    await child_process(server)
     killed = server._process
     killed.kill()
     with pytest.raises(asyncio.CancelledError):
@@ -154,12 +154,12 @@ async def test_a_hanging_fork_server_is_replaced(media, monkeypatch):
 async def test_an_unused_fork_server_ends():
     server = ForkServer(idle=0.2)
     for _ in range(2):
-        job = await begin(server)
+        job = await begin_job(server)
         await job.send_file(b"hello", largest=10)
         server.end(job)
         process = server._process
         assert process is not None
-        await until(lambda: server._control is None)
+        await wait_until(lambda: server._control is None)
         await process.wait()
     await server.close()
 
@@ -182,7 +182,7 @@ async def test_the_libraries_are_loaded_once(media):
         assert spent < 0.5
 
 
-def answered(*pieces: bytes) -> Job:
+def job_with_reply(*pieces: bytes) -> Job:
     """A job whose process answers so."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
@@ -205,14 +205,14 @@ def answered(*pieces: bytes) -> Job:
     ],
 )
 async def test_replies_of_a_decoding_process_are_validated(pieces):
-    job = answered(*pieces)
+    job = job_with_reply(*pieces)
     with job.connection:
         assert await job.send_file(b"", largest=10) is None
 
 
 async def test_replies_of_a_decoding_process_are_bounded():
     for lengths in (LENGTH_PREFIX.pack(2, 11), LENGTH_PREFIX.pack(2, 2**63), LENGTH_PREFIX.pack(2**31, 0)):
-        job = answered(lengths, b"{}")
+        job = job_with_reply(lengths, b"{}")
         with job.connection, pytest.raises(ResponseTooLarge):
             await job.send_file(b"", largest=10)
 
@@ -226,7 +226,7 @@ async def test_time_limits_count_cpu_time(make_media):
         await media.load_document(data_url(endless), param="p")
     media._document_pool._timeout, media._document_pool._wall_timeout = 10.0, 2.0
     reading = asyncio.create_task(media.load_document(data_url(endless), param="p"))
-    child = await child_of(media._fork_server)
+    child = await child_process(media._fork_server)
     child.suspend()
     began = time.monotonic()
     with pytest.raises(Overloaded):

@@ -45,15 +45,15 @@ def large() -> str:
     return data_url(data)
 
 
-async def look(media, data: bytes, **options):
+async def load_image(media, data: bytes, **options):
     return await media.load_image(data_url(data), param="p", **options)
 
 
 async def test_scans_of_a_jpeg_are_limited(media):
-    assert (await look(media, progressive(100))).width == 64
+    assert (await load_image(media, progressive(100))).width == 64
     for count in (101, 6000):
         with pytest.raises(InvalidRequest, match="more than the 100 scans"):
-            await look(media, progressive(count))
+            await load_image(media, progressive(count))
 
 
 @pytest.mark.parametrize("quality", [10, 75, 100])
@@ -101,7 +101,7 @@ def test_too_many_segments_of_a_jpeg_are_refused() -> None:
 async def test_a_png_is_read_or_refused(media, data, readable):
     """Pillow may read or refuse them. Either is quick, and uses little memory of the gateway."""
     try:
-        image = await look(media, data)
+        image = await load_image(media, data)
     except InvalidRequest:
         assert readable is not True
     else:
@@ -113,14 +113,14 @@ async def test_only_one_frame_is_decoded(media, form):
     out = io.BytesIO()
     frames = [Image.new("RGB", (64, 64), (n % 256, n // 256, 0)) for n in range(1000)]
     frames[0].save(out, form, save_all=True, append_images=frames[1:])
-    assert (await look(media, out.getvalue())).width == 64
+    assert (await load_image(media, out.getvalue())).width == 64
 
 
 async def test_a_canvas_larger_than_its_frame_is_refused(media):
     data = bytearray(image_bytes("GIF"))
     data[6:10] = struct.pack("<HH", 65_535, 65_535)
     with pytest.raises(InvalidRequest, match="50000000"):
-        await look(media, bytes(data))
+        await load_image(media, bytes(data))
 
 
 async def test_an_image_that_takes_too_long_is_refused(make_media, large):
@@ -148,7 +148,7 @@ async def test_slow_images_do_not_block_fast_ones(make_media, large):
     await asyncio.sleep(0.2)
     for _ in range(10):
         with media.new_budget("honest") as allowance:
-            assert (await look(media, small, allowance=allowance)).width == 40
+            assert (await load_image(media, small, allowance=allowance)).width == 40
         assert media._image_pool._places._held["attacker"] <= 2
     assert not any(attacker.done() for attacker in attackers)
     for attacker in attackers:
@@ -160,5 +160,5 @@ async def test_an_image_that_finds_no_worker_is_an_overload(make_media):
     media = make_media(picture_workers=1, picture_timeout=0.1)
     await media._image_pool._places.acquire("another", seconds=1)
     with pytest.raises(Overloaded) as raised:
-        await look(media, image_bytes())
+        await load_image(media, image_bytes())
     assert raised.value.retry_after

@@ -14,17 +14,17 @@ from gateway.operations.chat import ImagePart, TextPart
 from tests.unit.gateway.media.media_samples import data_url, image_bytes
 
 
-def asking(*urls: str) -> list[Message]:
+def message_with(*urls: str) -> list[Message]:
     parts = [{"type": "image_url", "image_url": url} for url in urls]
     return [Message.model_validate({"role": "user", "content": [{"type": "text", "text": "?"}, *parts]})]
 
 
-def reading(media) -> MessageParser:
+def parser_for(media) -> MessageParser:
     trace = Trace(Metrics(), "r", caller="caller")
     return MessageParser(MediaReferences(media, trace), supports_images=True, max_characters=10_000)
 
 
-def slowly(site, path: str, seconds: float) -> str:
+def slow_image(site, path: str, seconds: float) -> str:
     """A picture whose server takes its time."""
     data = image_bytes()
 
@@ -36,9 +36,9 @@ def slowly(site, path: str, seconds: float) -> str:
 
 
 async def test_references_are_fetched_concurrently_and_stay_in_order(site, media):
-    slow = [slowly(site, f"/{i}", 0.3) for i in range(4)]
+    slow = [slow_image(site, f"/{i}", 0.3) for i in range(4)]
     inline = data_url(image_bytes("JPEG"), "image/jpeg")
-    (turn,) = await reading(media).parse(asking(slow[0], inline, *slow[1:]))
+    (turn,) = await parser_for(media).parse(message_with(slow[0], inline, *slow[1:]))
     assert site.most_open >= 2
     kinds = [part.data[:3] if isinstance(part, ImagePart) else part for part in turn.content]
     assert kinds == [TextPart("?"), b"\x89PN", b"\xff\xd8\xff", *[b"\x89PN"] * 3]
@@ -54,7 +54,7 @@ async def test_one_request_does_not_take_every_worker(site, media):
         await asyncio.sleep(0.1)
         out.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
 
-    await reading(media).parse(asking(*[site.script("/", answer)] * 12))
+    await parser_for(media).parse(message_with(*[site.script("/", answer)] * 12))
     assert most == 4
 
 
@@ -62,13 +62,13 @@ async def test_references_of_a_request_share_a_limit_of_bytes(site, make_media):
     data = image_bytes(size=(100, 100))
     url = site.page("/a", data)
     media = make_media(media_allow_private=True, media_request_max_bytes=3 * len(data))
-    (turn,) = await reading(media).parse(asking(url, data_url(data), url))
+    (turn,) = await parser_for(media).parse(message_with(url, data_url(data), url))
     assert len(turn.content) == 4
     # A request has them for itself.
-    (turn,) = await reading(media).parse(asking(url, url, url))
+    (turn,) = await parser_for(media).parse(message_with(url, url, url))
     for urls in ([url] * 4, [data_url(data)] * 4, [url, url, url, data_url(data)]):
         with pytest.raises(InvalidRequest, match=f"larger than the {3 * len(data)} bytes") as raised:
-            await reading(media).parse(asking(*urls))
+            await parser_for(media).parse(message_with(*urls))
         assert raised.value.param is not None and raised.value.param.startswith("messages[0].content[")
 
 
@@ -86,15 +86,15 @@ async def test_bytes_are_counted_as_they_arrive(site, make_media):
 
     media = make_media(media_allow_private=True, media_request_max_bytes=1_000_000)
     with pytest.raises(InvalidRequest, match="larger than the 1000000 bytes"):
-        await reading(media).parse(asking(site.script("/", pour)))
+        await parser_for(media).parse(message_with(site.script("/", pour)))
     assert sent < 20_000_000
 
 
 async def test_references_of_a_request_share_a_timeout(site, make_media):
     media = make_media(media_allow_private=True, media_request_timeout=0.4)
-    hung = [slowly(site, f"/{i}", 120) for i in range(6)]
+    hung = [slow_image(site, f"/{i}", 120) for i in range(6)]
     with pytest.raises(InvalidRequest, match=r"within 0\.4 seconds") as raised:
-        await reading(media).parse(asking(*hung))
+        await parser_for(media).parse(message_with(*hung))
     assert raised.value.param == "messages"
     assert not media._active_tasks
     # The failure of one is that of all, at once.
@@ -102,7 +102,7 @@ async def test_references_of_a_request_share_a_timeout(site, make_media):
     media = make_media(media_allow_private=True)
     started = time.monotonic()
     with pytest.raises(InvalidRequest, match="status 404") as raised:
-        await reading(media).parse(asking(hung[0], hung[1], broken))
+        await parser_for(media).parse(message_with(hung[0], hung[1], broken))
     assert raised.value.param == "messages[0].content[3].image_url"
     assert time.monotonic() - started < 30 and not media._active_tasks
 
@@ -110,9 +110,9 @@ async def test_references_of_a_request_share_a_timeout(site, make_media):
 async def test_images_of_a_request_share_a_limit_of_pixels(make_media):
     media = make_media(picture_request_max_pixels=3 * 40 * 30)
     url = data_url(image_bytes())
-    assert len((await reading(media).parse(asking(*[url] * 3)))[0].content) == 4
+    assert len((await parser_for(media).parse(message_with(*[url] * 3)))[0].content) == 4
     with pytest.raises(InvalidRequest, match="the pictures of this request have more than 3600 pixels"):
-        await reading(media).parse(asking(*[url] * 4))
+        await parser_for(media).parse(message_with(*[url] * 4))
 
 
 async def test_requests_share_the_memory_for_files(site, make_media):
@@ -130,7 +130,7 @@ async def test_requests_share_the_memory_for_files(site, make_media):
         pass
     url = data_url(image_bytes(size=(100, 100)))
     for _ in range(5):
-        await reading(media).parse(asking(url))
+        await parser_for(media).parse(message_with(url))
 
 
 async def test_waiting_for_a_worker_is_an_overload(make_media):
@@ -138,10 +138,10 @@ async def test_waiting_for_a_worker_is_an_overload(make_media):
     media = make_media(media_request_timeout=0.5, picture_workers=1)
     await media._image_pool._places.acquire("another", seconds=1)
     with pytest.raises(Overloaded) as raised:
-        await reading(media).parse(asking(data_url(image_bytes())))
+        await parser_for(media).parse(message_with(data_url(image_bytes())))
     assert raised.value.retry_after
     media._image_pool._places.release("another")
-    await reading(media).parse(asking(data_url(image_bytes())))
+    await parser_for(media).parse(message_with(data_url(image_bytes())))
 
 
 async def test_fetched_bytes_count_towards_the_request(site, media):
@@ -154,5 +154,5 @@ async def test_fetched_bytes_count_towards_the_request(site, media):
 
         asked = Trace(Metrics(), "r", caller="caller")
         read = MessageParser(MediaReferences(media, asked), supports_images=True, max_characters=10_000)
-        await read.parse(asking(site.script("/", answer)))
+        await read.parse(message_with(site.script("/", answer)))
         assert asked.is_large is large

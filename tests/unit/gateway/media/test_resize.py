@@ -12,7 +12,7 @@ from gateway.operations.generate_image import GenerateImage, Image, ImageEvent
 from tests.unit.gateway.media.media_samples import image_bytes
 
 
-async def scaled(data: bytes) -> bytes:
+async def resize_to(data: bytes) -> bytes:
     async def events() -> AsyncGenerator[ImageEvent]:
         yield Image(0, data, 1)
 
@@ -29,11 +29,11 @@ def blank(side: int) -> bytes:
 
 
 async def test_an_image_is_resized():
-    assert Pillow.open(BytesIO(await scaled(image_bytes()))).size == (20, 10)
-    assert await scaled(image_bytes(size=(20, 10))) != b""
+    assert Pillow.open(BytesIO(await resize_to(image_bytes()))).size == (20, 10)
+    assert await resize_to(image_bytes(size=(20, 10))) != b""
 
 
 @pytest.mark.parametrize("data", [b"no picture", image_bytes()[:60], blank(6000), blank(15_000)])
 async def test_invalid_images_of_a_model_are_failures(data: bytes):
     with pytest.raises(ModelFailed, match="what is no picture"):
-        await scaled(data)
+        await resize_to(data)

@@ -148,7 +148,7 @@ async def test_closing_cancels_running_fetches(site, media):
         await fetch_blob(media, site.url("/"), param="p", accept=DOCUMENT)
 
 
-async def pour(out: asyncio.StreamWriter, start: bytes, again: bytes) -> None:
+async def send_endlessly(out: asyncio.StreamWriter, start: bytes, again: bytes) -> None:
     """Send without end, as fast as it is taken."""
     out.write(start)
     while not out.is_closing():
@@ -179,7 +179,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 )  # fmt: skip
 async def test_endless_responses_are_refused_early(site, make_media, start, again, reason):
     media = make_media(media_allow_private=True, media_max_bytes=2_000_000)
-    url = site.script("/", lambda out: pour(out, start, again))
+    url = site.script("/", lambda out: send_endlessly(out, start, again))
     began = time.thread_time()
     assert reason in await fetch_error(media, url)
     # The server is part of this thread: it, too, sends no more than some megabytes.
@@ -190,7 +190,9 @@ async def test_endless_responses_are_refused_early(site, make_media, start, agai
 async def test_a_fast_server_does_not_block_other_requests(site, make_media):
     media = make_media(media_allow_private=True)
     head = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-    fetching = asyncio.create_task(fetch_error(media, site.script("/", lambda out: pour(out, head, b"4\r\nxxxx\r\n"))))
+    fetching = asyncio.create_task(
+        fetch_error(media, site.script("/", lambda out: send_endlessly(out, head, b"4\r\nxxxx\r\n")))
+    )
     longest, turns = 0.0, 0
     while not fetching.done():
         began = time.thread_time()

@@ -14,7 +14,7 @@ def pytest_asyncio_loop_factories(config, item):
 
 
 @pytest.fixture(autouse=True)
-async def nothing_left(request):
+async def check_nothing_left(request):
     """No task, timer or failure may be left behind. Tasks of grpcio end when its thread has heard of the end."""
     loop, exceptions = asyncio.get_running_loop(), []
     loop.set_exception_handler(lambda _, context: exceptions.append(context))

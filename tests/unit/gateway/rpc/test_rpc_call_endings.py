@@ -9,7 +9,7 @@ from gateway.triton.rpc.status import RpcError, Status
 from tests.unit.gateway.rpc.h2_peer import ConnectedPair, grpc_message, read_all
 
 
-async def failed(call) -> tuple[Status, str]:
+async def failure_of(call) -> tuple[Status, str]:
     with pytest.raises(RpcError) as failure:
         await read_all(call)
     return failure.value.status, failure.value.message
@@ -24,7 +24,7 @@ async def test_a_cancelled_call_is_reset_once(make_pair):
         call.cancel()
     assert pair.peer.resets == [(1, 8)]
     assert not call.has_message
-    assert (await failed(call))[0] is Status.CANCELLED
+    assert (await failure_of(call))[0] is Status.CANCELLED
 
 
 async def test_a_finished_call_is_not_reset(make_pair):
@@ -70,7 +70,7 @@ async def test_resets(make_pair, code, status):
     pair.peer.h2.reset_stream(1, code)
     pair.peer.flush()
     assert await call.read() == b"one"
-    assert await failed(call) == (Status[status], f"The server reset the call (HTTP/2 error {code}).")
+    assert await failure_of(call) == (Status[status], f"The server reset the call (HTTP/2 error {code}).")
     assert pair.peer.resets == []
 
 
@@ -104,7 +104,7 @@ async def test_the_idle_timeout_does_not_end_a_call_without_a_reader(make_pair):
     assert await read_all(call) == [b"one"]
 
 
-def away(pair: ConnectedPair, last: int) -> None:
+def send_goaway(pair: ConnectedPair, last: int) -> None:
     pair.peer.raw(b"\0\0\x08\x07\0\0\0\0\0" + last.to_bytes(4, "big") + bytes(4))
 
 
@@ -113,14 +113,14 @@ async def test_a_graceful_goaway_lets_accepted_calls_finish(make_pair):
     pair = make_pair()
     begun, late = await pair.call(), await pair.call()
     pair.peer.open(1)
-    away(pair, MAX_WINDOW_BYTES)
+    send_goaway(pair, MAX_WINDOW_BYTES)
     pair.peer.h2.ping(b"goodbye!")
     pair.peer.flush()
     assert pair.peer.pings == [b"goodbye!"]
     assert not pair.connection.accepts_calls and not pair.connection.closed
     assert await pair.connection.call(b"", b"", 1) is None
-    away(pair, 1)
-    assert await failed(late) == (Status.UNAVAILABLE, "The server is going away.")
+    send_goaway(pair, 1)
+    assert await failure_of(late) == (Status.UNAVAILABLE, "The server is going away.")
     assert pair.peer.resets == []  # it does not know of that one
     pair.peer.send_messages(1, b"one")
     assert not pair.connection.closed
@@ -134,7 +134,7 @@ async def test_a_goaway_releases_calls_that_wait_for_a_stream(make_pair):
     first = await pair.call()
     waiting = asyncio.create_task(pair.connection.call(b"", b"", 60))
     await pair.settle()
-    away(pair, 1)
+    send_goaway(pair, 1)
     assert await waiting is None
     pair.peer.answer(1)
     assert await read_all(first) == []
@@ -143,7 +143,7 @@ async def test_a_goaway_releases_calls_that_wait_for_a_stream(make_pair):
 
 async def test_a_goaway_without_calls_closes_the_connection(make_pair):
     pair = make_pair()
-    away(pair, 0)
+    send_goaway(pair, 0)
     assert pair.connection.closed
 
 
@@ -151,7 +151,7 @@ async def test_a_goaway_in_the_middle_of_a_request(make_pair):
     pair = make_pair(takes=False)
     asking = pair.task(b"x" * 100_000)
     await pair.settle()
-    away(pair, 1)
+    send_goaway(pair, 1)
     pair.peer.h2.increment_flow_control_window(50_000)
     pair.peer.h2.increment_flow_control_window(50_000, 1)
     pair.peer.flush()
@@ -184,7 +184,7 @@ async def test_a_lost_connection_fails_its_calls(make_pair, state):
         pair.connection.connection_lost(None)
         if waiting:
             assert await waiting is None
-    assert await failed(call) == (Status.UNAVAILABLE, "The connection to the server is lost.")
+    assert await failure_of(call) == (Status.UNAVAILABLE, "The connection to the server is lost.")
     assert await pair.connection.call(b"", b"", 60) is None
     assert pair.connection.closed
 
@@ -199,7 +199,7 @@ async def test_closing_the_connection_cancels_its_calls(make_pair):
         await reading
     assert failure.value.status is Status.CANCELLED
     for call in calls:
-        assert await failed(call) == (Status.CANCELLED, "The connection was closed.")
+        assert await failure_of(call) == (Status.CANCELLED, "The connection was closed.")
     assert not pair.wire.aborted
 
 

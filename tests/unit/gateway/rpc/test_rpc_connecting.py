@@ -50,7 +50,7 @@ async def make_channel():
         await channel.close()
 
 
-async def refused(channel: Channel) -> str:
+async def connection_error(channel: Channel) -> str:
     with pytest.raises(RpcError) as failure:
         await channel.call(ASK, b"", idle=60)
     assert failure.value.status is Status.UNAVAILABLE
@@ -132,7 +132,7 @@ async def test_a_refused_connection_is_unavailable(make_channel):
     async with PeerServer() as server:
         url = server.url
     channel = make_channel(url)
-    assert "cannot be reached" in await refused(channel)
+    assert "cannot be reached" in await connection_error(channel)
     async with await PeerServer().start(port=int(url.rpartition(":")[2])) as server:  # it comes later
         call = await channel.call(ASK, b"question", idle=60)
         peer = await server.peer()
@@ -143,7 +143,7 @@ async def test_a_refused_connection_is_unavailable(make_channel):
 
 @pytest.mark.parametrize("host", ["a" * 64, "a..b"])
 async def test_invalid_names_are_refused(make_channel, host):
-    assert "cannot be reached" in await refused(make_channel(f"{host}:1"))
+    assert "cannot be reached" in await connection_error(make_channel(f"{host}:1"))
 
 
 async def test_an_unknown_host_is_unavailable(make_channel, monkeypatch):
@@ -151,7 +151,7 @@ async def test_an_unknown_host_is_unavailable(make_channel, monkeypatch):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", unknown)  # resolvers may take their time
-    assert await refused(make_channel("nobody.invalid:1")) == (
+    assert await connection_error(make_channel("nobody.invalid:1")) == (
         f"The server cannot be reached: [Errno {int(socket.EAI_NONAME)}] Name or service not known"
     )
 
@@ -159,14 +159,14 @@ async def test_an_unknown_host_is_unavailable(make_channel, monkeypatch):
 async def test_a_silent_server_is_unavailable(make_channel, monkeypatch):
     monkeypatch.setattr(channels, "_CONNECT_SECONDS", 0.05)
     async with PeerServer(SilentServer) as server:
-        assert await refused(make_channel(server.url)) == "The server takes no connection."
+        assert await connection_error(make_channel(server.url)) == "The server takes no connection."
         await asyncio.wait_for(server.peers[0].lost.wait(), 30)
 
 
 async def test_a_server_of_another_protocol_is_unavailable(make_channel):
     page = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     async with PeerServer(lambda: SilentServer(page)) as server:
-        assert "does not speak gRPC" in await refused(make_channel(server.url))
+        assert "does not speak gRPC" in await connection_error(make_channel(server.url))
         await asyncio.wait_for(server.peers[0].lost.wait(), 30)
 
 
@@ -174,7 +174,7 @@ async def test_a_server_that_closes_at_once_is_unavailable(make_channel):
     async with PeerServer(lambda: SilentServer(leaves=True)) as server:
         channel = make_channel(server.url)
         for tries in range(1, 4):
-            await refused(channel)
+            await connection_error(channel)
             assert len(server.peers) == tries
 
 

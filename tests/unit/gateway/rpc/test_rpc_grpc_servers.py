@@ -15,7 +15,7 @@ from tests.unit.gateway.rpc.grpc_peer import GrpcServer, TestService, count_echo
 pytestmark = pytest.mark.parametrize("connect", [Channel, GrpcTransport])
 
 
-async def fails(transport: Transport) -> RpcError:
+async def failure_of(transport: Transport) -> RpcError:
     """Call until the first message, and return the failure."""
     with pytest.raises(RpcError) as failure:
         await (await transport.call("/a.B/Echo", b"\1", idle=60)).read()
@@ -185,7 +185,7 @@ async def test_the_server_stops(connect: Connect) -> None:
             await call.read()
         assert failure.value.status in (Status.CANCELLED, Status.UNAVAILABLE)
         await stopping
-        assert (await fails(served.transport)).status is Status.UNAVAILABLE
+        assert (await failure_of(served.transport)).status is Status.UNAVAILABLE
 
 
 async def test_a_server_that_starts_later_is_found(connect: Connect) -> None:
@@ -195,7 +195,7 @@ async def test_a_server_that_starts_later_is_found(connect: Connect) -> None:
     transport = connect(f"127.0.0.1:{port}", ())
     try:
         for _ in range(3):
-            assert (await fails(transport)).status is Status.UNAVAILABLE
+            assert (await failure_of(transport)).status is Status.UNAVAILABLE
         async with GrpcServer(TestService(), connect, port=port), asyncio.timeout(30):
             while True:
                 try:
@@ -220,4 +220,4 @@ async def test_the_transport_is_closed(connect: Connect) -> None:
             await reading
         assert failure.value.status is Status.CANCELLED
         await asyncio.wait_for(service.given_up.wait(), 30)
-        assert (await fails(served.transport)).status is Status.CANCELLED
+        assert (await failure_of(served.transport)).status is Status.CANCELLED

@@ -13,7 +13,7 @@ LARGE = bytes(range(256)) * 1_000
 WINDOW, MOST = SettingCodes.INITIAL_WINDOW_SIZE, SettingCodes.MAX_CONCURRENT_STREAMS
 
 
-def change(pair: ConnectedPair, settings: dict) -> None:
+def change_settings(pair: ConnectedPair, settings: dict) -> None:
     pair.peer.h2.update_settings(settings)
     pair.peer.flush()
 
@@ -46,7 +46,7 @@ async def test_a_request_waits_for_a_window(make_pair):
     asking = pair.task()
     await pair.settle()
     assert 1 in pair.peer.requests and not pair.peer.requests[1]  # the server knows of it
-    change(pair, {WINDOW: 100})
+    change_settings(pair, {WINDOW: 100})
     assert await pair.peer.wait_for_request(1) == b"question"
     pair.peer.answer(1)
     assert await read_all(await asking) == []
@@ -57,7 +57,7 @@ async def test_a_negative_window_stops_the_request(make_pair):
     asking = pair.task(LARGE[:3_000])
     await pair.settle()
     assert len(pair.peer.requests[1]) == 1_000
-    change(pair, {WINDOW: 100})
+    change_settings(pair, {WINDOW: 100})
     await pair.settle()
     pair.peer.h2.increment_flow_control_window(900, 1)  # -900 + 900
     await pair.settle()
@@ -65,7 +65,7 @@ async def test_a_negative_window_stops_the_request(make_pair):
     pair.peer.h2.increment_flow_control_window(1, 1)
     await pair.settle()
     assert len(pair.peer.requests[1]) == 1_001
-    change(pair, {WINDOW: 50_000})
+    change_settings(pair, {WINDOW: 50_000})
     assert await pair.peer.wait_for_request(1) == LARGE[:3_000]
     pair.peer.answer(1)
     await read_all(await asking)
@@ -224,10 +224,10 @@ async def test_the_limit_of_streams_changes(make_pair):
     asking = [pair.task() for _ in range(3)]
     await pair.settle()
     assert not pair.peer.requests
-    change(pair, {MOST: 2})
+    change_settings(pair, {MOST: 2})
     await pair.settle()
     assert list(pair.peer.requests) == [1, 3]
-    change(pair, {MOST: 100})
+    change_settings(pair, {MOST: 100})
     await pair.settle()
     assert list(pair.peer.requests) == [1, 3, 5]
     for task in asking:

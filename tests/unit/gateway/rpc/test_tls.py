@@ -42,7 +42,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+def other_certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("other"))
 
 
@@ -53,9 +53,11 @@ async def test_a_server_with_a_certificate(certificates: Certificates) -> None:
         assert b"sesame" in await served.transport.unary("/a.B/Headers", b"", timeout=60)
 
 
-async def test_a_server_that_requires_a_client_certificate(certificates: Certificates, other: Certificates) -> None:
+async def test_a_server_that_requires_a_client_certificate(
+    certificates: Certificates, other_certificates: Certificates
+) -> None:
     credentials = certificates.server("127.0.0.1", ask_client=True)
-    pairs = ((certificates, True), (other, False), (None, False))
+    pairs = ((certificates, True), (other_certificates, False), (None, False))
     for client, trusted in pairs:
         pair: dict[str, Any] = {"triton_tls_cert": client.cert, "triton_tls_key": client.key} if client else {}
         connect = connector(Settings(triton_tls_ca=certificates.ca, **pair))
@@ -73,9 +75,11 @@ async def is_unavailable(served: GrpcServer) -> None:
 
 
 @pytest.mark.parametrize("case", ["another authority", "another name", "no TLS here", "no TLS there"])
-async def test_untrusted_servers_are_unavailable(certificates: Certificates, other: Certificates, case: str) -> None:
+async def test_untrusted_servers_are_unavailable(
+    certificates: Certificates, other_certificates: Certificates, case: str
+) -> None:
     settings: dict[str, Any] = {} if case == "no TLS here" else {"triton_tls_ca": certificates.ca}
-    issuer = other if case == "another authority" else certificates
+    issuer = other_certificates if case == "another authority" else certificates
     name = "triton.example.org" if case == "another name" else "127.0.0.1"
     credentials = None if case == "no TLS there" else issuer.server(name)
     async with GrpcServer(TestService(), connector(Settings(**settings)), credentials) as served:
