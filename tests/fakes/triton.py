@@ -51,7 +51,7 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
             await self._server.stop(None)
             self._server = None
 
-    async def call(self, model: str, after: int = 0, seconds: float = 2.0) -> InferCall:
+    async def call(self, model: str, after: int = 0, seconds: float = 30.0) -> InferCall:
         """Return the first call of `model` after the first `after` calls of all models, as soon as it arrives."""
         async with asyncio.timeout(seconds):
             while True:
@@ -60,7 +60,7 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
                         return call
                 await asyncio.sleep(0.002)
 
-    async def cancelled_call(self, model: str, after: int = 0, seconds: float = 0.2) -> InferCall:
+    async def cancelled_call(self, model: str, after: int = 0, seconds: float = 30.0) -> InferCall:
         """Return the same call once its caller has cancelled it. Raises `TimeoutError` after `seconds`."""
         call = await self.call(model, after)
         async with asyncio.timeout(seconds):

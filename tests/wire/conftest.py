@@ -1,6 +1,7 @@
 """Fixtures: a scripted Triton, and one gateway for each set of settings. All tests share them, on one event loop."""
 
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -50,6 +51,10 @@ async def guarded(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
 @_session
 async def narrow(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
     """A gateway with a small body limit, short timeouts, and a public URL."""
-    limits = {"max_body_bytes": MAX_BODY_BYTES, "request_timeout": TIMEOUT_SECONDS, "body_timeout": TIMEOUT_SECONDS}
+    limits: dict[str, Any] = {
+        "max_body_bytes": MAX_BODY_BYTES,
+        "request_timeout": TIMEOUT_SECONDS,
+        "body_timeout": TIMEOUT_SECONDS,
+    }
     async with run_gateway(triton.url, **limits, public_url="https://api.example/") as running:
         yield running

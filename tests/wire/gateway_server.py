@@ -40,7 +40,7 @@ class RunningGateway:
     def client(self, **options: Any) -> AsyncOpenAI:
         return AsyncOpenAI(**{"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0, **options})
 
-    async def until(self, path: str, check: Any, seconds: float = 5.0) -> httpx.Response:
+    async def until(self, path: str, check: Any, seconds: float = 30.0) -> httpx.Response:
         """GET `path` until `check(response)` is true; return that response. Raises `TimeoutError` after `seconds`."""
         async with asyncio.timeout(seconds):
             while True:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -56,7 +57,7 @@ async def gateway(
     assert node.registered == {}, "the gateway left and did not say so"
 
 
-async def test_what_is_registered(gateway: RunningGateway, node: ComputingNode) -> None:
+async def test_models_are_registered_at_the_node(gateway: RunningGateway, node: ComputingNode) -> None:
     assert node.models() == {
         "Llama3-8B": (0, "/v1/chat/completions"),
         "broken": (0, "/v1/chat/completions"),
@@ -72,7 +73,7 @@ async def test_a_chat(gateway: RunningGateway, node: ComputingNode) -> None:
     assert answer["choices"][0]["message"]["content"] == GREETING
 
 
-async def test_a_stream_is_handed_on(gateway: RunningGateway, node: ComputingNode) -> None:
+async def test_a_stream_is_passed_on(gateway: RunningGateway, node: ComputingNode) -> None:
     answer = await node.chat(PROJECT, "Llama3-8B", SEED_001, stream=True)
     assert isinstance(answer, bytes) and answer.endswith(b"data: [DONE]\n\n")
     lines = [line.removeprefix(b"data: ") for line in answer.split(b"\n\n") if line][:-1]
@@ -86,7 +87,7 @@ async def test_a_failure_has_a_code(gateway: RunningGateway, node: ComputingNode
     assert (await node.chat(PROJECT, "broken", SEED_001, stream=stream))["code"] == 1007
 
 
-async def test_a_drawing(gateway: RunningGateway, node: ComputingNode, triton: FakeTriton) -> None:
+async def test_an_image_generation(gateway: RunningGateway, node: ComputingNode, triton: FakeTriton) -> None:
     answer = await node.draw(PROJECT, "SuperImage", "A cute baby sea otter")
     assert (answer["code"], answer["message"], len(answer["data"])) == (0, "success", 1)
     assert (await gateway.http.get(answer["data"][0]["url"])).headers["content-type"] == "image/png"
@@ -95,7 +96,7 @@ async def test_a_drawing(gateway: RunningGateway, node: ComputingNode, triton: F
     assert [set(picture) >= {"b64_json"} for picture in answer["data"]] == [True, True]
 
 
-async def test_an_edit(gateway: RunningGateway, node: ComputingNode, triton: FakeTriton) -> None:
+async def test_an_image_edit(gateway: RunningGateway, node: ComputingNode, triton: FakeTriton) -> None:
     """Nodes have one URL for a model, and also send edits there."""
     files = {"image": encoded_image(), "mask": encoded_image()}
     answer = await node.edit(PROJECT, "SuperImage", files, prompt="a beret", n="1", size="128x128")
@@ -105,19 +106,21 @@ async def test_an_edit(gateway: RunningGateway, node: ComputingNode, triton: Fak
     ]
 
 
-async def test_what_comes_and_goes(gateway: RunningGateway, node: ComputingNode, triton: FakeTriton) -> None:
+async def test_models_that_appear_and_vanish_are_registered(
+    gateway: RunningGateway, node: ComputingNode, triton: FakeTriton
+) -> None:
     triton.loaded.discard("Llama3-8B")
     await node.until(lambda n: "Llama3-8B" not in n.models())
     triton.loaded.add("Llama3-8B")
     await node.until(lambda n: "Llama3-8B" in n.models())
 
 
-@pytest.mark.parametrize("trouble", ["failing", "frozen", "foreign", "away"])
-async def test_whatever_the_node_does_the_gateway_serves(triton: FakeTriton, trouble: str) -> None:
+@pytest.mark.parametrize("failure", ["failing", "frozen", "foreign", "away"])
+async def test_a_failing_node_does_not_stop_the_gateway(triton: FakeTriton, failure: str) -> None:
     node = await ComputingNode().start()
-    if trouble == "away":
+    if failure == "away":
         await node.stop()
-    node.failing, node.frozen, node.foreign = (trouble == name for name in ("failing", "frozen", "foreign"))
+    node.failing, node.frozen, node.foreign = (failure == name for name in ("failing", "frozen", "foreign"))
     try:
         async with run_gateway(triton.url, node_url=node.url) as gateway:
             body = {"model": "Llama3-8B", "messages": SEED_001}
@@ -129,12 +132,16 @@ async def test_whatever_the_node_does_the_gateway_serves(triton: FakeTriton, tro
         await node.stop()
 
 
-async def test_a_gateway_with_keys_has_an_open_door_for_the_node(triton: FakeTriton, node: ComputingNode) -> None:
+async def test_a_gateway_with_keys_has_an_open_platform_for_the_node(triton: FakeTriton, node: ComputingNode) -> None:
     """Nodes send no keys: they use a platform without keys, with a name that nobody can guess."""
-    door = "6f1e5a0c9b7d4e3f"
-    platforms = {"tritonic": {}, door: {"keys": []}}
-    told = {"node_url": node.url, "node_api_url": f"http://127.0.0.1:PORT/{door}", "project": "Guarded"}
-    async with run_gateway(triton.url, api_keys=["sk-x"], platforms=platforms, **told) as gateway:
+    platform = "6f1e5a0c9b7d4e3f"
+    platforms: dict[str, Any] = {"tritonic": {}, platform: {"keys": []}}
+    settings: dict[str, Any] = {
+        "node_url": node.url,
+        "node_api_url": f"http://127.0.0.1:PORT/{platform}",
+        "project": "Guarded",
+    }
+    async with run_gateway(triton.url, api_keys=["sk-x"], platforms=platforms, **settings) as gateway:
         await node.until(lambda n: ("Guarded", "Llama3-8B") in {key[:2] for key in n.registered})
         answer = await node.chat("Guarded", "Llama3-8B", SEED_001)
         assert answer["choices"][0]["message"]["content"] == GREETING

@@ -19,28 +19,28 @@ from tests.wire.scripted_models import MULTILINGUAL_TEXTS
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def raw(running: RunningGateway, *requests: bytes) -> bytes:
+async def send_raw(running: RunningGateway, *requests: bytes) -> bytes:
     """Return everything that a connection receives until the gateway closes it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
     writer.write(b"".join(requests))
-    said = await asyncio.wait_for(reader.read(), 10)
+    response = await asyncio.wait_for(reader.read(), 30)
     writer.close()
-    return said
+    return response
 
 
-def old(way: TextRoute, *headers: bytes, model: str = "hello") -> bytes:
-    body = json.dumps(way.body(model)).encode()
+def http_1_0_request(route: TextRoute, *headers: bytes, model: str = "hello") -> bytes:
+    body = json.dumps(route.body(model)).encode()
     return b"\r\n".join(
-        (b"POST %b HTTP/1.0" % way.path.encode(), b"Content-Length: %d" % len(body), *headers, b"", body)
+        (b"POST %b HTTP/1.0" % route.path.encode(), b"Content-Length: %d" % len(body), *headers, b"", body)
     )
 
 
-@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
+@pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
 async def test_a_stream_of_http_1_0_is_plain_and_ends_with_the_connection(
-    gateway: RunningGateway, way: TextRoute
+    gateway: RunningGateway, route: TextRoute
 ) -> None:
     for headers in ((), (b"Connection: keep-alive",), (b"Host: localhost",)):
-        head, _, body = (await raw(gateway, old(way, *headers))).partition(b"\r\n\r\n")
+        head, _, body = (await send_raw(gateway, http_1_0_request(route, *headers))).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 ") and b"\r\nconnection: close" in head
         assert b"transfer-encoding" not in head and b"content-length" not in head
         blocks = body.decode().removesuffix("\n\n").split("\n\n")
@@ -48,21 +48,26 @@ async def test_a_stream_of_http_1_0_is_plain_and_ends_with_the_connection(
         assert blocks[-1] == "data: [DONE]" and [json.loads(block[6:]) for block in blocks[:-1]]
 
 
-async def test_whole_answers_of_http_1_0_leave_the_connection_to_who_asks(gateway: RunningGateway) -> None:
+async def test_http_1_0_keep_alive_is_respected(gateway: RunningGateway) -> None:
     keep = b"Connection: Keep-Alive"
-    said = await raw(gateway, old(CHAT, keep), b"GET /health/live HTTP/1.0\r\n" + keep + b"\r\n\r\n", old(CHAT))
-    assert said.count(b"HTTP/1.1 200 OK") == 3 and said.count(b"\r\nconnection: keep-alive\r\n") == 2
-    assert said.count(b'"finish_reason":"stop"') == 2
-    assert (await raw(gateway, old(CHAT, model="nobody"))).startswith(b"HTTP/1.1 404 ")
+    response = await send_raw(
+        gateway,
+        http_1_0_request(CHAT, keep),
+        b"GET /health/live HTTP/1.0\r\n" + keep + b"\r\n\r\n",
+        http_1_0_request(CHAT),
+    )
+    assert response.count(b"HTTP/1.1 200 OK") == 3 and response.count(b"\r\nconnection: keep-alive\r\n") == 2
+    assert response.count(b'"finish_reason":"stop"') == 2
+    assert (await send_raw(gateway, http_1_0_request(CHAT, model="nobody"))).startswith(b"HTTP/1.1 404 ")
 
 
 def _paths() -> list[str]:
     """Return every path of the gateway that takes GET."""
-    found: dict[str, None] = {}
+    paths: dict[str, None] = {}
     for path, operations in create_app(Settings(triton_urls=["127.0.0.1:1"])).openapi()["paths"].items():
         if "get" in operations:
-            found[path.format(model_id="hello", platform="tritonic", task_id="none", file="none.png")] = None
-    return [*found, "/v1/models/org/served", "/docs", "/openapi.json", "/nothing"]
+            paths[path.format(model_id="hello", platform="tritonic", task_id="none", file="none.png")] = None
+    return [*paths, "/v1/models/org/served", "/docs", "/openapi.json", "/nothing"]
 
 
 @pytest.mark.parametrize("path", _paths())
@@ -77,11 +82,11 @@ async def test_head_answers_as_get_does_without_the_body(
         if path != "/metrics":  # its numbers grow
             named_twice = len("HEAD" * 2) - len("GET" * 2) if path == "/nothing" else 0
             assert int(head.headers["content-length"]) == len(got.content) + named_twice
-    after = await raw(gateway, b"HEAD %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path.encode())
+    after = await send_raw(gateway, b"HEAD %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path.encode())
     assert after.endswith(b"\r\n\r\n") and after.count(b"\r\n\r\n") == 1
 
 
-async def test_head_is_counted_and_documented_as_what_it_is(gateway: RunningGateway) -> None:
+async def test_head_requests_are_counted_as_head(gateway: RunningGateway) -> None:
     response = await gateway.http.post("/health/live")
     assert response.status_code == 405 and response.headers["allow"] == "GET, HEAD"
     assert "Supported methods: GET, HEAD." in response.text
@@ -95,13 +100,11 @@ async def test_head_is_counted_and_documented_as_what_it_is(gateway: RunningGate
     assert (await gateway.metrics())[counter] == before + 1
 
 
-@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
-async def test_a_slash_at_the_end_changes_nothing(
-    gateway: RunningGateway, guarded: RunningGateway, way: TextRoute
-) -> None:
-    response = await gateway.http.post(f"{way.path}/", json=way.body("hello"))
-    assert response.status_code == 200 and way.text(response)
-    check_error(await guarded.http.post(f"{way.path}/", json=way.body("hello")), 401, "authentication_error")
+@pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
+async def test_a_trailing_slash_is_ignored(gateway: RunningGateway, guarded: RunningGateway, route: TextRoute) -> None:
+    response = await gateway.http.post(f"{route.path}/", json=route.body("hello"))
+    assert response.status_code == 200 and route.text(response)
+    check_error(await guarded.http.post(f"{route.path}/", json=route.body("hello")), 401, "authentication_error")
 
 
 async def test_slashes_of_other_paths(gateway: RunningGateway) -> None:
@@ -139,7 +142,7 @@ async def test_pages_of_allowed_origins_may_reach_a_private_network(
         assert ALLOWS not in (await running.http.options(CHAT.path, headers=plain)).headers
 
 
-async def test_pages_of_others_may_not(
+async def test_other_origins_are_refused(
     guarded: RunningGateway, keyless: RunningGateway, gateway: RunningGateway
 ) -> None:
     for running in (guarded, keyless, gateway):
@@ -149,7 +152,7 @@ async def test_pages_of_others_may_not(
 
 
 @pytest.mark.parametrize("path", [CHAT_STREAM.path, "/v1/completions", "/tritonic/v1/chat/completions"])
-async def test_no_event_breaks_in_two(gateway: RunningGateway, path: str) -> None:
+async def test_unicode_line_breaks_do_not_split_events(gateway: RunningGateway, path: str) -> None:
     """Clients that split lines at Unicode line breaks, such as httpx's `iter_lines`, get whole events too."""
     body = CHAT_STREAM.body("tongues") | {"prompt": "Hello!"}
     async with gateway.http.stream("POST", path, json=body) as response:
@@ -161,7 +164,7 @@ async def test_no_event_breaks_in_two(gateway: RunningGateway, path: str) -> Non
     assert text == "".join(MULTILINGUAL_TEXTS) and {"\x85", "\u2028", "\u2029"} < set(text)
 
 
-async def test_what_no_route_has_caught_is_json_with_an_id() -> None:
+async def test_unhandled_exceptions_are_json_with_a_request_id() -> None:
     app = create_app(Settings(triton_urls=["127.0.0.1:1"], log_level="error"))
 
     async def fails() -> None:

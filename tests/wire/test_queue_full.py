@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -21,56 +22,56 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-async def ask(gateway: RunningGateway, key: str, way: TextRoute = CHAT, model: str = "hello") -> httpx.Response:
-    return await gateway.http.post(way.path, json=way.body(model), headers=bearer(key))
+async def post_as(gateway: RunningGateway, key: str, route: TextRoute = CHAT, model: str = "hello") -> httpx.Response:
+    return await gateway.http.post(route.path, json=route.body(model), headers=bearer(key))
 
 
 @contextlib.asynccontextmanager
-async def held(
-    gateway: RunningGateway, triton: FakeTriton, count: int, way: TextRoute = CHAT_STREAM
+async def open_requests(
+    gateway: RunningGateway, triton: FakeTriton, count: int, route: TextRoute = CHAT_STREAM
 ) -> AsyncIterator[list]:
     """Keep `count` requests of one caller open at the silent model."""
     active = triton.active
-    waiting = [asyncio.ensure_future(ask(gateway, GREEDY, way, "silent")) for _ in range(count)]
-    async with asyncio.timeout(5):
+    waiting = [asyncio.ensure_future(post_as(gateway, GREEDY, route, "silent")) for _ in range(count)]
+    async with asyncio.timeout(30):
         while triton.active < active + count:
             await asyncio.sleep(0.005)
     yield waiting
-    for one in waiting:
-        one.cancel()
+    for request in waiting:
+        request.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while triton.active > active:
             await asyncio.sleep(0.005)
 
 
-@pytest.mark.parametrize("way", [*TEXT_ROUTES, PLATFORM], ids=str)
-async def test_one_caller_leaves_room_for_another(triton: FakeTriton, way: TextRoute) -> None:
+@pytest.mark.parametrize("route", [*TEXT_ROUTES, PLATFORM], ids=str)
+async def test_one_caller_leaves_room_for_another(triton: FakeTriton, route: TextRoute) -> None:
     async with run_gateway(triton.url, api_keys=[GREEDY, MODEST], model_requests=10) as gateway:
-        async with held(gateway, triton, 8):
+        async with open_requests(gateway, triton, 8):
             before = len(triton.calls)
-            response = await ask(gateway, GREEDY, way, "silent")
+            response = await post_as(gateway, GREEDY, route, "silent")
             sentence = check_error(response, 429, "rate_limit_error", "overloaded")
             assert "8 requests" in sentence and "others" in sentence
             assert int(response.headers["retry-after"]) >= 1
             assert len(triton.calls) == before
             # Others may ask this model, and everybody another one.
-            reading = asyncio.ensure_future(ask(gateway, MODEST, way, "silent"))
+            reading = asyncio.ensure_future(post_as(gateway, MODEST, route, "silent"))
             await triton.call("silent", before)
-            assert (await ask(gateway, GREEDY, way, "hello")).status_code == 200
+            assert (await post_as(gateway, GREEDY, route, "hello")).status_code == 200
             reading.cancel()
-        async with held(gateway, triton, 8):
+        async with open_requests(gateway, triton, 8):
             pass
         counted = {name: value for name, value in (await gateway.metrics()).items() if "failures_total" in name}
         assert list(counted.values()) == [1] and 'code="overloaded",model="silent"' in next(iter(counted))
 
 
-async def test_full_is_full(triton: FakeTriton) -> None:
+async def test_a_full_queue_refuses_requests(triton: FakeTriton) -> None:
     async with (
         run_gateway(triton.url, api_keys=[GREEDY, MODEST], model_requests=2) as gateway,
-        held(gateway, triton, 2),
+        open_requests(gateway, triton, 2),
     ):
-        sentence = check_error(await ask(gateway, MODEST, model="silent"), 429, "rate_limit_error", "overloaded")
+        sentence = check_error(await post_as(gateway, MODEST, model="silent"), 429, "rate_limit_error", "overloaded")
         assert "2 requests" in sentence
 
 
@@ -81,10 +82,10 @@ async def test_each_prompt_of_a_request_is_a_request(triton: FakeTriton) -> None
             assert (await gateway.http.post(TEXT_STREAM.path, json=body)).status_code == status
 
 
-async def test_requests_that_wait_hold_their_bytes(triton: FakeTriton) -> None:
+async def test_waiting_requests_count_with_their_bytes(triton: FakeTriton) -> None:
     """Requests that are each within the limits have a limit together, also while they wait for their model."""
     kb = 1000
-    limits = {"max_body_bytes": 100 * kb, "media_request_max_bytes": 100 * kb, "requests_held_bytes": 1}
+    limits: dict[str, Any] = {"max_body_bytes": 100 * kb, "media_request_max_bytes": 100 * kb, "requests_held_bytes": 1}
 
     def large(gateway: RunningGateway, key: str, model: str = "silent") -> asyncio.Future[httpx.Response]:
         body = {"model": model, "messages": [{"role": "user", "content": "x" * 60 * kb}], "stream": True}
@@ -93,16 +94,16 @@ async def test_requests_that_wait_hold_their_bytes(triton: FakeTriton) -> None:
     async with run_gateway(triton.url, api_keys=[GREEDY, MODEST], **limits) as gateway:
         before, active = len(triton.calls), triton.active
         waiting = [large(gateway, GREEDY) for _ in range(3)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while triton.active < active + 3:
                 await asyncio.sleep(0.005)
         sentence = check_error(await large(gateway, GREEDY), 503, "overloaded_error", "overloaded")
         assert "open requests of this caller" in sentence
         assert len(triton.calls) == before + 3
         assert (await large(gateway, MODEST, "hello")).status_code == 200
-        for one in waiting:
-            one.cancel()
+        for request in waiting:
+            request.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (await large(gateway, GREEDY, "hello")).status_code != 200:
                 await asyncio.sleep(0.02)

@@ -46,24 +46,26 @@ async def limited(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
         yield running
 
 
-async def test_every_answer_says_what_is_left(limited: RunningGateway) -> None:
-    headers, left = bearer(OWN), 1000
-    asked: list[dict[str, Any]] = [{"url": path, "json": body} for path, body in PATHS.items()]
-    asked += [{"url": CHAT_STREAM.path, "json": CHAT_STREAM.body("hello")}]
-    asked += [{"url": CHAT.path, "json": CHAT.body(model)} for model in ("broken", "full", "nothing", "hello")]
-    asked += [{"url": CHAT.path, "content": b"no JSON"}]
-    for one in asked:
-        response = await limited.http.post(**one, headers=headers)
-        left -= 1
-        assert response.headers["x-ratelimit-limit-requests"] == "1000", (one, response.text)
-        assert response.headers["x-ratelimit-remaining-requests"] == str(left)
+async def test_every_response_has_rate_limit_headers(limited: RunningGateway) -> None:
+    headers, remaining = bearer(OWN), 1000
+    requests: list[dict[str, Any]] = [{"url": path, "json": body} for path, body in PATHS.items()]
+    requests += [{"url": CHAT_STREAM.path, "json": CHAT_STREAM.body("hello")}]
+    requests += [{"url": CHAT.path, "json": CHAT.body(model)} for model in ("broken", "full", "nothing", "hello")]
+    requests += [{"url": CHAT.path, "content": b"no JSON"}]
+    for options in requests:
+        response = await limited.http.post(**options, headers=headers)
+        remaining -= 1
+        assert response.headers["x-ratelimit-limit-requests"] == "1000", (options, response.text)
+        assert response.headers["x-ratelimit-remaining-requests"] == str(remaining)
         assert re.fullmatch(r"59m[45]\ds|1h0m0s", response.headers["x-ratelimit-reset-requests"])
         assert "x-ratelimit-limit-tokens" not in response.headers
         assert response.headers["x-request-id"]
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_what_is_too_much_is_refused(limited: RunningGateway, triton: FakeTriton, path: str) -> None:
+async def test_requests_beyond_the_rate_limit_are_refused(
+    limited: RunningGateway, triton: FakeTriton, path: str
+) -> None:
     for _ in range(2):
         assert (await limited.http.post(path, json=PATHS[path], headers=bearer(FEW))).status_code == 200
     before = len(triton.calls)
@@ -85,13 +87,13 @@ async def test_routes_and_dialects_are_counted_together(limited: RunningGateway)
     assert codes == [200, 200, 429, 429, 429, 429]
 
 
-async def test_who_is_named_is_not_limited(limited: RunningGateway) -> None:
+async def test_exempt_callers_are_not_limited(limited: RunningGateway) -> None:
     for _ in range(3):
         response = await limited.http.post(CHAT.path, json=CHAT.body("hello"), headers=bearer(FREE))
         assert response.status_code == 200 and not any("ratelimit" in name for name in response.headers)
 
 
-async def test_looking_costs_nothing(limited: RunningGateway) -> None:
+async def test_get_requests_are_not_limited(limited: RunningGateway) -> None:
     for path in ("/v1/models", "/v1/models/hello", "/tritonic/v1/images", "/health/live", "/nowhere"):
         response = await limited.http.get(path, headers=bearer(FEW))
         assert not any("ratelimit" in name for name in response.headers)
@@ -99,34 +101,34 @@ async def test_looking_costs_nothing(limited: RunningGateway) -> None:
     assert response.headers["x-ratelimit-remaining-requests"] == "1"
 
 
-async def test_a_wrong_key_is_told_nothing(limited: RunningGateway) -> None:
+async def test_a_wrong_key_gets_no_rate_limit_headers(limited: RunningGateway) -> None:
     response = await limited.http.post(CHAT.path, json=CHAT.body("hello"), headers=bearer("sk-wrong"))
     check_error(response, 401, "authentication_error", "invalid_api_key")
     assert not any("ratelimit" in name for name in response.headers)
 
 
-@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
-async def test_tokens(limited: RunningGateway, way: TextRoute) -> None:
+@pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
+async def test_tokens(limited: RunningGateway, route: TextRoute) -> None:
     """The model reads 9 tokens and generates 9 for each answer."""
-    for left in (30, 12):
-        response = await limited.http.post(way.path, json=way.body("hello"), headers=bearer(POOR))
-        assert (response.status_code, response.headers["x-ratelimit-remaining-tokens"]) == (200, str(left))
+    for remaining in (30, 12):
+        response = await limited.http.post(route.path, json=route.body("hello"), headers=bearer(POOR))
+        assert (response.status_code, response.headers["x-ratelimit-remaining-tokens"]) == (200, str(remaining))
         await asyncio.sleep(0.02)
-    response = await limited.http.post(way.path, json=way.body("hello"), headers=bearer(POOR))
+    response = await limited.http.post(route.path, json=route.body("hello"), headers=bearer(POOR))
     assert "30 tokens per hour" in check_error(response, 429, "rate_limit_error", "rate_limit_exceeded")
     assert response.headers["x-ratelimit-limit-tokens"] == "30"
     assert "x-ratelimit-limit-requests" not in response.headers
 
 
-async def test_tokens_of_an_answer_that_nobody_waited_for(limited: RunningGateway, triton: FakeTriton) -> None:
+async def test_tokens_of_a_disconnected_stream_are_counted(limited: RunningGateway, triton: FakeTriton) -> None:
     before = len(triton.calls)
     async with limited.http.stream(
         "POST", CHAT_STREAM.path, json=CHAT_STREAM.body("endless"), headers=bearer(POOR)
     ) as response:
-        seen = 0
+        ticks = 0
         async for line in response.aiter_lines():
-            seen += "tick" in line
-            if seen == 20:
+            ticks += "tick" in line
+            if ticks == 20:
                 break
     await triton.cancelled_call("endless", before)
     await asyncio.sleep(0.05)
@@ -134,7 +136,7 @@ async def test_tokens_of_an_answer_that_nobody_waited_for(limited: RunningGatewa
     assert int(response.headers["x-ratelimit-remaining-tokens"]) <= 10
 
 
-async def test_the_official_client_waits_as_it_is_told(triton: FakeTriton) -> None:
+async def test_the_official_client_waits_for_the_rate_limit(triton: FakeTriton) -> None:
     async with run_gateway(triton.url, rate_limits="2/second") as running, running.client(max_retries=2) as client:
         began = time.monotonic()
         for _ in range(4):
@@ -146,7 +148,7 @@ async def test_the_official_client_waits_as_it_is_told(triton: FakeTriton) -> No
         assert (error.value.code, error.value.type) == ("rate_limit_exceeded", "rate_limit_error")
 
 
-async def test_without_keys_addresses_are_callers(triton: FakeTriton) -> None:
+async def test_without_keys_callers_are_limited_by_address(triton: FakeTriton) -> None:
     """Unknown keys and headers do not turn a caller into another one."""
     async with run_gateway(triton.url, rate_limits="2/hour,192.0.2.1=1/hour") as running:
         codes = []
@@ -171,14 +173,14 @@ async def test_refusals_are_counted(limited: RunningGateway) -> None:
 async def test_gateways_share_a_redis_and_serve_without_it(triton: FakeTriton) -> None:
     redis = RedisServer()
     try:
-        shared = {"rate_limits": "3/hour", "rate_limits_store": redis.url}
-        async with run_gateway(triton.url, **shared) as one, run_gateway(triton.url, **shared) as other:
-            codes = [(await chat(running)).status_code for running in (one, other, one, other, one)]
+        shared: dict[str, Any] = {"rate_limits": "3/hour", "rate_limits_store": redis.url}
+        async with run_gateway(triton.url, **shared) as first, run_gateway(triton.url, **shared) as second:
+            codes = [(await chat(running)).status_code for running in (first, second, first, second, first)]
             assert codes == [200, 200, 200, 429, 429]
             redis.stop()
-            answers = [await chat(running) for running in (one, other, one)]
+            answers = [await chat(running) for running in (first, second, first)]
             assert [answer.status_code for answer in answers] == [200, 200, 200]
             assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == ["2", "2", "1"]
-            assert (await one.metrics())["tritonic_rates_unshared_total"] == 2
+            assert (await first.metrics())["tritonic_rates_unshared_total"] == 2
     finally:
         redis.stop()

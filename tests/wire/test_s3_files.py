@@ -35,38 +35,42 @@ async def bucket() -> AsyncIterator[FakeS3]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def keeper(triton: FakeTriton, bucket: FakeS3) -> AsyncIterator[RunningGateway]:
+async def gateway(triton: FakeTriton, bucket: FakeS3) -> AsyncIterator[RunningGateway]:
     async with run_gateway(triton.url, files=URL, tasks_patience=1) as running:
         yield running
 
 
-async def test_a_picture_is_kept_and_fetched(keeper: RunningGateway, bucket: FakeS3) -> None:
+async def test_an_image_is_stored_and_fetched(gateway: RunningGateway, bucket: FakeS3) -> None:
     body = {"model": "shapes", "prompt": "x", "seed": 3, "output_format": "webp"}
-    answer = await keeper.http.post(GENERATIONS, json=body)
+    answer = await gateway.http.post(GENERATIONS, json=body)
     assert answer.status_code == 200, answer.text
-    ((key, kept),) = bucket.objects.items()
-    assert key.startswith(PREFIX) and kept.content_type == "image/webp"
+    ((key, stored),) = bucket.objects.items()
+    assert key.startswith(PREFIX) and stored.content_type == "image/webp"
     url = answer.json()["data"][0]["url"]
-    found = await keeper.http.get(url)
-    assert (found.status_code, found.headers["content-type"], found.content) == (200, "image/webp", kept.data)
-    assert open_image(found.content).size == (128, 128)
-    part = await keeper.http.get(url, headers={"Range": "bytes=4-11"})
-    assert (part.status_code, part.content) == (206, kept.data[4:12])
-    assert part.headers["content-range"] == f"bytes 4-11/{len(kept.data)}"
-    head = await keeper.http.head(url)
-    assert (head.status_code, head.headers["content-length"]) == (200, str(len(kept.data)))
-    again = await keeper.http.get(url, headers={"If-None-Match": found.headers["etag"]})
+    response = await gateway.http.get(url)
+    assert (response.status_code, response.headers["content-type"], response.content) == (
+        200,
+        "image/webp",
+        stored.data,
+    )
+    assert open_image(response.content).size == (128, 128)
+    part = await gateway.http.get(url, headers={"Range": "bytes=4-11"})
+    assert (part.status_code, part.content) == (206, stored.data[4:12])
+    assert part.headers["content-range"] == f"bytes 4-11/{len(stored.data)}"
+    head = await gateway.http.head(url)
+    assert (head.status_code, head.headers["content-length"]) == (200, str(len(stored.data)))
+    again = await gateway.http.get(url, headers={"If-None-Match": response.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
 
 
-async def test_the_bucket_sends_no_file_that_is_not_sent_on(
-    keeper: RunningGateway, bucket: FakeS3, tmp_path: Path
+async def test_objects_are_fetched_from_the_bucket_only_when_they_are_sent(
+    gateway: RunningGateway, bucket: FakeS3, tmp_path: Path
 ) -> None:
-    answer = await keeper.http.post(GENERATIONS, json={"model": "shapes", "prompt": "x"})
+    answer = await gateway.http.post(GENERATIONS, json={"model": "shapes", "prompt": "x"})
     url = answer.json()["data"][0]["url"]
-    whole = await keeper.http.get(url)
+    whole = await gateway.http.get(url)
     size, etag = len(whole.content), whole.headers["etag"]
-    for method, headers, status, asked in (
+    for method, headers, status, methods in (
         ("GET", {}, 200, ["GET"]),
         ("HEAD", {}, 200, ["HEAD"]),
         ("HEAD", {"Range": "bytes=4-11"}, 206, ["HEAD"]),
@@ -79,15 +83,15 @@ async def test_the_bucket_sends_no_file_that_is_not_sent_on(
         ("GET", {"Range": f"bytes={size}-"}, 416, ["HEAD"]),
     ):
         bucket.requested_methods.clear()
-        found = await keeper.http.request(method, url, headers=headers)
-        assert (found.status_code, bucket.requested_methods) == (status, asked), (method, headers)
+        response = await gateway.http.request(method, url, headers=headers)
+        assert (response.status_code, bucket.requested_methods) == (status, methods), (method, headers)
         if status in (200, 206):
             part = whole.content[4:12] if status == 206 else whole.content
-            assert found.headers["content-length"] == str(len(part))
-            assert found.content == (part if method == "GET" else b"")
+            assert response.headers["content-length"] == str(len(part))
+            assert response.content == (part if method == "GET" else b"")
 
 
-async def test_what_is_old_goes_and_what_is_not_ours_stays(bucket: FakeS3, tmp_path: Path) -> None:
+async def test_expired_files_are_deleted_and_other_objects_stay(bucket: FakeS3, tmp_path: Path) -> None:
     files = FileStore(Settings(state=tmp_path, files=URL, files_retention=3600))
     old, new = await files.put(b"old", "image/png"), await files.put(b"new", "image/png")
     notes = bucket.objects["notes.txt"] = bucket.objects[f"{PREFIX}notes.txt"] = bucket.objects[PREFIX + old]
@@ -112,37 +116,37 @@ CHAT = {"messages": [{"role": "user", "content": "x"}]}
         ("/tritonic/v1/chat/completions", CHAT),
     ],
 )
-async def test_of_what_is_not_kept_whole_nothing_is_left(
-    keeper: RunningGateway, bucket: FakeS3, path: str, fields: dict[str, Any]
+async def test_a_failed_upload_leaves_no_object(
+    gateway: RunningGateway, bucket: FakeS3, path: str, fields: dict[str, Any]
 ) -> None:
     before = set(bucket.objects)
     bucket.error_code, bucket.writes_before_error = "QuotaExceeded", 3
     try:
-        answer = await keeper.http.post(path, json={"model": "shapes", "n": 5, **fields})
+        answer = await gateway.http.post(path, json={"model": "shapes", "n": 5, **fields})
     finally:
         bucket.error_code = ""
     check_error(answer, 507, "server_error", "storage_full")
     assert set(bucket.objects) == before and bucket.writes_before_error == 0
 
 
-async def test_of_a_task_that_failed_nothing_is_left(keeper: RunningGateway, bucket: FakeS3) -> None:
+async def test_a_failed_task_leaves_no_object(gateway: RunningGateway, bucket: FakeS3) -> None:
     before = set(bucket.objects)
     bucket.error_code, bucket.writes_before_error = "QuotaExceeded", 3
     try:
         body = {"model": "shapes", "prompt": "x", "n": 5, "async": True}
-        task = (await keeper.http.post("/tritonic/v1/images/generations", json=body)).json()
+        task = (await gateway.http.post("/tritonic/v1/images/generations", json=body)).json()
         path = f"/tritonic/v1/images/{task['id']}?detail=true"
-        answer = await keeper.until(path, lambda response: response.json()["status"] == "failed", seconds=30)
+        answer = await gateway.until(path, lambda response: response.json()["status"] == "failed", seconds=30)
     finally:
         bucket.error_code = ""
     assert answer.json()["detail"]["error"]["code"] == "storage_full"
     assert set(bucket.objects) == before and bucket.writes_before_error == 0
 
 
-async def test_a_bucket_that_is_full_is_said(keeper: RunningGateway, bucket: FakeS3) -> None:
+async def test_a_full_bucket_is_reported(gateway: RunningGateway, bucket: FakeS3) -> None:
     bucket.error_code = "QuotaExceeded"
     try:
-        answer = await keeper.http.post(GENERATIONS, json={"model": "shapes", "prompt": "x"})
+        answer = await gateway.http.post(GENERATIONS, json={"model": "shapes", "prompt": "x"})
     finally:
         bucket.error_code = ""
     check_error(answer, 507, "server_error", "storage_full")

@@ -33,7 +33,7 @@ CAST = [
 
 
 @dataclass(slots=True)
-class Crew:
+class WorkerGateway:
     """A gateway with several workers."""
 
     process: GatewayProcess
@@ -41,12 +41,12 @@ class Crew:
     log: Path
 
     @property
-    def keeper(self) -> psutil.Process:
+    def parent(self) -> psutil.Process:
         return psutil.Process(self.process.child.pid)
 
     def workers(self) -> dict[int, psutil.Process]:
         """Return the running workers, by process id."""
-        children = self.keeper.children()
+        children = self.parent.children()
         return {each.pid: each for each in children if each.status() != psutil.STATUS_ZOMBIE}
 
     @contextlib.asynccontextmanager
@@ -74,7 +74,7 @@ class Crew:
                 return pid
         raise AssertionError("no worker has this connection")
 
-    async def until(self, check: Any, seconds: float = 10.0) -> None:
+    async def until(self, check: Any, seconds: float = 30.0) -> None:
         async with asyncio.timeout(seconds):
             while not check():
                 await asyncio.sleep(0.02)
@@ -87,11 +87,13 @@ async def metric(http: httpx.AsyncClient, name: str) -> float:
 
 
 @contextlib.asynccontextmanager
-async def crew(folder: Path, models: Iterable[ScriptedModel] = CAST, **settings: Any) -> AsyncIterator[Crew]:
+async def run_workers(
+    folder: Path, models: Iterable[ScriptedModel] = CAST, **settings: Any
+) -> AsyncIterator[WorkerGateway]:
     """Run a gateway of two workers in front of a scripted Triton."""
     triton = await FakeTriton(models).start()
-    told = {"workers": 2, "discovery_interval": 0.1, **settings}
-    environment = {f"TRITONIC_{name.upper()}": str(value) for name, value in told.items()}
+    options = {"workers": 2, "discovery_interval": 0.1, **settings}
+    environment = {f"TRITONIC_{name.upper()}": str(value) for name, value in options.items()}
     before = dict(os.environ)
     os.environ.update(environment)
     try:
@@ -101,7 +103,7 @@ async def crew(folder: Path, models: Iterable[ScriptedModel] = CAST, **settings:
         os.environ.update(before)
     try:
         await asyncio.to_thread(process.start)
-        running = Crew(process, triton, folder / "gateway.log")
+        running = WorkerGateway(process, triton, folder / "gateway.log")
         await asyncio.to_thread(process.wait_live)
         async with running.each() as each:
             for http in each:
@@ -123,9 +125,9 @@ async def ask(http: httpx.AsyncClient, model: str = "hello") -> str:
 
 
 async def test_a_gateway_of_two_workers(tmp_path: Path) -> None:
-    async with crew(tmp_path) as running:
+    async with run_workers(tmp_path) as running:
         async with running.each() as (first, second):
-            # What either measures, both show, and as a sum.
+            # Each worker shows the sum of both workers' metrics.
             for http, times in ((first, 3), (second, 4)):
                 for _ in range(times):
                     assert await ask(http) == "Hello"
@@ -136,23 +138,23 @@ async def test_a_gateway_of_two_workers(tmp_path: Path) -> None:
 
             # A picture that one draws, the other hands out.
             body = {"model": "painter", "prompt": "An otter", "response_format": "url"}
-            drawn = (await first.post("/v1/images/generations", json=body)).raise_for_status().json()
-            found = await second.get(drawn["data"][0]["url"])
-            assert (found.status_code, found.headers["content-type"]) == (200, "image/png")
+            answer = (await first.post("/v1/images/generations", json=body)).raise_for_status().json()
+            file = await second.get(answer["data"][0]["url"])
+            assert (file.status_code, file.headers["content-type"]) == (200, "image/png")
 
             # A worker that is killed in the midst of a request takes nothing with it but that.
-            lost, kept = running.answering(first), running.answering(second)
+            killed_worker, other_worker = running.answering(first), running.answering(second)
             async with first.stream("POST", "/v1/chat/completions", json=chat("silent", stream=True)) as stream:
                 lines = stream.aiter_lines()
                 while '"a"' not in await anext(lines):
                     pass
                 assert await metric(second, "tritonic_in_flight") == 1
-                os.kill(lost, signal.SIGKILL)
+                os.kill(killed_worker, signal.SIGKILL)
                 with pytest.raises(httpx.TransportError):
                     [line async for line in lines]
             assert await ask(second) == "Hello"
-            await running.until(lambda: len(running.workers()) == 2 and lost not in running.workers())
-            assert kept in running.workers()
+            await running.until(lambda: len(running.workers()) == 2 and killed_worker not in running.workers())
+            assert other_worker in running.workers()
             assert await metric(second, "tritonic_in_flight") == 0
             assert await metric(second, "tritonic_time_to_first_token_seconds_count") == 9
 
@@ -167,15 +169,15 @@ async def test_a_gateway_of_two_workers(tmp_path: Path) -> None:
         async with running.each() as (first, second):
             open_answers = [asyncio.create_task(ask(http, "slow")) for http in (first, second)]
             await running.until(lambda: running.triton.active == 2)
-            processes = [running.keeper, *running.workers().values()]
-            running.keeper.terminate()
+            processes = [running.parent, *running.workers().values()]
+            running.parent.terminate()
             assert await asyncio.gather(*open_answers) == ["ab", "ab"]
         assert await asyncio.to_thread(running.process.child.wait, 10) == 128 + signal.SIGTERM
         assert not any(process.is_running() for process in processes)
 
 
-async def test_connections_that_come_while_a_worker_is_away_wait(tmp_path: Path) -> None:
-    async with crew(tmp_path) as running:
+async def test_connections_wait_while_a_worker_restarts(tmp_path: Path) -> None:
+    async with run_workers(tmp_path) as running:
         async with running.each() as (first, _):
             os.kill(running.answering(first), signal.SIGKILL)
         async with httpx.AsyncClient(base_url=running.process.url, timeout=20, trust_env=False) as http:
@@ -184,26 +186,26 @@ async def test_connections_that_come_while_a_worker_is_away_wait(tmp_path: Path)
         assert Counter(answer.status_code for answer in answers) == {200: 32}
 
 
-async def test_no_worker_outlives_its_keeper(tmp_path: Path) -> None:
+async def test_no_worker_outlives_its_parent(tmp_path: Path) -> None:
     """The supervisor is stopped, so that only the workers themselves can notice."""
-    async with crew(tmp_path) as running:
+    async with run_workers(tmp_path) as running:
         workers = running.workers().values()
         os.kill(running.process.child.session, signal.SIGSTOP)
         try:
-            running.keeper.kill()
+            running.parent.kill()
             await running.until(lambda: all(each.status() == psutil.STATUS_ZOMBIE for each in workers))
         finally:
             os.kill(running.process.child.session, signal.SIGCONT)
 
 
-async def test_one_worker_speaks_to_the_node(tmp_path: Path) -> None:
+async def test_only_one_worker_registers_at_the_node(tmp_path: Path) -> None:
     node = await ComputingNode().start()
     try:
-        async with crew(tmp_path, node_url=node.url, project="P", cid="c") as running:
+        async with run_workers(tmp_path, node_url=node.url, project="P", cid="c") as running:
             await node.until(lambda n: len(n.registered) == len(CAST), 15)
             await asyncio.sleep(0.5)
-            told = Counter(body["model"] for verb, body in node.calls if verb == "register")
-            assert told == {model.name: 1 for model in CAST}
+            registrations = Counter(body["model"] for verb, body in node.calls if verb == "register")
+            assert registrations == {model.name: 1 for model in CAST}
             # When it is gone, the other one takes over, and nothing was unregistered meanwhile.
             lines = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
             pids = {line["worker"]: line["pid"] for line in lines if line["event"] == "worker started"}

@@ -18,13 +18,13 @@ class OpenSlots:
         self.held: dict[str, list[AbstractContextManager[None]]] = {}
 
     def ask(self, caller: str, model: str = "m") -> bool:
-        place = self.admission.open(model, caller)
+        slot = self.admission.open(model, caller)
         try:
-            place.__enter__()
+            slot.__enter__()
         except QueueFull as full:
             assert full.retry_after and full.status == 429 and full.code == "overloaded"
             return False
-        self.held.setdefault(caller, []).append(place)
+        self.held.setdefault(caller, []).append(slot)
         return True
 
     def take_all(self, caller: str) -> int:
@@ -37,7 +37,7 @@ class OpenSlots:
 
 
 @pytest.mark.parametrize(("bound", "most"), [(5, 4), (10, 8), (100, 80), (1024, 820), (2048, 1639)])
-def test_one_alone_leaves_a_fifth(bound: int, most: int) -> None:
+def test_a_single_caller_leaves_a_fifth_of_the_slots(bound: int, most: int) -> None:
     house = OpenSlots(bound)
     assert house.take_all("greedy") == most
     assert house.ask("somebody")
@@ -58,7 +58,7 @@ def test_there_is_always_room_for_one_more(callers: int) -> None:
     assert house.ask("the next")
 
 
-def test_shares_become_equal_as_answers_end() -> None:
+def test_shares_become_equal_as_requests_end() -> None:
     house = OpenSlots(100)
     assert house.take_all("first") == 80
     house.take_all("second")
@@ -79,13 +79,13 @@ def test_the_bound_holds_for_many_callers() -> None:
     assert house.ask("caller 99") and not house.ask("caller 100")
 
 
-def test_models_have_places_of_their_own() -> None:
+def test_models_have_slots_of_their_own() -> None:
     house = OpenSlots(5)
     house.take_all("greedy")
     assert house.ask("greedy", model="another")
 
 
-def test_everything_is_given_back() -> None:
+def test_all_slots_are_released() -> None:
     house = OpenSlots(5)
     for _ in range(100):
         house.take_all("greedy")
@@ -96,7 +96,7 @@ def test_everything_is_given_back() -> None:
     assert (model.open, dict(model.by_caller)) == (4, {"greedy": 4})
 
 
-def test_a_failure_gives_its_place_back() -> None:
+def test_a_failure_releases_its_slot() -> None:
     admission = Admission(1)
     for _ in range(3):
         with pytest.raises(RuntimeError), admission.open("m", "a"):

@@ -1,4 +1,4 @@
-"""Who puts the token that begins a sequence before a prompt."""
+"""The beginning-of-sequence token: the template, the gateway or the model adds it, and only one of them."""
 
 import json
 from pathlib import Path
@@ -21,13 +21,13 @@ def config(name: str = "m", layout: Any = vllm, steps: tuple[str, ...] = (), **i
     return ModelConfig(name, {}, {**layout.INPUTS, **marks, **inputs}, layout.OUTPUTS, b"", steps=steps)
 
 
-def adds(model: ModelConfig, said: dict[str, str] = LLAMA, *others: ModelConfig) -> str | None:
+def adds(model: ModelConfig, parameters: dict[str, str] = LLAMA, *others: ModelConfig) -> str | None:
     known = {one.name: one for one in (model, *others)}
-    return registry.complete_config(model, said, known)[0].parameters.get("add_bos_token")
+    return registry.complete_config(model, parameters, known)[0].parameters.get("add_bos_token")
 
 
 @pytest.mark.parametrize("layout", [vllm, llmapi, tensorrt_llm])
-def test_others_add_it_where_the_checkpoint_begins_with_it(layout: Any) -> None:
+def test_bos_is_added_where_the_checkpoint_begins_with_it(layout: Any) -> None:
     model = config(layout=layout)
     assert adds(model) == "true"
     # Some checkpoints call the mark of a turn so, and their templates write it out.
@@ -38,27 +38,27 @@ def test_others_add_it_where_the_checkpoint_begins_with_it(layout: Any) -> None:
     assert adds(model, {}) is None
 
 
-def test_ours_is_given_what_the_template_writes() -> None:
+def test_our_backend_gets_the_prompt_of_the_template() -> None:
     assert adds(config(token_ids="INT32")) is None
     assert adds(config(token_ids="INT32"), {**LLAMA, "add_bos_token": "true"}) == "true"
     assert adds(config(layout=embedding), {**LLAMA, "signature": "embedding"}) is None
 
 
-@pytest.mark.parametrize(("word", "found"), [("False", None), ("n", None), ("True", "true"), ("${add}", "true")])
-def test_the_step_that_tokenises_may_be_told_not_to(word: str, found: str | None) -> None:
-    step = ModelConfig("preprocessing", {"add_special_tokens": word}, {}, {}, b"")
-    assert adds(config("tensorrt_llm_bls", tensorrt_llm), LLAMA, step) == found
-    assert adds(config("ensemble", tensorrt_llm, steps=("preprocessing", "core")), LLAMA, step) == found
+@pytest.mark.parametrize(("setting", "expected"), [("False", None), ("n", None), ("True", "true"), ("${add}", "true")])
+def test_the_tokenizing_step_may_be_configured_not_to_add_bos(setting: str, expected: str | None) -> None:
+    step = ModelConfig("preprocessing", {"add_special_tokens": setting}, {}, {}, b"")
+    assert adds(config("tensorrt_llm_bls", tensorrt_llm), LLAMA, step) == expected
+    assert adds(config("ensemble", tensorrt_llm, steps=("preprocessing", "core")), LLAMA, step) == expected
     assert adds(config("other", tensorrt_llm, steps=("core",)), LLAMA, step) == "true"
     assert adds(config("ensemble", tensorrt_llm, steps=("preprocessing",)), {**LLAMA, "add_bos_token": "true"}, step)
 
 
-def test_what_is_sent() -> None:
+def test_a_leading_bos_is_stripped() -> None:
     parameters = {**LLAMA, "add_bos_token": "true"}
 
     def sent(prompt: str | tuple[int, ...], *spans: tuple[int, int]) -> tuple[Any, tuple[tuple[int, int], ...]]:
-        found = strip_bos(Complete(model="m", prompt=prompt, literal_spans=spans), parse_text(parameters))
-        return found.prompt, found.literal_spans
+        stripped = strip_bos(Complete(model="m", prompt=prompt, literal_spans=spans), parse_text(parameters))
+        return stripped.prompt, stripped.literal_spans
 
     assert sent("<s>é[x]", (5, 6), (7, 8)) == ("é[x]", ((2, 3), (4, 5)))
     assert sent("<s>[x]", (3, 6)) == ("[x]", ((0, 3),))
@@ -66,9 +66,9 @@ def test_what_is_sent() -> None:
     assert sent("<s><s>") == ("<s>", ())
     assert sent("<s>") == ("<s>", ())  # nothing would be left
     assert sent((1, 2)) == ((1, 2), ())
-    asked = Complete(model="m", prompt="<s>x")
-    assert strip_bos(asked, parse_text(LLAMA)) is asked
-    assert strip_bos(asked, parse_text({"add_bos_token": "true"})) is asked
+    request = Complete(model="m", prompt="<s>x")
+    assert strip_bos(request, parse_text(LLAMA)) is request
+    assert strip_bos(request, parse_text({"add_bos_token": "true"})) is request
 
 
 PUT = {
@@ -79,7 +79,7 @@ LATER = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A"}}, {"S
 
 
 @pytest.mark.parametrize(
-    ("said", "processor", "adds"),
+    ("tokenizer_config", "processor", "adds"),
     [
         ({}, ..., None),
         ({"add_bos_token": False}, PUT, False),
@@ -96,8 +96,10 @@ LATER = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A"}}, {"S
         ({"tokenizer_class": "LlamaTokenizer"}, ..., None),
     ],
 )
-def test_what_the_files_of_a_tokenizer_tell(tmp_path: Path, said: Any, processor: Any, adds: bool | None) -> None:
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", **said}))
+def test_tokenizer_files_decide_about_bos(
+    tmp_path: Path, tokenizer_config: Any, processor: Any, adds: bool | None
+) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", **tokenizer_config}))
     if processor is not ...:
         (tmp_path / "tokenizer.json").write_text(json.dumps({"post_processor": processor}))
     assert tokenizer_files.read(tmp_path / "tokenizer_config.json").adds_bos_token is adds
@@ -113,7 +115,7 @@ def test_what_the_files_of_a_tokenizer_tell(tmp_path: Path, said: Any, processor
         {"type": "RobertaProcessing", "cls": []},
     ],
 )
-def test_a_broken_post_processor_is_said(tmp_path: Path, processor: dict[str, Any]) -> None:
+def test_a_broken_post_processor_is_reported(tmp_path: Path, processor: dict[str, Any]) -> None:
     (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
     (tmp_path / "tokenizer.json").write_text(json.dumps({"post_processor": processor}))
     with pytest.raises(ValueError, match=r"tokenizer\.json has a post_processor"):
@@ -121,7 +123,7 @@ def test_a_broken_post_processor_is_said(tmp_path: Path, processor: dict[str, An
 
 
 @pytest.mark.parametrize("template", [[1], [{"name": "default"}]])
-def test_broken_templates_with_names_are_said(tmp_path: Path, template: list[Any]) -> None:
+def test_broken_named_templates_are_reported(tmp_path: Path, template: list[Any]) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
     with pytest.raises(ValueError, match="chat_template"):
         tokenizer_files.read(tmp_path / "tokenizer_config.json")

@@ -1,4 +1,4 @@
-"""What opens the circuit of a model, and what closes it."""
+"""The circuit breaker of a model: failures and probes open and close it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -29,7 +29,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Circuit:
-    """One model whose probes end as told, the last way for ever."""
+    """A model whose probes end with these outcomes; the last one repeats."""
 
     def __init__(self, *outcomes: Exception | None) -> None:
         self.breaker = CircuitBreaker("server")
@@ -49,19 +49,19 @@ class Circuit:
             self.breaker.record_failure("m", error, self.probe, self.reports.append)
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not holds():
                 await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("failure", [DEAD, ModelTimeout("Nothing came.")])
-async def test_it_opens_where_the_probe_fails_and_closes_where_one_succeeds(failure: GatewayError) -> None:
-    one = Circuit(failure, failure, QueueFull("Full."), ServerUnavailable("Gone."), None)
-    one.fail(error=failure)
-    assert one.breaker.is_suspect("m") and not one.breaker.is_open("m")
-    await one.until(lambda: one.breaker.is_open("m"))
-    await one.until(lambda: not one.breaker)
-    assert (one.probes, one.reports) == (5, [True, False])
+async def test_the_circuit_opens_when_the_probe_fails_and_closes_when_one_succeeds(failure: GatewayError) -> None:
+    circuit = Circuit(failure, failure, QueueFull("Full."), ServerUnavailable("Gone."), None)
+    circuit.fail(error=failure)
+    assert circuit.breaker.is_suspect("m") and not circuit.breaker.is_open("m")
+    await circuit.until(lambda: circuit.breaker.is_open("m"))
+    await circuit.until(lambda: not circuit.breaker)
+    assert (circuit.probes, circuit.reports) == (5, [True, False])
 
 
 @pytest.mark.parametrize(
@@ -76,51 +76,51 @@ async def test_it_opens_where_the_probe_fails_and_closes_where_one_succeeds(fail
     ],
     ids=lambda outcome: type(outcome).__name__,
 )
-async def test_it_stays_closed_where_the_probe_does_not_fail(outcome: Exception | None) -> None:
-    one = Circuit(outcome)
-    one.fail()
-    await one.until(lambda: not one.breaker)
-    assert (one.probes, one.reports) == (1, [])
+async def test_the_circuit_stays_closed_when_the_probe_gets_an_answer(outcome: Exception | None) -> None:
+    circuit = Circuit(outcome)
+    circuit.fail()
+    await circuit.until(lambda: not circuit.breaker)
+    assert (circuit.probes, circuit.reports) == (1, [])
     # It counts anew.
-    one.fail(FAILURE_THRESHOLD - 1)
+    circuit.fail(FAILURE_THRESHOLD - 1)
     await asyncio.sleep(0.01)
-    assert one.probes == 1 and not one.breaker.is_suspect("m")
+    assert circuit.probes == 1 and not circuit.breaker.is_suspect("m")
 
 
-async def test_one_probe_at_a_time_and_none_without_need() -> None:
-    one = Circuit(None)
-    one.fail(FAILURE_THRESHOLD - 1)
-    one.fail(50, InvalidRequest("No."))
-    one.fail(50, QueueFull("Full."))
-    one.fail(50, ServerUnavailable("Gone."))
+async def test_only_one_probe_runs_at_a_time() -> None:
+    circuit = Circuit(None)
+    circuit.fail(FAILURE_THRESHOLD - 1)
+    circuit.fail(50, InvalidRequest("No."))
+    circuit.fail(50, QueueFull("Full."))
+    circuit.fail(50, ServerUnavailable("Gone."))
     await asyncio.sleep(0.01)
-    assert one.probes < 1
-    one.fail(50)
-    await one.until(lambda: not one.breaker)
-    assert one.probes == 1
+    assert circuit.probes < 1
+    circuit.fail(50)
+    await circuit.until(lambda: not circuit.breaker)
+    assert circuit.probes == 1
 
 
 @pytest.mark.parametrize("end", [lambda b: b.record_success("m"), lambda b: b.reset()], ids=["answer", "restart"])
-async def test_an_answer_ends_it_and_the_probing(end: Callable[[CircuitBreaker], None]) -> None:
-    one = Circuit(DEAD)
-    one.fail()
-    await one.until(lambda: one.breaker.is_open("m"))
-    end(one.breaker)
-    assert not one.breaker and one.reports == [True, False]
+async def test_an_answer_closes_the_circuit_and_ends_the_probes(end: Callable[[CircuitBreaker], None]) -> None:
+    circuit = Circuit(DEAD)
+    circuit.fail()
+    await circuit.until(lambda: circuit.breaker.is_open("m"))
+    end(circuit.breaker)
+    assert not circuit.breaker and circuit.reports == [True, False]
     await asyncio.sleep(0.005)
-    probes = one.probes
+    probes = circuit.probes
     await asyncio.sleep(0.02)
-    assert one.probes == probes
+    assert circuit.probes == probes
 
 
-async def test_what_cannot_be_probed_is_avoided_for_a_while_and_never_open() -> None:
+async def test_a_model_without_a_probe_is_avoided_for_a_while() -> None:
     breaker = CircuitBreaker("server")
     probe: Callable[[], Awaitable[None]] | None = None
     reports: list[bool] = []
     for _ in range(FAILURE_THRESHOLD):
         assert not breaker.is_suspect("m")
         breaker.record_failure("m", DEAD, probe, reports.append)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while breaker.is_suspect("m"):
             await asyncio.sleep(0.001)
     breaker.record_failure("m", DEAD, probe, reports.append)  # the next one tells

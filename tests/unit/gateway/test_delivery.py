@@ -1,4 +1,4 @@
-"""How streams of events end, whoever ends them, and who counts as a reader."""
+"""The end of event streams: by the model, the client or a shutdown; and slow readers."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from tests.fakes.asgi_client import requesting_client
 Events = Callable[[], AsyncGenerator[bytes]]
 
 
-def asked(receive: Receive, send_timeout: float = 60) -> Any:
+def request_to(receive: Receive, send_timeout: float = 60) -> Any:
     """A request, as far as delivery looks at it."""
     trace = SimpleNamespace(disconnected=False, error=None, request_id="r")
     settings = SimpleNamespace(send_timeout=send_timeout)
@@ -28,12 +28,12 @@ def asked(receive: Receive, send_timeout: float = 60) -> Any:
     )
 
 
-async def begun(request: Any, events: AsyncGenerator[bytes]) -> Any:
+async def start_response(request: Any, events: AsyncGenerator[bytes]) -> Any:
     return await delivery.sse(request, events, lambda event: [event], lambda error: b"failed", b"[DONE]")
 
 
 class Connection:
-    """What uvicorn lets an application send, and in which order."""
+    """The messages that uvicorn accepts from an application, in their order."""
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
@@ -58,7 +58,7 @@ class Connection:
         return b"".join(message.get("body", b"") for message in self.sent)
 
 
-async def two() -> AsyncGenerator[bytes]:
+async def two_events() -> AsyncGenerator[bytes]:
     await asyncio.sleep(0)
     yield b"1"
     await asyncio.sleep(0)
@@ -67,15 +67,15 @@ async def two() -> AsyncGenerator[bytes]:
 
 @pytest.mark.parametrize("turns", range(1, 30))
 @pytest.mark.parametrize("paused", [False, True])
-async def test_the_server_stops_at_any_moment(turns: int, paused: bool) -> None:
-    """The client is told, in the form of the stream, or has everything already."""
+async def test_a_stream_ends_correctly_at_any_moment_of_a_shutdown(turns: int, paused: bool) -> None:
+    """The client gets an error event, or already has the whole stream."""
     connection = Connection()
     if paused:
         connection.free.clear()
-    request, events = asked(connection.receive), two()
+    request, events = request_to(connection.receive), two_events()
 
     async def answer() -> None:
-        response = await begun(request, events)
+        response = await start_response(request, events)
         await response(None, connection.receive, connection.send)
 
     answering = asyncio.create_task(answer())
@@ -96,12 +96,12 @@ async def test_the_server_stops_at_any_moment(turns: int, paused: bool) -> None:
         await anext(events)
 
 
-async def test_an_event_that_is_cut_off_is_not_followed_by_another() -> None:
+async def test_a_truncated_event_is_the_last() -> None:
     async def large() -> AsyncGenerator[bytes]:
         yield b"x" * 200_000
 
     connection = Connection()
-    response = await begun(asked(connection.receive), large())
+    response = await start_response(request_to(connection.receive), large())
 
     async def send(message: Message) -> None:
         await connection.send(message)
@@ -118,10 +118,10 @@ async def test_an_event_that_is_cut_off_is_not_followed_by_another() -> None:
 
 
 @pytest.mark.parametrize("stops", [False, True])
-async def test_who_hangs_up_while_the_server_stops(stops: bool) -> None:
-    """What the server cancels stays cancelled; whoever only hung up is gone, whatever becomes of the work."""
+async def test_a_disconnect_during_a_shutdown(stops: bool) -> None:
+    """A task that the server cancels stays cancelled. A disconnect ends the response, whatever the work does."""
     connection = Connection()
-    request = asked(connection.receive)
+    request = request_to(connection.receive)
     closing = asyncio.Event()
 
     async def work() -> None:
@@ -155,8 +155,8 @@ async def served(events: Events, send_timeout: float) -> AsyncIterator[tuple[Any
     state = SimpleNamespace(request=None, ended=False)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        request = asked(receive, send_timeout)
-        response = await begun(request, events())
+        request = request_to(receive, send_timeout)
+        response = await start_response(request, events())
         state.request = request
         await response(scope, receive, send)
         state.ended = True
@@ -167,18 +167,18 @@ async def served(events: Events, send_timeout: float) -> AsyncIterator[tuple[Any
         yield state, client
 
 
-async def test_who_reads_nothing_of_a_large_last_event_has_hung_up() -> None:
+async def test_a_client_that_does_not_read_the_last_event_is_disconnected() -> None:
     async def events() -> AsyncGenerator[bytes]:
         yield b"x" * 32_000_000
 
     async with served(events, 0.2) as (state, _):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not state.ended:
                 await asyncio.sleep(0.05)
         assert state.request.state.trace.disconnected
 
 
-async def test_who_reads_a_large_event_slowly_gets_everything() -> None:
+async def test_a_slow_reader_gets_all_of_a_large_event() -> None:
     async def events() -> AsyncGenerator[bytes]:
         yield b"x" * 32_000_000
         yield b"y"

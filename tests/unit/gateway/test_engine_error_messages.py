@@ -1,4 +1,4 @@
-"""What models of other people's layouts mean when they refuse."""
+"""Error messages of engines that are not ours, and the errors that they become."""
 
 import time
 
@@ -17,7 +17,7 @@ NO_ROOM = (
 
 
 @pytest.mark.parametrize(
-    ("words", "kind", "param"),
+    ("message", "kind", "param"),
     [
         ("Prompt length (9000) exceeds maximum input length (8192). Set log level", ContextLengthExceeded, "prompt"),
         ("Prompt length + number of draft tokens (9 + 4) exceeds maximum input length (8).", None, "prompt"),
@@ -49,10 +49,10 @@ NO_ROOM = (
         ("CUDA out of memory", ModelFailed, None),
     ],
 )
-def test_what_words_mean(words: str, kind: type[GatewayError] | None, param: str | None) -> None:
+def test_engine_messages_become_errors(message: str, kind: type[GatewayError] | None, param: str | None) -> None:
     for before in ("", "ValueError: ", "Error generating request: utils.RequestError: ", "in ensemble 'e', KeyError: "):
-        said = before + words
-        error = third_party_errors.explain(ModelFailed(said))
+        reported = before + message
+        error = third_party_errors.explain(ModelFailed(reported))
         assert (type(error), error.param) == (kind or ContextLengthExceeded, param)
         assert "Error: " not in error.message
 
@@ -73,7 +73,7 @@ Traceback (most recent call last):
 
 
 @pytest.mark.parametrize(
-    ("raised", "left"),
+    ("raised", "expected"),
     [
         ("pb_utils.Oh: It broke.", "It broke."),
         ("c_python_backend_utils.TritonModelException: It broke: badly.\nAnd: again.", "It broke: badly.\nAnd: again."),
@@ -84,22 +84,22 @@ Traceback (most recent call last):
         ("AssertionError", "The model failed without a message."),
     ],
 )
-def test_callers_read_what_was_said_and_not_where(raised: str, left: str) -> None:
-    assert third_party_errors.explain(ModelFailed(TRACEBACK.format(raised=raised))).message == left
+def test_tracebacks_are_removed_from_messages(raised: str, expected: str) -> None:
+    assert third_party_errors.explain(ModelFailed(TRACEBACK.format(raised=raised))).message == expected
 
 
-def test_words_of_the_model_that_look_like_classes_are_left() -> None:
-    for words in ("The Error: none", "It said MyError", "Note: all is well", "500 Error: no"):
-        assert third_party_errors.clean_message(words) == words
+def test_text_that_looks_like_an_exception_class_stays() -> None:
+    for message in ("The Error: none", "It said MyError", "Note: all is well", "500 Error: no"):
+        assert third_party_errors.clean_message(message) == message
 
 
-def test_our_own_failures_are_left() -> None:
+def test_failures_of_our_backends_stay_unchanged() -> None:
     for error in (InvalidRequest("ValueError: x"), UnsupportedOption("require a, got top_p=2", param="x")):
         assert third_party_errors.explain(error) is error
         assert error.message in ("ValueError: x", "require a, got top_p=2")
 
 
-def test_a_request_without_a_length_is_asked_again_for_what_is_left() -> None:
+def test_a_request_without_max_tokens_is_retried_with_the_remaining_context() -> None:
     request = Complete(model="m", prompt="p", sampling=Sampling(temperature=0.5))
     refused = ModelFailed("ValueError: " + NO_ROOM.format(prompt=4000, limit=4096))
     again = third_party_errors.retry_request(request, refused, TextCard())
@@ -109,12 +109,12 @@ def test_a_request_without_a_length_is_asked_again_for_what_is_left() -> None:
     assert short is not None and short.sampling.max_tokens == 50
     for other in (ModelFailed(NO_ROOM.format(prompt=4096, limit=1)), ModelFailed("No."), InvalidRequest("No.")):
         assert third_party_errors.retry_request(request, other, TextCard()) is None
-    given = Complete(model="m", prompt="p", sampling=Sampling(max_tokens=4096))
-    assert third_party_errors.retry_request(given, refused, TextCard()) is None
+    request = Complete(model="m", prompt="p", sampling=Sampling(max_tokens=4096))
+    assert third_party_errors.retry_request(request, refused, TextCard()) is None
 
 
-@pytest.mark.parametrize("words", ["prompt length ", "a.", "Traceback\n  File x\n    a\n", "require "])
-def test_long_failures_are_read_in_no_time(words: str) -> None:
+@pytest.mark.parametrize("message", ["prompt length ", "a.", "Traceback\n  File x\n    a\n", "require "])
+def test_long_messages_are_parsed_in_linear_time(message: str) -> None:
     began = time.thread_time()
-    third_party_errors.explain(ModelFailed(words * 300_000))
+    third_party_errors.explain(ModelFailed(message * 300_000))
     assert time.thread_time() - began < 0.1

@@ -21,7 +21,7 @@ def fail(trace: Trace) -> weakref.ref[Body]:
     return weakref.ref(body)
 
 
-def test_a_failure_keeps_nothing_of_the_request():
+def test_an_exception_holds_no_reference_to_the_request():
     trace = Trace(Metrics(), "r")
     gc.disable()
     try:

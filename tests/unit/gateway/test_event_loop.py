@@ -1,4 +1,4 @@
-"""What the watch of the event loop measures, and what it says of a hold."""
+"""The watch of the event loop: its measurements, and its log lines about blocking work."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 
 
 @dataclass
-class Seen:
+class Observations:
     """Takes observations."""
 
     values: list[float] = field(default_factory=list)
@@ -45,26 +45,26 @@ class Request:
 @dataclass
 class Watched:
     watch: EventLoopMonitor
-    lag: Seen = field(default_factory=Seen)
-    held: Seen = field(default_factory=Seen)
+    lag: Observations = field(default_factory=Observations)
+    held: Observations = field(default_factory=Observations)
     beats: list[float] = field(default_factory=list)
 
 
 @asynccontextmanager
-async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
+async def run_watch(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
     monkeypatch.setattr(event_loop, "_FIRST_HEARTBEAT_SECONDS", 0.05)
-    lag, held = Seen(), Seen()
+    lag, held = Observations(), Observations()
     watch = EventLoopMonitor(lag, held)
-    found = Watched(watch, lag, held)
-    watch._on_heartbeat = found.beats.append
+    watched_loop = Watched(watch, lag, held)
+    watch._on_heartbeat = watched_loop.beats.append
     watch.start()
     try:
-        yield found
+        yield watched_loop
     finally:
         watch.close()
 
 
-async def served(watch: EventLoopMonitor, work: Callable[[], Awaitable[None]]) -> None:
+async def serve_request(watch: EventLoopMonitor, work: Callable[[], Awaitable[None]]) -> None:
     """Do `work` as a request's task does."""
 
     async def task() -> None:
@@ -83,59 +83,61 @@ def compute(seconds: float) -> None:
         pass
 
 
-async def test_what_a_request_computes_is_observed_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_blocking_work_of_a_request_is_measured_and_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         await asyncio.sleep(0.1)
         compute(0.5)
 
-    with structlog.testing.capture_logs() as said:
-        async with watched(monkeypatch) as found:
-            await served(found.watch, work)
+    with structlog.testing.capture_logs() as log:
+        async with run_watch(monkeypatch) as watched_loop:
+            await serve_request(watched_loop.watch, work)
             await asyncio.sleep(0.1)
-    assert found.held.most == pytest.approx(0.5, abs=event_loop.HEARTBEAT_SECONDS + 0.05)
-    assert found.lag.most >= found.held.most and len(found.lag.values) == len(found.held.values)
-    told = [line for line in said if line["event"] == "the event loop was held"]
-    assert len(told) == 1, "once for a hold"
-    assert {key: told[0][key] for key in ("request_id", "route", "body_bytes")} == {
+    assert watched_loop.held.most == pytest.approx(0.5, abs=event_loop.HEARTBEAT_SECONDS + 0.05)
+    assert watched_loop.lag.most >= watched_loop.held.most and len(watched_loop.lag.values) == len(
+        watched_loop.held.values
+    )
+    reports = [line for line in log if line["event"] == "the event loop was held"]
+    assert len(reports) == 1, "once for a hold"
+    assert {key: reports[0][key] for key in ("request_id", "route", "body_bytes")} == {
         "request_id": "req_1",
         "route": "/v1/things",
         "body_bytes": 7,
     }
-    assert told[0]["where"][0].endswith(" compute") and told[0]["where"][1].endswith(" work")
-    assert told[0]["computing"] == pytest.approx(found.held.most, abs=0.001)
+    assert reports[0]["where"][0].endswith(" compute") and reports[0]["where"][1].endswith(" work")
+    assert reports[0]["computing"] == pytest.approx(watched_loop.held.most, abs=0.001)
 
 
-async def test_a_hold_that_begins_at_rest_is_seen_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    with structlog.testing.capture_logs() as said:
-        async with watched(monkeypatch) as found:
+async def test_a_block_that_begins_while_idle_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with structlog.testing.capture_logs() as log:
+        async with run_watch(monkeypatch) as watched_loop:
             await asyncio.sleep(0.3)
 
             async def work() -> None:
                 compute(0.4)
 
-            await served(found.watch, work)
+            await serve_request(watched_loop.watch, work)
             await asyncio.sleep(0.1)
-    assert found.held.most >= 0.4 - event_loop.HEARTBEAT_SECONDS - 0.05
-    (told,) = [line for line in said if line["event"] == "the event loop was held"]
-    assert told["where"][0].endswith(" compute")
+    assert watched_loop.held.most >= 0.4 - event_loop.HEARTBEAT_SECONDS - 0.05
+    (reports,) = [line for line in log if line["event"] == "the event loop was held"]
+    assert reports["where"][0].endswith(" compute")
 
 
 @pytest.mark.usefixtures("frozen_heap")
-async def test_what_stands_without_computing_is_late_and_told_but_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_without_cpu_time_counts_as_lag_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         time.sleep(0.5)
 
-    with structlog.testing.capture_logs() as said:
-        async with watched(monkeypatch) as found:
-            await served(found.watch, work)
+    with structlog.testing.capture_logs() as log:
+        async with run_watch(monkeypatch) as watched_loop:
+            await serve_request(watched_loop.watch, work)
             await asyncio.sleep(0.1)
-    assert found.lag.most >= 0.4
-    assert found.held.most < 0.1
-    assert [line["where"][0].split()[-1] for line in said if line["event"] == "the event loop was held"] == ["work"]
+    assert watched_loop.lag.most >= 0.4
+    assert watched_loop.held.most < 0.1
+    assert [line["where"][0].split()[-1] for line in log if line["event"] == "the event loop was held"] == ["work"]
 
 
-async def test_another_thread_that_keeps_the_interpreter_holds_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with watched(monkeypatch) as found:
+async def test_a_thread_that_keeps_the_gil_blocks_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with run_watch(monkeypatch) as watched_loop:
 
         async def work() -> None:
             await asyncio.sleep(0.1)
@@ -144,35 +146,35 @@ async def test_another_thread_that_keeps_the_interpreter_holds_the_loop(monkeypa
             while thread.is_alive():
                 await asyncio.sleep(0.01)
 
-        await served(found.watch, work)
-    assert found.held.most > 0.1, "some seconds of one call without a stop"
+        await serve_request(watched_loop.watch, work)
+    assert watched_loop.held.most > 0.1, "some seconds of one call without a stop"
 
 
 @pytest.mark.usefixtures("frozen_heap")
-async def test_threads_that_let_the_interpreter_go_do_not_hold_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with watched(monkeypatch) as found:
+async def test_threads_that_release_the_gil_do_not_block_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with run_watch(monkeypatch) as watched_loop:
 
         async def work() -> None:
             await asyncio.sleep(0.1)
             data = bytes(30_000_000)
             await asyncio.gather(*(asyncio.to_thread(zlib.compress, data, 9) for _ in range(3)))
 
-        await served(found.watch, work)
-    assert found.held.most < 0.1
+        await serve_request(watched_loop.watch, work)
+    assert watched_loop.held.most < 0.1
 
 
-async def test_it_beats_seldom_at_rest_and_often_under_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with watched(monkeypatch) as found:
+async def test_the_watch_ticks_more_often_during_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with run_watch(monkeypatch) as watched_loop:
         await asyncio.sleep(1.2)
-        assert len(found.beats) <= 5
+        assert len(watched_loop.beats) <= 5
 
         async def work() -> None:
             await asyncio.sleep(0.6)
 
-        found.beats.clear()
-        await served(found.watch, work)
-        assert len(found.beats) >= 5
-    assert found.watch._requests == {}
+        watched_loop.beats.clear()
+        await serve_request(watched_loop.watch, work)
+        assert len(watched_loop.beats) >= 5
+    assert watched_loop.watch._requests == {}
 
 
 @pytest.mark.parametrize(
@@ -187,11 +189,11 @@ async def test_it_beats_seldom_at_rest_and_often_under_a_request(monkeypatch: py
         (CpuTime(0.0, 0.0, 0.0), 1.0, 0.0),  # it was stopped, or waited for a disk
     ],
 )
-def test_what_of_lateness_is_a_hold(spent: CpuTime, late: float, held: float) -> None:
+def test_lateness_counts_as_blocking_up_to_the_cpu_time(spent: CpuTime, late: float, held: float) -> None:
     assert spent.held_seconds(late) == pytest.approx(held)
 
 
-def test_clocks_tell_what_this_thread_and_others_spent() -> None:
+def test_clocks_return_cpu_time_of_this_thread_and_others() -> None:
     clocks = CpuClocks()
     compute(0.1)
     other = threading.Thread(target=compute, args=(0.1,))

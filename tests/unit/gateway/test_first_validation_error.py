@@ -17,7 +17,7 @@ from gateway.http.wire_model import WireModel
 
 MANY = 5000
 MOST_ERRORS = 100
-"""A body has some fifty fields, each of which may be wrong once."""
+"""A body has about fifty fields. Each may have one error."""
 WRONG: list[Any] = [None, True, 5, -1.5, "x", [], {}, [[]], {"type": 1}]
 
 
@@ -29,66 +29,68 @@ def _models() -> dict[str, type[WireModel]]:
     return {path: model for model, path in models.items()}
 
 
-def wrongs(schema: Any, path: str, definitions: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, Any]]:
+def invalid_values(schema: Any, path: str, definitions: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, Any]]:
     """Yield values in each of which one container of `schema` holds many wrong entries, and where it is."""
     if depth > 30:
         return
     match schema["type"]:
         case "definitions":
-            found = {part["ref"]: part for part in schema["definitions"]}
-            yield from wrongs(schema["schema"], path, definitions | found, depth + 1)
+            inner = {part["ref"]: part for part in schema["definitions"]}
+            yield from invalid_values(schema["schema"], path, definitions | inner, depth + 1)
         case "definition-ref":
-            yield from wrongs(definitions[schema["schema_ref"]], path, definitions, depth + 1)
+            yield from invalid_values(definitions[schema["schema_ref"]], path, definitions, depth + 1)
         case "model-fields":
             yield f"{path}.*", {f"unknown{i}": i for i in range(MANY)}
             for name, field in schema["fields"].items():
                 alias = field.get("validation_alias", name)
-                for where, value in wrongs(field["schema"], f"{path}.{alias}", definitions, depth + 1):
+                for where, value in invalid_values(field["schema"], f"{path}.{alias}", definitions, depth + 1):
                     yield where, {alias: value}
         case "list" | "set" | "frozenset" | "deque":
-            for wrong in WRONG:
-                yield f"{path}[]", [wrong] * MANY
-            for where, value in wrongs(
+            for invalid in WRONG:
+                yield f"{path}[]", [invalid] * MANY
+            for where, value in invalid_values(
                 schema.get("items_schema", {"type": "any"}), f"{path}[]", definitions, depth + 1
             ):
                 yield where, [value]
         case "tuple":
-            for wrong in WRONG:
-                yield f"{path}()", [wrong] * MANY
+            for invalid in WRONG:
+                yield f"{path}()", [invalid] * MANY
             for part in schema["items_schema"]:
-                for where, value in wrongs(part, f"{path}()", definitions, depth + 1):
+                for where, value in invalid_values(part, f"{path}()", definitions, depth + 1):
                     yield where, [value]
         case "dict":
-            for wrong in WRONG:
-                yield f"{path}{{}}", {str(i): wrong for i in range(MANY)}
-                yield f"{path}{{}}", {f"no such key {i}": wrong for i in range(MANY)}
+            for invalid in WRONG:
+                yield f"{path}{{}}", {str(i): invalid for i in range(MANY)}
+                yield f"{path}{{}}", {f"no such key {i}": invalid for i in range(MANY)}
             yield f"{path}{{}}", {"x" * 500_000: 1}
-            for where, value in wrongs(
+            for where, value in invalid_values(
                 schema.get("values_schema", {"type": "any"}), f"{path}{{}}", definitions, depth + 1
             ):
                 yield where, {"1": value}
         case "tagged-union":
             for choice in schema["choices"].values():
-                yield from wrongs(choice, path, definitions, depth + 1)
+                yield from invalid_values(choice, path, definitions, depth + 1)
         case "union":
             for choice in schema["choices"]:
-                yield from wrongs(choice[0] if isinstance(choice, tuple) else choice, path, definitions, depth + 1)
+                yield from invalid_values(
+                    choice[0] if isinstance(choice, tuple) else choice, path, definitions, depth + 1
+                )
         case "chain":
             for step in schema["steps"]:
-                yield from wrongs(step, path, definitions, depth + 1)
+                yield from invalid_values(step, path, definitions, depth + 1)
         case "str" | "literal" | "int" | "float" | "bool":
             yield path, "x" * 500_000
             yield path, int("9" * 4000)
         case "any" | "none" | "function-plain":  # nothing within is read
             pass
         case _:
-            yield from wrongs(schema["schema"], path, definitions, depth + 1)
+            yield from invalid_values(schema["schema"], path, definitions, depth + 1)
 
 
 def check(model: type[WireModel]) -> dict[str, int]:
     """The most errors that wrong entries in each container of a model make."""
-    found: dict[str, int] = {}
-    for path, body in wrongs(model.__pydantic_core_schema__, "", {}):
+    error_counts: dict[str, int] = {}
+    for path, body in invalid_values(model.__pydantic_core_schema__, "", {}):
         errors = 0
         try:
             model.model_validate(body)
@@ -97,21 +99,21 @@ def check(model: type[WireModel]) -> dict[str, int]:
             if errors <= MOST_ERRORS:
                 sentence = explain_validation_error(invalid.errors(include_url=False, include_input=False)[0])
                 assert len(sentence.message) < 1000 and len(sentence.param or "") < 1000, path
-        found[path] = max(errors, found.get(path, 0))
-    return found
+        error_counts[path] = max(errors, error_counts.get(path, 0))
+    return error_counts
 
 
 MODELS = _models()
 
 
 @pytest.mark.parametrize("path", MODELS)
-def test_a_container_of_wrong_entries_is_one_error(path: str) -> None:
+def test_a_container_of_invalid_entries_is_one_error(path: str) -> None:
     many = {where: errors for where, errors in check(MODELS[path]).items() if errors > MOST_ERRORS}
     assert not many, many
 
 
 def test_the_containers_of_bodies_are_found() -> None:
-    chat = {where for where, _ in wrongs(CreateChatCompletionRequest.__pydantic_core_schema__, "", {})}
+    chat = {where for where, _ in invalid_values(CreateChatCompletionRequest.__pydantic_core_schema__, "", {})}
     assert {
         ".messages[]",
         ".messages[].content[]",
@@ -128,21 +130,22 @@ def test_the_containers_of_bodies_are_found() -> None:
     } <= chat
 
 
-def test_a_container_that_writes_down_every_error_is_found() -> None:
-    """Such as pydantic makes where nobody says otherwise."""
-    fields = {
+def test_containers_that_collect_every_error_are_found() -> None:
+    """Pydantic's own containers are such."""
+    fields: dict[str, Any] = {
         "a_list": list[int],
         "a_dict": dict[str, int],
         "a_set": set[int],
         "a_tuple": tuple[int, ...],
         "nested": dict[str, list[dict[str, int] | int]],
     }
-    plain: Any = create_model("plain", **{name: (kind | None, None) for name, kind in fields.items()})
-    found = check(plain)
-    assert {where for where, errors in found.items() if errors > MOST_ERRORS} >= {
+    definitions: dict[str, Any] = {name: (kind | None, None) for name, kind in fields.items()}
+    plain: Any = create_model("plain", **definitions)
+    error_counts = check(plain)
+    assert {where for where, errors in error_counts.items() if errors > MOST_ERRORS} >= {
         ".a_list[]", ".a_dict{}", ".a_tuple()", ".nested{}", ".nested{}[]",
     }  # fmt: skip
-    ours: Any = create_model("ours", __base__=WireModel, **{name: (kind | None, None) for name, kind in fields.items()})
+    ours: Any = create_model("ours", __base__=WireModel, **definitions)
     assert all(errors <= MOST_ERRORS for errors in check(ours).values())
     # Fields of these names are fields, not the parts of a schema that bear them.
     odd: Any = create_model(

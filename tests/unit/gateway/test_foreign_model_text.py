@@ -1,4 +1,4 @@
-"""How texts of models that are not ours become what is shown."""
+"""Text of models that are not ours: cumulative and incremental, split characters, stop strings."""
 
 import random
 from dataclasses import replace
@@ -16,12 +16,12 @@ from gateway.triton.client import ModelConfig
 from tests.unit.gateway.model_cards import card_of
 
 
-def shown(grows: TextMode | None, *texts: str, stop: tuple[str, ...] = ()) -> list[str]:
+def shown_texts(grows: TextMode | None, *texts: str, stop: tuple[str, ...] = ()) -> list[str]:
     answer = AnswerText(grows, stop)
     return [answer.feed(text.encode()) for text in texts] + [answer.finish()]
 
 
-def whole(*deltas: str) -> list[str]:
+def cumulative(*deltas: str) -> list[str]:
     return ["".join(deltas[: i + 1]) for i in range(len(deltas))]
 
 
@@ -37,49 +37,49 @@ DELTAS = [
 
 
 @pytest.mark.parametrize("deltas", DELTAS)
-def test_both_ways_of_growing_are_told_apart(deltas: list[str]) -> None:
-    assert "".join(shown(None, *deltas)) == "".join(deltas)
-    assert "".join(shown(None, *whole(*deltas))) == "".join(deltas)
+def test_cumulative_and_incremental_texts_are_distinguished(deltas: list[str]) -> None:
+    assert "".join(shown_texts(None, *deltas)) == "".join(deltas)
+    assert "".join(shown_texts(None, *cumulative(*deltas))) == "".join(deltas)
 
 
-def test_random_answers_whole_or_added() -> None:
+def test_random_cumulative_and_incremental_answers() -> None:
     rng = random.Random(4)
     for _ in range(2000):
         deltas = [rng.choice(["a", "b", "ab", "ba", "aa", " c"]) for _ in range(rng.randint(3, 12))]
-        assert "".join(shown(None, *whole(*deltas))) == "".join(deltas)
-        assert "".join(shown("delta", *deltas)) == "".join(deltas)
+        assert "".join(shown_texts(None, *cumulative(*deltas))) == "".join(deltas)
+        assert "".join(shown_texts("delta", *deltas)) == "".join(deltas)
 
 
 def test_the_first_text_is_shown_at_once_and_the_second_where_both_readings_agree() -> None:
-    assert shown(None, "He", "Hello", "Hello you") == ["He", "", "llo you", ""]
-    assert shown(None, "He", "llo") == ["He", "llo", ""]
+    assert shown_texts(None, "He", "Hello", "Hello you") == ["He", "", "llo you", ""]
+    assert shown_texts(None, "He", "llo") == ["He", "llo", ""]
 
 
-def test_an_answer_too_short_to_tell_is_read_as_whole_texts() -> None:
-    assert shown(None, "ha", "ha") == ["ha", "", ""]
+def test_a_short_answer_is_read_as_cumulative() -> None:
+    assert shown_texts(None, "ha", "ha") == ["ha", "", ""]
 
 
-def test_a_stated_growth_is_not_questioned() -> None:
-    assert shown("delta", "1", "11", "111") == ["1", "11", "111", ""]
-    assert shown("cumulative", "1", "11", "111") == ["1", "1", "1", ""]
+def test_a_configured_text_mode_is_used() -> None:
+    assert shown_texts("delta", "1", "11", "111") == ["1", "11", "111", ""]
+    assert shown_texts("cumulative", "1", "11", "111") == ["1", "1", "1", ""]
 
 
-def test_half_a_character_waits_where_the_text_comes_anew() -> None:
-    assert shown("cumulative", "a", "a\ufffd", "aä") == ["a", "", "ä", ""]
-    assert shown(None, "a\ufffd", "aä", "aäb", "aäbc") == ["a", "", "", "äbc", ""]
-    assert shown("cumulative", "a\ufffd") == ["a", "\ufffd"]
+def test_a_split_character_waits_in_cumulative_texts() -> None:
+    assert shown_texts("cumulative", "a", "a\ufffd", "aä") == ["a", "", "ä", ""]
+    assert shown_texts(None, "a\ufffd", "aä", "aäb", "aäbc") == ["a", "", "", "äbc", ""]
+    assert shown_texts("cumulative", "a\ufffd") == ["a", "\ufffd"]
 
 
-def test_half_a_character_waits_for_its_other_half_where_bytes_are_added() -> None:
+def test_a_split_character_waits_in_incremental_texts() -> None:
     answer = AnswerText("delta", ("👋",))
-    assert [answer.feed(said) for said in (b"a\xc3", b"\xa4", b"\xf0\x9f", b"\x91\x8a.")] == ["a", "ä", "", "👊."]
+    assert [answer.feed(piece) for piece in (b"a\xc3", b"\xa4", b"\xf0\x9f", b"\x91\x8a.")] == ["a", "ä", "", "👊."]
     answer.feed(b"b\xf0\x9f\x91")
     assert answer.finish() == "\ufffd"
     answer.feed(b"\x8b")  # nothing comes after the end
 
 
-def test_what_was_said_is_not_said_again_where_a_text_shrinks() -> None:
-    assert shown("cumulative", "ab", "abc<", "abc", "abcd<x") == ["ab", "c<", "", "<x", ""]
+def test_a_shrinking_text_is_not_repeated() -> None:
+    assert shown_texts("cumulative", "ab", "abc<", "abc", "abcd<x") == ["ab", "c<", "", "<x", ""]
 
 
 @pytest.mark.parametrize(
@@ -95,12 +95,12 @@ def test_what_was_said_is_not_said_again_where_a_text_shrinks() -> None:
     ],
 )
 def test_stop_strings(texts: list[str], expected: str) -> None:
-    pieces = shown("delta", *texts, stop=("END", "STOP"))
+    pieces = shown_texts("delta", *texts, stop=("END", "STOP"))
     assert "".join(pieces) == expected
-    assert "".join(shown("cumulative", *whole(*texts), stop=("END", "STOP"))) == expected
+    assert "".join(shown_texts("cumulative", *cumulative(*texts), stop=("END", "STOP"))) == expected
 
 
-def test_random_stop_strings_are_cut_wherever_the_text_is_broken() -> None:
+def test_stop_strings_are_found_across_any_split() -> None:
     rng = random.Random(5)
     for _ in range(2000):
         text = "".join(rng.choice("ab") for _ in range(12))
@@ -110,9 +110,9 @@ def test_random_stop_strings_are_cut_wherever_the_text_is_broken() -> None:
             size = rng.randint(1, 3)
             pieces.append(text[at : at + size])
             at += size
-        said = "".join(shown("delta", *pieces, stop=stop))
-        assert not any(word in said for word in stop)
-        assert said == text or (text.startswith(said) and text[len(said) :].startswith(stop))
+        shown = "".join(shown_texts("delta", *pieces, stop=stop))
+        assert not any(word in shown for word in stop)
+        assert text == shown or (text.startswith(shown) and text[len(shown) :].startswith(stop))
 
 
 def test_options_are_refused_by_their_public_names() -> None:
@@ -122,7 +122,7 @@ def test_options_are_refused_by_their_public_names() -> None:
     third_party.reject_unsupported_options(Sampling(n=1, temperature=None, stop=()), ())
 
 
-def test_failures_lose_their_traceback_and_gain_their_meaning() -> None:
+def test_failures_lose_their_traceback_and_get_a_class() -> None:
     traceback = 'Traceback (most recent call last):\n  File "/x/model.py", line 3\npb_utils.Oh: It broke.\n'
     assert third_party.explain(ModelFailed(traceback)).message == "It broke."
     long = "Executor failed process requestId 3 due to: Prompt length (12) exceeds maximum input length (10)."
@@ -141,14 +141,14 @@ def test_failures_lose_their_traceback_and_gain_their_meaning() -> None:
         {"special_tokens": "[]"},
     ],
 )
-def test_parameters_that_make_no_sense(parameters: dict[str, str]) -> None:
+def test_invalid_parameters_are_reported(parameters: dict[str, str]) -> None:
     card_of(ModelConfig("m", {}, {}, {}, b""))
     with pytest.raises(ValueError):
         card_of(ModelConfig("m", parameters, {}, {}, b""))
 
 
 @pytest.mark.parametrize("layout", [tensorrt_llm, llmapi], ids=["tensorrt_llm", "llmapi"])
-def test_a_wish_for_special_tokens_is_dropped_and_an_order_is_refused(layout: ModuleType) -> None:
+def test_default_special_tokens_are_dropped_and_required_ones_refused(layout: ModuleType) -> None:
     card = card_of(ModelConfig("m", {"context_length": "100"}, layout.INPUTS, layout.OUTPUTS, b""))
     wished = Complete(model="m", prompt="p", show_special_tokens=True)
     assert layout.encode(wished, card) == layout.encode(replace(wished, show_special_tokens=False), card)

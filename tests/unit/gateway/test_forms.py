@@ -53,7 +53,7 @@ def field(name: bytes, more: bytes = b"") -> bytes:
         (part(field(b'"gr\xc3\xb6\xc3\x9fe"')), {"größe": "x"}),
         (part(field(b"a", b"; filename=\"\""), b"x"), {"a": Upload(b"x", "")}),
         (part(field(b"a", b"; filename=\"\xf6.png\"")), {"a": Upload(b"x", "\ufffd.png")}),
-        # What is no text is a file, also without a name.
+        # A part that is no text is a file, also without a name.
         (part(b"Content-Type: image/png\r\n" + field(b"a"), b"\x89PNG"), {"a": Upload(b"\x89PNG", "")}),
         (part(field(b"a") + b"\r\ncontent-type: APPLICATION/octet-stream", b"\xff"), {"a": Upload(b"\xff", "")}),
         (part(b"Content-Type: image/png\r\n" + field(b"a"), b""), {}),
@@ -68,7 +68,7 @@ def field(name: bytes, more: bytes = b"") -> bytes:
         (b"--b--", {}),
     ],
 )  # fmt: skip
-def test_ways_to_write_one(body: bytes, form: Form) -> None:
+def test_spellings_of_a_form_are_equal(body: bytes, form: Form) -> None:
     assert parse(TYPE, body) == form
     assert parse('Multipart/Form-Data;charset=UTF-8; BOUNDARY="b"', bytearray(body)) == form
 
@@ -83,8 +83,8 @@ def refusal(body: bytes, content_type: str = TYPE) -> str:
 @given(st.integers(0, len(BODY) - 4))
 @settings(deadline=None)
 def test_a_form_that_is_cut_off_is_refused(end: int) -> None:
-    """What was lost may be the picture that was to be edited."""
-    assert "it ends before its closing boundary" in refusal(BODY[:end])
+    """The missing part may be the image to edit."""
+    assert "it ends before the boundary that closes it" in refusal(BODY[:end])
 
 
 CODECS = ["punycode", "idna", "utf-7", "unicode_escape", "raw_unicode_escape", "zlib_codec", "bz2", "rot13", "hex",
@@ -110,7 +110,7 @@ def test_spellings_of_utf_8(charset: str) -> None:
     assert parse(TYPE, file) == {"a": Upload(b"x", "b")}
 
 
-def many(headers: bytes, count: int) -> bytes:
+def repeated_parts(headers: bytes, count: int) -> bytes:
     return b"".join([part(headers).removesuffix(b"--b--\r\n")] * count) + b"--b--"
 
 
@@ -125,22 +125,22 @@ WRONG = {
     "not a header": (part(b"X y"), "a header of a part is malformed"),
     "a folded header": (part(field(b"a") + b"\r\n more: x"), "a header of a part is malformed"),
     "many headers": (part(b"\r\n".join([b"X: y"] * 17)), "more than 16 headers"),
-    "long headers": (part(field(b"a") + b"\r\nX: " + b"y" * 8192), "within 8192 bytes"),
-    "many fields": (many(field(b"a"), 65), "64 fields"),
-    "many files": (many(field(b"a", b"; filename=b"), 33), "32 files"),
+    "long headers": (part(field(b"a") + b"\r\nX: " + b"y" * 8192), "more than 8192 bytes"),
+    "many fields": (repeated_parts(field(b"a"), 65), "64 fields"),
+    "many files": (repeated_parts(field(b"a", b"; filename=b"), 33), "32 files"),
     "another beginning": (b"hello" + part(field(b"a")), "does not begin with its boundary"),
     "JSON": (b"{}", "does not begin with its boundary"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_no_form(name: str) -> None:
-    body, words = WRONG[name]
-    assert words in refusal(body)
+def test_malformed_forms_are_refused(name: str) -> None:
+    body, message = WRONG[name]
+    assert message in refusal(body)
 
 
 @pytest.mark.parametrize("boundary", ["", '""', "ö", "x" * 201, '"a\r\nb"', "x" * 5000])
-def test_boundaries_that_are_none(boundary: str) -> None:
+def test_invalid_boundaries_are_refused(boundary: str) -> None:
     assert refusal(BODY, f"multipart/form-data; boundary={boundary}")
 
 
@@ -165,7 +165,7 @@ COSTLY = {
 
 @pytest.mark.parametrize("name", COSTLY)
 @pytest.mark.usefixtures("frozen_heap")
-def test_no_form_takes_long(name: str) -> None:
+def test_forms_are_parsed_in_linear_time(name: str) -> None:
     """A step of Python for each byte takes 0.4 s for these; what is quadratic, minutes."""
     began = time.thread_time()
     try:
@@ -176,7 +176,7 @@ def test_no_form_takes_long(name: str) -> None:
 
 
 @pytest.mark.usefixtures("frozen_heap")
-def test_a_type_of_many_parameters_takes_no_time() -> None:
+def test_content_types_are_parsed_in_linear_time() -> None:
     began = time.thread_time()
     for mess in (";", '";', ';a="', ';a="\\"', "; " * 3 + '"'):
         refusal(BODY, "multipart/form-data" + mess * (64 * 1024 // len(mess)) + "; boundary=b")

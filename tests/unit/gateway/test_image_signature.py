@@ -32,7 +32,7 @@ def encoded(request: GenerateImage, model: ModelConfig | None = None) -> dict[st
     return {tensor.name: (tensor.datatype, tensor.shape, tensor.data) for tensor in tensors}
 
 
-def test_every_tensor_is_of_the_contract() -> None:
+def test_tensors_follow_the_contract() -> None:
     request = EditImage(
         model="m",
         prompt="p",
@@ -59,19 +59,20 @@ def test_every_tensor_is_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize("name", ["negative_prompt", "strength", "mask", "partial_images", "quality", "guidance_scale"])
-def test_what_a_model_has_no_tensor_for_is_refused_by_name(name: str) -> None:
-    given: dict[str, Any] = {name: {"negative_prompt": "x", "mask": b"x", "strength": 0.5}.get(name, 1)}
-    request = EditImage(model="m", prompt="p", images=(b"x",), **given)
+def test_options_without_a_tensor_are_refused_by_name(name: str) -> None:
+    options: dict[str, Any] = {name: {"negative_prompt": "x", "mask": b"x", "strength": 0.5}.get(name, 1)}
+    request = EditImage(model="m", prompt="p", images=(b"x",), **options)
     with pytest.raises(UnsupportedOption) as refusal:
         image.encode(request, card_of(config(without=(name,))))
     assert refusal.value.param == name
 
 
-def test_steps_and_pictures_have_limits() -> None:
+def test_steps_and_images_have_limits() -> None:
     limited = config(max_steps="8", max_images="2")
-    for given in ({"steps": 9}, {"n": 3}):
+    beyond: list[dict[str, Any]] = [{"steps": 9}, {"n": 3}]
+    for options in beyond:
         with pytest.raises(UnsupportedOption):
-            image.encode(GenerateImage(model="m", prompt="p", **given), card_of(limited, "generate_image"))
+            image.encode(GenerateImage(model="m", prompt="p", **options), card_of(limited, "generate_image"))
     assert encoded(GenerateImage(model="m", prompt="p", steps=8, n=2), limited)["steps"][2] == struct.pack("<i", 8)
 
 
@@ -124,12 +125,12 @@ async def test_events() -> None:
     assert [each.data for each in await gather(again())] == [b"one", b"two"]
 
 
-async def test_pictures_without_a_number_are_counted() -> None:
+async def test_images_without_an_index_are_counted() -> None:
     assert await decoded(2, response(image=b"a"), response(image=b"b")) == [Image(0, b"a", None), Image(1, b"b", None)]
 
 
-async def test_other_pictures_than_were_asked_for() -> None:
-    with pytest.raises(ModelFailed, match="1 images of 2"):
+async def test_unexpected_images_are_failures() -> None:
+    with pytest.raises(ModelFailed, match="1 pictures of 2"):
         await decoded(2, response(image=b"a"))
     with pytest.raises(ModelFailed, match="image 1"):
         await decoded(1, response(image=b"a"), response(image=b"b"))

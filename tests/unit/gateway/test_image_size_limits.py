@@ -1,4 +1,4 @@
-"""What models that draw say of themselves, and what is made of it."""
+"""Size limits of image models, parsed from their parameters."""
 
 import json
 
@@ -8,18 +8,18 @@ from gateway.model_card.card import parse_image
 from gateway.model_card.image_limits import ImageLimits
 
 
-def of(**said: object) -> ImageLimits:
-    return parse_image({name: json.dumps(value) for name, value in said.items()})
+def limits_of(**parameters: object) -> ImageLimits:
+    return parse_image({name: json.dumps(value) for name, value in parameters.items()})
 
 
-def test_a_list_of_sizes_is_all_there_is() -> None:
-    drawing = of(sizes=[[128, 128], [192, 128]], default_size=[128, 128])
+def test_only_listed_sizes_are_allowed() -> None:
+    drawing = limits_of(sizes=[[128, 128], [192, 128]], default_size=[128, 128])
     assert drawing.supports_size(192, 128) and not drawing.supports_size(128, 192)
     assert drawing.describe_sizes() == "128x128, 192x128"
 
 
 @pytest.mark.parametrize(
-    ("said", "inside", "outside", "told"),
+    ("parameters", "inside", "outside", "described"),
     [
         ({"size_multiple": 8}, [(8, 1024)], [(12, 8)], "sides that are multiples of 8"),
         ({"min_size": 64, "max_size": 128}, [(64, 128)], [(63, 64), (64, 129)], "from 64x64 up to 128x128"),
@@ -32,15 +32,15 @@ def test_a_list_of_sizes_is_all_there_is() -> None:
         ({}, [(1, 1)], [], "any size"),
     ],
 )
-def test_sizes_by_bounds(said: dict, inside: list, outside: list, told: str) -> None:
-    drawing = of(**said)
+def test_sizes_by_bounds(parameters: dict, inside: list, outside: list, described: str) -> None:
+    drawing = limits_of(**parameters)
     assert all(drawing.supports_size(*size) for size in inside)
     assert not any(drawing.supports_size(*size) for size in outside)
-    assert drawing.describe_sizes() == told
+    assert drawing.describe_sizes() == described
 
 
 @pytest.mark.parametrize(
-    "said",
+    "parameters",
     [
         {"sizes": [[128]]},
         {"sizes": [["128", "128"]]},
@@ -53,13 +53,13 @@ def test_sizes_by_bounds(said: dict, inside: list, outside: list, told: str) -> 
     ],
     ids=str,
 )
-def test_what_is_not_as_documented_is_refused(said: dict) -> None:
+def test_invalid_size_parameters_are_refused(parameters: dict) -> None:
     with pytest.raises((ValueError, TypeError)):
-        of(**said)
+        limits_of(**parameters)
 
 
 @pytest.mark.parametrize(
-    ("said", "asked", "nearest"),
+    ("parameters", "requested", "nearest"),
     [
         ({"sizes": [[128, 128], [1024, 1024], [192, 128]]}, (512, 512), (1024, 1024)),
         ({"sizes": [[128, 128], [1024, 1024], [192, 128]]}, (200, 200), (128, 128)),
@@ -69,14 +69,14 @@ def test_what_is_not_as_documented_is_refused(said: dict) -> None:
         ({"size_multiple": 16}, (1000, 33), (992, 32)),
     ],
 )
-def test_the_nearest_size(said: dict, asked: tuple[int, int], nearest: tuple[int, int]) -> None:
-    drawing = of(**said)
-    assert drawing.nearest_size(*asked) == nearest
+def test_the_nearest_size(parameters: dict, requested: tuple[int, int], nearest: tuple[int, int]) -> None:
+    drawing = limits_of(**parameters)
+    assert drawing.nearest_size(*requested) == nearest
     assert drawing.supports_size(*nearest)
 
 
 def test_efforts() -> None:
-    drawing = of(default_steps=20, max_steps=30)
+    drawing = limits_of(default_steps=20, max_steps=30)
     assert [drawing.steps(effort) for effort in ("low", "medium", "high")] == [10, None, 30]
-    assert of(default_steps=1).steps("low") == 1
-    assert of().steps("high") is None
+    assert limits_of(default_steps=1).steps("low") == 1
+    assert limits_of().steps("high") is None

@@ -1,4 +1,4 @@
-"""How much JSON holds is counted without parsing it."""
+"""Values and containers of JSON are counted without parsing it."""
 
 import contextlib
 import json
@@ -30,25 +30,25 @@ VALUES = st.recursive(
 MB = 1024 * 1024
 
 
-def held(value: Any) -> tuple[int, int]:
+def count_values(value: Any) -> tuple[int, int]:
     """The values and the containers that a value holds, itself included."""
     if not isinstance(value, list | dict):
         return 1, 0
-    inner = [held(member) for member in (value.values() if isinstance(value, dict) else value)]
+    inner = [count_values(member) for member in (value.values() if isinstance(value, dict) else value)]
     # A list without members is taken for one with one: what it costs is the same.
     return 1 + sum(values for values, _ in inner) + (not inner), 1 + sum(containers for _, containers in inner)
 
 
-def written(value: Any, *, escaped: bool, indent: int | None) -> bytes:
+def serialized(value: Any, *, escaped: bool, indent: int | None) -> bytes:
     return json.dumps(value, ensure_ascii=escaped, indent=indent).encode()
 
 
 @given(VALUES, st.booleans(), st.sampled_from([None, 1]), st.integers(1, 40))
 @settings(max_examples=400, deadline=None)
-def test_values_are_counted_as_a_parser_finds_them(value: Any, escaped: bool, indent: int | None, size: int) -> None:
+def test_values_are_counted_like_a_parser_does(value: Any, escaped: bool, indent: int | None, size: int) -> None:
     """However the bytes are cut into slices."""
-    data = written([value, "," * 5000], escaped=escaped, indent=indent)
-    values, containers = held([value, ""])
+    data = serialized([value, "," * 5000], escaped=escaped, indent=indent)
+    values, containers = count_values([value, ""])
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(json_limits, "_SLICE", size)
         check_json(data, JSONLimits(values, containers))
@@ -65,11 +65,11 @@ def test_values_are_counted_as_a_parser_finds_them(value: Any, escaped: bool, in
 
 @given(VALUES, st.integers(1, 40))
 @settings(deadline=None)
-def test_what_stands_outside_of_strings(value: Any, size: int) -> None:
+def test_text_outside_of_strings(value: Any, size: int) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(json_limits, "_SLICE", size)
-        shown = b"".join(outside_strings(written(value, escaped=False, indent=None)))
-    assert not set(shown) - set(b"0123456789-truefalsn[]{},: ")
+        outside = b"".join(outside_strings(serialized(value, escaped=False, indent=None)))
+    assert not set(outside) - set(b"0123456789-truefalsn[]{},: ")
 
 
 @pytest.mark.parametrize("digits", [512, 513, 1200])
@@ -84,7 +84,7 @@ def test_long_numbers(before: str, digits: int) -> None:
         check_json(data, bounds)
 
 
-def test_texts_of_digits_are_texts() -> None:
+def test_strings_of_digits_are_no_numbers() -> None:
     check_json(b'{"a":"' + b"9" * 100_000 + b'"}', JSONLimits(10))
 
 
@@ -119,7 +119,7 @@ COSTLY = {
 @pytest.mark.parametrize("name", COSTLY)
 @pytest.mark.parametrize("values", [1000, 10_000_000])
 @pytest.mark.usefixtures("frozen_heap")
-def test_counting_takes_no_time(name: str, values: int) -> None:
+def test_counting_takes_linear_time(name: str, values: int) -> None:
     """These are 3 to 4 MB: some 15 ms at most."""
     began = time.thread_time()
     with contextlib.suppress(RequestTooLarge):

@@ -1,4 +1,4 @@
-"""Where in the text of a completion its tokens begin."""
+"""Offsets of tokens in the text of a completion."""
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from itertools import accumulate, pairwise
@@ -21,12 +21,14 @@ def token(data: bytes, *, prompt: bool = False, first: bool = False, hidden: boo
     )
 
 
-def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+def split(data: bytes, places: Iterable[int]) -> list[bytes]:
     """The parts of some bytes between places, which may lie within a character."""
-    return [data[a:b] for a, b in pairwise(sorted({0, len(data), *(place % (len(data) + 1) for place in places)}))]
+    return [
+        data[a:b] for a, b in pairwise(sorted({0, len(data), *(position % (len(data) + 1) for position in places)}))
+    ]
 
 
-def together(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def joined(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
     joined: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
     for part in parts:
         for key, values in part.items():
@@ -37,19 +39,19 @@ def together(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
 @given(
     TEXT.filter(bool), TEXT, st.lists(st.integers(0, 99)), st.lists(st.integers(0, 99)), st.booleans(), st.booleans()
 )
-def test_each_token_begins_where_its_first_byte_is_however_events_are_cut(
+def test_token_offsets_do_not_depend_on_the_split_of_events(
     prompt: str, answer: str, places: list[int], events: list[int], begun: bool, known: bool
 ) -> None:
-    texts = [token(part, prompt=True) for part in cut(prompt.encode(), places)]
+    texts = [token(part, prompt=True) for part in split(prompt.encode(), places)]
     tokens = [token(b"<s>", prompt=True, first=True), *texts] if begun else texts
     if not begun:
         tokens[0] = token(tokens[0].chosen.data, prompt=True, first=True)
-    tokens += [token(part) for part in cut(answer.encode(), places)]
+    tokens += [token(part) for part in split(answer.encode(), places)]
     shown = prompt if known or not begun else f"<s>{prompt}"  # the model shows what token ids stand for
     whole = CompletionLogprobsRenderer(prompt if known else None).render(tokens)
-    one = CompletionLogprobsRenderer(prompt if known else None)
-    bounds = sorted({0, len(tokens), *(place % (len(tokens) + 1) for place in events)})
-    assert together(one.render(tokens[a:b]) for a, b in pairwise(bounds)) == whole
+    renderer = CompletionLogprobsRenderer(prompt if known else None)
+    bounds = sorted({0, len(tokens), *(position % (len(tokens) + 1) for position in events)})
+    assert joined(renderer.render(tokens[a:b]) for a, b in pairwise(bounds)) == whole
     starts = accumulate((len(t.chosen.data) for t in (tokens[1:] if begun and known else tokens)), initial=0)
     data = (shown + answer).encode()
     within = [len((data[:start] + b"x").decode(errors="ignore")) - 1 for start in starts][:-1]
@@ -60,9 +62,9 @@ def test_each_token_begins_where_its_first_byte_is_however_events_are_cut(
 def test_a_prompt_that_begins_inside_a_character() -> None:
     first, *others = [bytes([byte]) for byte in "本".encode()]
     tokens = [token(first, prompt=True, first=True), *(token(byte, prompt=True) for byte in others), token(b" x")]
-    told = CompletionLogprobsRenderer("本").render(tokens)
-    assert told["tokens"] == ["bytes:\\xe6", "bytes:\\x9c", "bytes:\\xac", " x"]
-    assert told["text_offset"] == [0, 0, 0, 1]
+    rendered = CompletionLogprobsRenderer("本").render(tokens)
+    assert rendered["tokens"] == ["bytes:\\xe6", "bytes:\\x9c", "bytes:\\xac", " x"]
+    assert rendered["text_offset"] == [0, 0, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -73,10 +75,10 @@ def test_a_prompt_that_begins_inside_a_character() -> None:
         ("<s>Hi", [b"<s>", b"Hi"], [0, 3]),  # what the caller has written
     ],
 )
-def test_tokens_that_the_prompt_writes_otherwise(prompt: str, data: Sequence[bytes], offsets: list[int]) -> None:
-    tokens = [token(part, prompt=True, first=place == 0) for place, part in enumerate(data)]
-    told = CompletionLogprobsRenderer(prompt).render([*tokens, token(b"!"), token(b"?")])
-    assert told["text_offset"] == [*offsets[:-1], told["text_offset"][-3], len(prompt), len(prompt) + 1]
+def test_prompt_tokens_with_another_spelling(prompt: str, data: Sequence[bytes], offsets: list[int]) -> None:
+    tokens = [token(part, prompt=True, first=position == 0) for position, part in enumerate(data)]
+    rendered = CompletionLogprobsRenderer(prompt).render([*tokens, token(b"!"), token(b"?")])
+    assert rendered["text_offset"] == [*offsets[:-1], rendered["text_offset"][-3], len(prompt), len(prompt) + 1]
 
 
 @given(st.lists(st.sampled_from([*(bytes([b]) for b in (97, 0x80, 0xBF, 0xC3, 0xE6, 0xED, 0xEF, 0xF0)), b"\xef\xbf"])))
@@ -84,23 +86,23 @@ def test_a_broken_character_is_as_long_as_what_is_shown_for_it(parts: list[bytes
     data = b"".join(parts)
     # Characters, and what cannot be one, each with its bytes.
     sizes = [1 if c == "\ufffd" else len(c.encode()) for c in data.decode(errors="replace")]
-    told = CompletionLogprobsRenderer().render(map(token, parts))["text_offset"]
-    for begin, place in zip(accumulate(map(len, parts), initial=0), told, strict=False):
+    rendered = CompletionLogprobsRenderer().render(map(token, parts))["text_offset"]
+    for begin, position in zip(accumulate(map(len, parts), initial=0), rendered, strict=False):
         before, after = data[:begin].decode(errors="replace"), data[begin:].decode(errors="replace")
-        assert place in (len(before), len(before) - 1), (data, begin)
+        assert position in (len(before), len(before) - 1), (data, begin)
         # A token within a character leaves both of its parts broken.
-        cut = len(before) + len(after) > len(sizes) or (before + after) != data.decode(errors="replace")
-        assert place == len(before) - cut, (data, begin, told)
+        split = len(before) + len(after) > len(sizes) or (before + after) != data.decode(errors="replace")
+        assert position == len(before) - split, (data, begin, rendered)
 
 
-def test_a_token_that_no_text_shows_takes_no_room() -> None:
-    told = CompletionLogprobsRenderer().render([token(b"a"), token(b"<|end|>", hidden=True), token(b"b")])
-    assert (told["tokens"], told["text_offset"]) == (["a", "<|end|>", "b"], [0, 1, 1])
+def test_hidden_tokens_take_no_offset() -> None:
+    rendered = CompletionLogprobsRenderer().render([token(b"a"), token(b"<|end|>", hidden=True), token(b"b")])
+    assert (rendered["tokens"], rendered["text_offset"]) == (["a", "<|end|>", "b"], [0, 1, 1])
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("ahead", [False, True])
-async def test_each_of_several_answers_tells_about_the_prompt(ahead: bool) -> None:
+async def test_each_answer_has_the_tokens_of_the_prompt(ahead: bool) -> None:
     prompt = (token(b"p", prompt=True, first=True), token(b"q", prompt=True))
     zero: list[TextEvent] = [Delta(0, "pqa", 1, (*prompt, token(b"a"))), Finish(0, "stop")]
     one: list[TextEvent] = [
@@ -110,12 +112,12 @@ async def test_each_of_several_answers_tells_about_the_prompt(ahead: bool) -> No
         Finish(1, "length"),
     ]
 
-    async def said() -> AsyncGenerator[TextEvent]:
+    async def events_of_answer() -> AsyncGenerator[TextEvent]:
         for event in [*one, *zero] if ahead else [*zero, *one]:
             yield event
         yield Usage(2, 3)
 
-    events: list[TextEvent] = [event async for event in share_prompt_logprobs(said(), 2)]
+    events: list[TextEvent] = [event async for event in share_prompt_logprobs(events_of_answer(), 2)]
     for index, expected in enumerate(["pqa", "pqbc"]):
         own = [event for event in events if isinstance(event, Delta | Finish) and event.index == index]
         own = [event for event in own if event is not EMPTY_DELTA]

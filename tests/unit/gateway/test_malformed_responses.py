@@ -129,15 +129,15 @@ class Stream:
 
 
 def message(outputs: Outputs) -> pb.ModelInferResponse:
-    made = pb.ModelInferResponse()
+    response = pb.ModelInferResponse()
     for output in outputs:
-        made.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
-        made.raw_output_contents.append(output.raw)
-    return made
+        response.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
+        response.raw_output_contents.append(output.raw)
+    return response
 
 
 async def read(name: str, request: Any, responses: list[pb.ModelInferResponse]) -> list[Any]:
-    """The events that responses become on their way to a caller. Raises what becomes of them."""
+    """Return the events of these responses. Raises the failure that they become."""
     signature = SIGNATURES[name]
     declared = {output.name: output.datatype for outputs in CASES[name][1] for output in outputs}
     inputs, outputs = {**signature.inputs, **OPTIONAL_INPUTS}, {**signature.outputs, **declared}
@@ -149,7 +149,7 @@ async def read(name: str, request: Any, responses: list[pb.ModelInferResponse]) 
 
 
 def check(request: Any, events: list[Any]) -> None:
-    """What was read can be told to a caller."""
+    """Check that events can be rendered for a caller."""
     for event in events:
         match event:
             case Delta(index) | Finish(index):
@@ -163,55 +163,59 @@ def check(request: Any, events: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_what_is_not_odd_is_read(name: str) -> None:
+async def test_valid_responses_are_read(name: str) -> None:
     request, responses = CASES[name]
     events = await read(name, request, list(map(message, responses)))
     assert events
     check(request, events)
 
 
-def _spoil(rng: random.Random, responses: list[Outputs]) -> list[pb.ModelInferResponse]:
+def _corrupt(rng: random.Random, responses: list[Outputs]) -> list[pb.ModelInferResponse]:
     """The same responses with one or two things wrong."""
     copies = [[replace(output, shape=list(output.shape)) for output in outputs] for outputs in responses]
-    lost = None
+    without_contents = None
     for _ in range(rng.randint(1, 2)):
         outputs = rng.choice(copies)
         if not outputs:
             continue
         output = rng.choice(outputs)
-        kinds: list[Callable[[], Any]] = [
-            lambda o=output, os=outputs: os.remove(o),
-            lambda o=output, os=outputs: os.append(replace(o)),
-            lambda os=outputs: os.clear(),
-            lambda os=outputs: copies.append(list(os)),
-            lambda: copies.reverse(),
-            lambda: copies.pop(),
-            lambda o=output: setattr(o, "datatype", rng.choice(["BYTES", "INT64", "FP32", "UINT32", "BOOL", ""])),
-            lambda o=output: setattr(o, "raw", o.raw[: rng.randint(0, len(o.raw))]),
-            lambda o=output: setattr(o, "raw", o.raw + o.raw),
-            lambda o=output: setattr(o, "raw", o.raw + b"\xff" * rng.randint(1, 9)),
-            lambda o=output: setattr(o, "raw", rng.randbytes(len(o.raw))),
-            lambda o=output: setattr(o, "shape", rng.choice([[], [0], [1, 1], [-1, 2], [2, 2, 2], [2**40, 4]])),
+        kinds: list[Callable[[Output, list[Output]], Any]] = [
+            lambda o, os: os.remove(o),
+            lambda o, os: os.append(replace(o)),
+            lambda o, os: os.clear(),
+            lambda o, os: copies.append(list(os)),
+            lambda o, os: copies.reverse(),
+            lambda o, os: copies.pop(),
+            lambda o, os: setattr(o, "datatype", rng.choice(["BYTES", "INT64", "FP32", "UINT32", "BOOL", ""])),
+            lambda o, os: setattr(o, "raw", o.raw[: rng.randint(0, len(o.raw))]),
+            lambda o, os: setattr(o, "raw", o.raw + o.raw),
+            lambda o, os: setattr(o, "raw", o.raw + b"\xff" * rng.randint(1, 9)),
+            lambda o, os: setattr(o, "raw", rng.randbytes(len(o.raw))),
+            lambda o, os: setattr(o, "shape", rng.choice([[], [0], [1, 1], [-1, 2], [2, 2, 2], [2**40, 4]])),
         ]
-        rng.choice(kinds)()
+        rng.choice(kinds)(output, outputs)
         if not copies:
             break
         if rng.random() < 0.05:
-            lost = rng.randrange(len(copies))
-    made = list(map(message, copies))
-    if lost is not None and lost < len(made) and made[lost].raw_output_contents:
-        del made[lost].raw_output_contents[-1]
-    return made
+            without_contents = rng.randrange(len(copies))
+    messages = list(map(message, copies))
+    if (
+        without_contents is not None
+        and without_contents < len(messages)
+        and messages[without_contents].raw_output_contents
+    ):
+        del messages[without_contents].raw_output_contents[-1]
+    return messages
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_whatever_is_wrong_with_responses_the_model_has_failed(name: str) -> None:
+async def test_any_corruption_of_responses_is_a_failure_of_the_model(name: str) -> None:
     request, responses = CASES[name]
     rng = random.Random(7)
     failed = 0
     for _ in range(400):
         try:
-            check(request, await read(name, request, _spoil(rng, responses)))
+            check(request, await read(name, request, _corrupt(rng, responses)))
         except GatewayError as error:
             assert isinstance(error, ModelFailed | ModelTimeout), error
             failed += 1
@@ -238,7 +242,7 @@ async def test_odd_log_probabilities(logprobs: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "why"),
+    ("outputs", "why"),
     [
         ([texts("text_output", "a", "b"), texts("finish_reason", "stop", "stop")], "sent 2 answers; 1"),
         ([texts("text_output"), texts("finish_reason", "stop")], "sent 0 answers; 1"),
@@ -248,9 +252,9 @@ async def test_odd_log_probabilities(logprobs: str) -> None:
         ([Output("text_output", "BYTES", [1], b"\x09\0\0\0ab")], "'text_output' is truncated"),
     ],
 )
-async def test_what_is_odd_is_told(given: Outputs, why: str) -> None:
+async def test_malformed_outputs_are_described(outputs: Outputs, why: str) -> None:
     with pytest.raises(ModelFailed, match=why):
-        await read("vllm", Complete(model="m", prompt="x"), [message(given)])
+        await read("vllm", Complete(model="m", prompt="x"), [message(outputs)])
 
 
 async def test_an_answer_that_goes_on_after_its_end_is_a_failure() -> None:

@@ -23,8 +23,8 @@ def card(signature: str = "vllm", *operations: str, **parameters: str) -> ModelC
     return parse(ModelConfig("m", described, {**known.inputs, **known.distinctive_inputs}, known.outputs, b""))
 
 
-def test_a_card_has_what_the_parameters_say() -> None:
-    found = card(
+def test_a_card_is_parsed_from_the_parameters() -> None:
+    parsed = card(
         "vllm",
         "chat",
         served_name="llama",
@@ -39,8 +39,13 @@ def test_a_card_has_what_the_parameters_say() -> None:
         accumulate_tokens="True",
         text="delta",
     )
-    assert (found.name, found.owned_by, found.created, found.operations) == ("llama", "lab", 17, frozenset({"chat"}))
-    text = found.text
+    assert (parsed.name, parsed.owned_by, parsed.created, parsed.operations) == (
+        "llama",
+        "lab",
+        17,
+        frozenset({"chat"}),
+    )
+    text = parsed.text
     assert text.supports_images and text.add_bos_token and text.recognizes_special_tokens and text.accumulates_tokens
     assert (text.special_tokens, text.control_tokens) == ({"bos_token": "<s>"}, ("<s>", "</s>"))
     assert (text.text_mode, text.default_max_tokens, text.context_length) == ("delta", 4096, 4096)
@@ -48,8 +53,8 @@ def test_a_card_has_what_the_parameters_say() -> None:
 
 
 def test_a_card_has_defaults() -> None:
-    found = card("embedding", "embed")
-    assert (found.name, found.owned_by, found.created, found.image) == ("m", "tritonic", 0, ImageLimits())
+    parsed = card("embedding", "embed")
+    assert (parsed.name, parsed.owned_by, parsed.created, parsed.image) == ("m", "tritonic", 0, ImageLimits())
     text = parse_text({})
     assert {name: getattr(text, name) for name in vars(text)} == {
         name: getattr(TextCard(), name) for name in vars(text)
@@ -84,7 +89,7 @@ CHAT = Chat(model="m", messages=(Message(role="user", content="Hi"),))
 
 
 @pytest.mark.parametrize(
-    ("operation", "request_", "param", "told"),
+    ("operation", "request_", "param", "expected"),
     [
         ("complete", Complete(model="m", prompt="x"), "text_input", "prompt"),
         ("chat", CHAT, "text_input", "messages"),
@@ -102,10 +107,10 @@ CHAT = Chat(model="m", messages=(Message(role="user", content="Hi"),))
     ],
 )
 def test_a_call_explains_failures_in_the_callers_terms(
-    operation: str, request_: Any, param: str, told: str | None
+    operation: str, request_: Any, param: str, expected: str | None
 ) -> None:
     call = SIGNATURES["vllm"].codecs[operation].open(request_, card("vllm", "chat", "complete"))
-    assert call.explain(InvalidRequest("No.", param=param)).param == told
+    assert call.explain(InvalidRequest("No.", param=param)).param == expected
 
 
 def test_what_cannot_be_encoded_names_the_callers_field() -> None:
@@ -118,7 +123,7 @@ def test_what_cannot_be_encoded_names_the_callers_field() -> None:
     assert refused.value.param == "prompt"
 
 
-def test_a_prompt_alone_is_asked_for_with_a_token_that_is_dropped() -> None:
+def test_a_prompt_alone_requests_one_token_and_drops_it() -> None:
     request = Complete(model="m", prompt="Hi", echo=True, sampling=Sampling(max_tokens=0))
     call = SIGNATURES["vllm"].codecs["complete"].open(request, card("vllm", "complete"))
     (sent,) = (tensor for tensor in call.requests[0].tensors if tensor.name == "sampling_parameters")

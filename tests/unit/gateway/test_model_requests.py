@@ -1,4 +1,4 @@
-"""How a model is asked: once more after a refusal that says what it would take, and with nothing kept that was sent."""
+"""Requests to models: one retry after a refusal with a hint, and no reference to sent tensors."""
 
 import gc
 import threading
@@ -82,7 +82,7 @@ NO = ModelFailed("No room.")
 ANSWER: Script = [Delta(0, "a", 1), Finish(0, "stop")]
 
 
-async def test_it_is_asked_once_more_where_it_refuses_before_it_answers() -> None:
+async def test_a_request_refused_before_its_first_response_is_retried_once() -> None:
     scripted = Scripted([NO], ANSWER)
     assert [event async for event in scripted.answers(scripted.opened())] == ANSWER
     assert scripted.asked == [None, 5]
@@ -95,27 +95,25 @@ async def test_it_is_asked_once_more_where_it_refuses_before_it_answers() -> Non
         assert not scripted.scripts
 
 
-async def test_what_was_sent_is_not_kept_while_the_answer_comes() -> None:
+async def test_sent_tensors_are_released_before_the_response() -> None:
     scripted = Scripted(ANSWER)
     sent = scripted.opened()
-    (seen,) = (weakref.ref(request.tensors) for request in sent)
+    (reference,) = (weakref.ref(request.tensors) for request in sent)
     events = scripted.answers(sent)
     del sent
     await anext(events)
     gc.collect()
-    assert seen() is None
+    assert reference() is None
     await events.aclose()
 
 
 @pytest.mark.parametrize(
-    ("n", "size", "apart"), [(1, LARGE_BYTES - 1, False), (8, 100, False), (8, LARGE_BYTES // 4, True)]
+    ("n", "size", "in_thread"), [(1, LARGE_BYTES - 1, False), (8, 100, False), (8, LARGE_BYTES // 4, True)]
 )
-async def test_what_is_large_when_it_is_written_many_times_is_written_beside_the_loop(
-    n: int, size: int, apart: bool
-) -> None:
+async def test_large_repeated_requests_are_serialized_in_a_thread(n: int, size: int, in_thread: bool) -> None:
     scripted = Scripted()
     known: Any = SimpleNamespace(body_bytes=size, is_large=False, caller="c", reservation=None)
-    asked = Complete(model="m", prompt="x", sampling=Sampling(n=n))
-    found = await inference.open_call(scripted.model, scripted.codec, asked, known)
-    assert len(found.requests) == n
-    assert (threading.current_thread().name not in scripted.encoded_by) == apart
+    request = Complete(model="m", prompt="x", sampling=Sampling(n=n))
+    call = await inference.open_call(scripted.model, scripted.codec, request, known)
+    assert len(call.requests) == n
+    assert (threading.current_thread().name not in scripted.encoded_by) == in_thread

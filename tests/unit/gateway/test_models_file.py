@@ -1,4 +1,4 @@
-"""What the keeper of models says of them."""
+"""Descriptions of models in the operator's models file."""
 
 import json
 from pathlib import Path
@@ -15,9 +15,9 @@ def read(folder: Path, text: str) -> models_file.Descriptions:
     return models_file.read(folder / "models.toml")
 
 
-def test_everything_that_can_be_said(tmp_path: Path) -> None:
+def test_all_fields_of_a_description(tmp_path: Path) -> None:
     (tmp_path / "template.jinja").write_text("{{ messages }}\n")
-    said = read(
+    description = read(
         tmp_path,
         """
         [models."ensemble"]
@@ -40,7 +40,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         hidden = true
         """,
     )
-    assert said["ensemble"] == {
+    assert description["ensemble"] == {
         "served_name": "org/name",
         "chat_template": "{{ messages }}\n",
         "special_tokens": '{"bos_token": "<s>"}',
@@ -57,7 +57,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         "structured_outputs": "guided_decoding",
         "add_bos_token": "false",
     }
-    assert said["10.0.0.1:8001/ensemble"] == {"hidden": "true"}
+    assert description["10.0.0.1:8001/ensemble"] == {"hidden": "true"}
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_a_tokenizer_config(tmp_path: Path, config: dict[str, Any], template: st
     tokens = {"bos_token": {"content": "<s>", "lstrip": False}, "eos_token": "</s>", "pad_token": None}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, **tokens, "add_bos_token": True}))
     text = '[models.m]\ntokenizer_config = "tokenizer_config.json"\nspecial_tokens = { eos_token = "<end>" }'
-    said = read(tmp_path, text)["m"]
-    assert said.get("chat_template") == template
-    assert json.loads(said["special_tokens"]) == {"bos_token": "<s>", "eos_token": "<end>"}
+    description = read(tmp_path, text)["m"]
+    assert description.get("chat_template") == template
+    assert json.loads(description["special_tokens"]) == {"bos_token": "<s>", "eos_token": "<end>"}
 
 
 def test_special_tokens_of_a_tokenizer_config(tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_special_tokens_of_a_tokenizer_config(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
     text = '[models.m]\ntokenizer_config = "tokenizer_config.json"'
     assert json.loads(read(tmp_path, text)["m"]["control_tokens"]) == ["<|end|>"]
-    said = read(tmp_path, text + '\ncontrol_tokens = ["<|eot|>"]')["m"]
-    assert json.loads(said["control_tokens"]) == ["<|eot|>"]
+    description = read(tmp_path, text + '\ncontrol_tokens = ["<|eot|>"]')["m"]
+    assert json.loads(description["control_tokens"]) == ["<|eot|>"]
 
 
 def test_a_template_beside_the_tokenizer_config(tmp_path: Path) -> None:
@@ -115,12 +115,12 @@ def test_mistakes_are_one_sentence(tmp_path: Path, text: str, sentence: str) -> 
     assert "\n" not in message
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelsFileError, match="cannot be read: No such file or directory"):
         models_file.read(tmp_path / "none.toml")
 
 
 @pytest.mark.parametrize(("name", "value"), [("tool_call_parser", "morse"), ("reasoning_parser", "mind")])
-def test_parsers_that_there_are_not(tmp_path: Path, name: str, value: str) -> None:
-    with pytest.raises(ModelsFileError, match=f"models.m: {name} is '{value}'; expected one of "):
+def test_unknown_parsers_are_refused(tmp_path: Path, name: str, value: str) -> None:
+    with pytest.raises(ModelsFileError, match=f"models.m: {name} is '{value}', and none of "):
         read(tmp_path, f'[models.m]\n{name} = "{value}"\n')

@@ -1,4 +1,4 @@
-"""What a node is told of the models, and when: against a node that enforces its rules, with a catalog made up here."""
+"""Registration of models at a node that enforces its rules, with a scripted catalog."""
 
 import asyncio
 import contextlib
@@ -35,9 +35,9 @@ async def network() -> AsyncIterator[ComputingNode]:
 
 
 @contextlib.asynccontextmanager
-async def keeping(network: ComputingNode, models: Models, **settings: Any) -> AsyncIterator[NodeRegistrar]:
-    given = {"node_url": network.url, "cid": "d15c4007271b", "discovery_interval": 0.02, **settings}
-    node = NodeRegistrar(Settings(**given), models)  # type: ignore[arg-type]
+async def registrar(network: ComputingNode, models: Models, **settings: Any) -> AsyncIterator[NodeRegistrar]:
+    options = {"node_url": network.url, "cid": "d15c4007271b", "discovery_interval": 0.02, **settings}
+    node = NodeRegistrar(Settings(**options), models)  # type: ignore[arg-type]
     task = asyncio.create_task(node.run())
     try:
         yield node
@@ -48,7 +48,7 @@ async def keeping(network: ComputingNode, models: Models, **settings: Any) -> As
         await node.unregister_all()
 
 
-def knows(*names: str) -> Callable[[ComputingNode], bool]:
+def has_models(*names: str) -> Callable[[ComputingNode], bool]:
     return lambda network: set(network.models()) == set(names)
 
 
@@ -61,8 +61,8 @@ async def test_each_model_is_registered_by_what_it_offers(network: ComputingNode
         vectors={"embed"},
         ears={"transcribe"},
     )
-    async with keeping(network, models, project="DecentralGPT", port=1042):
-        await network.until(knows("llama", "shapes", "retouch"))
+    async with registrar(network, models, project="DecentralGPT", port=1042):
+        await network.until(has_models("llama", "shapes", "retouch"))
         assert network.models() == {"llama": (0, CHATS), "shapes": (1, DRAWS), "retouch": (2, EDITS)}
         assert network.registered["DecentralGPT", "llama", "d15c4007271b"] == {
             "project": "DecentralGPT",
@@ -74,10 +74,10 @@ async def test_each_model_is_registered_by_what_it_offers(network: ComputingNode
     assert network.registered == {}
 
 
-async def test_what_comes_and_goes_is_told(network: ComputingNode) -> None:
+async def test_changes_of_models_are_registered(network: ComputingNode) -> None:
     models = Models(a={"chat"}, b={"chat"})
-    async with keeping(network, models):
-        await network.until(knows("a", "b"))
+    async with registrar(network, models):
+        await network.until(has_models("a", "b"))
         models.operations = {"b": {"generate_image"}, "c": {"chat"}}
         await network.until(lambda n: n.models() == {"b": (1, DRAWS), "c": (0, CHATS)})
         calls = len(network.calls)
@@ -85,26 +85,31 @@ async def test_what_comes_and_goes_is_told(network: ComputingNode) -> None:
         assert len(network.calls) == calls, "nothing changed, and the node was called"
 
 
-async def test_what_the_node_forgot_is_told_again(network: ComputingNode) -> None:
-    async with keeping(network, Models(a={"chat"}), node_interval=0.1):
-        await network.until(knows("a"))
+async def test_models_that_the_node_forgot_are_registered_again(network: ComputingNode) -> None:
+    async with registrar(network, Models(a={"chat"}), node_interval=0.1):
+        await network.until(has_models("a"))
         network.registered.clear()
-        await network.until(knows("a"))
+        await network.until(has_models("a"))
 
 
-async def test_what_was_left_behind_by_a_kill_is_taken_back(network: ComputingNode) -> None:
+async def test_registrations_left_by_a_killed_gateway_are_removed(network: ComputingNode) -> None:
     """Of this gateway alone: not what others of the same project or cid registered at other addresses."""
-    mine = {"project": "Tritonic", "cid": "d15c4007271b", "api": f"http://127.0.0.1:1088{CHATS}", "type": 0}
+    mine: dict[str, Any] = {
+        "project": "Tritonic",
+        "cid": "d15c4007271b",
+        "api": f"http://127.0.0.1:1088{CHATS}",
+        "type": 0,
+    }
     others = [{"project": "Other"}, {"cid": "another"}, {"api": f"http://127.0.0.1:10880{CHATS}"}]
     for number, change in enumerate([{}, *others]):
-        told = {**mine, "model": f"old-{number}", **change}
-        network.registered[told["project"], told["model"], told["cid"]] = told
-    async with keeping(network, Models(a={"chat"})):
-        await network.until(knows("a", "old-1", "old-2", "old-3"))
-    assert knows("old-1", "old-2", "old-3")(network)
+        registration = {**mine, "model": f"old-{number}", **change}
+        network.registered[registration["project"], registration["model"], registration["cid"]] = registration
+    async with registrar(network, Models(a={"chat"})):
+        await network.until(has_models("a", "old-1", "old-2", "old-3"))
+    assert has_models("old-1", "old-2", "old-3")(network)
 
 
-async def test_a_node_that_is_away_is_asked_again_less_and_less(
+async def test_an_unreachable_node_is_retried_with_backoff(
     network: ComputingNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await network.stop()
@@ -116,7 +121,7 @@ async def test_a_node_that_is_away_is_asked_again_less_and_less(
 
     # Of the node's module alone: other code sleeps, too.
     monkeypatch.setattr(node_module, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": noted}))
-    async with keeping(network, Models(a={"chat"})):
+    async with registrar(network, Models(a={"chat"})):
         while len(waited) < 9:
             await sleep(0.01)
         assert waited[:9] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
@@ -129,35 +134,35 @@ async def test_a_node_that_is_away_is_asked_again_less_and_less(
         assert waited[0] == 0.02
 
 
-@pytest.mark.parametrize("trouble", ["failing", "foreign"])
-async def test_a_node_that_answers_badly_is_asked_again(
-    network: ComputingNode, trouble: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("failure", ["failing", "foreign"])
+async def test_a_failing_node_is_retried(network: ComputingNode, failure: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_module, "_MAX_BACKOFF_SECONDS", 0.02)
-    setattr(network, trouble, True)
-    async with keeping(network, Models(a={"chat"})):
+    setattr(network, failure, True)
+    async with registrar(network, Models(a={"chat"})):
         await asyncio.sleep(0.1)
         assert network.models() == {}
-        setattr(network, trouble, False)
-        await network.until(knows("a"))
+        setattr(network, failure, False)
+        await network.until(has_models("a"))
 
 
-async def test_a_node_that_hangs_holds_nobody_up(network: ComputingNode, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hanging_node_does_not_block_the_shutdown(
+    network: ComputingNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(node_module, "_CALL_TIMEOUT_SECONDS", 0.05)
     monkeypatch.setattr(node_module, "_MAX_BACKOFF_SECONDS", 0.02)
     monkeypatch.setattr(node_module, "_SHUTDOWN_TIMEOUT_SECONDS", 0.2)
     network.frozen = True
-    async with asyncio.timeout(2), keeping(network, Models(a={"chat"})):
+    async with asyncio.timeout(30), registrar(network, Models(a={"chat"})):
         await asyncio.sleep(0.2)
     network.frozen = False
 
 
-async def test_what_may_have_been_registered_is_taken_back(
+async def test_uncertain_registrations_are_removed_at_shutdown(
     network: ComputingNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The node registers, and the gateway never hears of it."""
     monkeypatch.setattr(node_module, "_CALL_TIMEOUT_SECONDS", 0.05)
-    async with keeping(network, Models(a={"chat"})):
+    async with registrar(network, Models(a={"chat"})):
         network.frozen = True
         await asyncio.sleep(0.3)
         network.frozen = False
@@ -165,22 +170,24 @@ async def test_what_may_have_been_registered_is_taken_back(
     assert network.registered == {}
 
 
-async def test_one_that_is_refused_keeps_no_other_out(network: ComputingNode, caplog: pytest.LogCaptureFixture) -> None:
+async def test_one_refused_model_does_not_block_others(
+    network: ComputingNode, caplog: pytest.LogCaptureFixture
+) -> None:
     models = Models(**{"": {"chat"}, "b": {"chat"}})
-    async with keeping(network, models):
-        await network.until(knows("b"))
+    async with registrar(network, models):
+        await network.until(has_models("b"))
 
 
 async def test_other_gateways_models_stay(network: ComputingNode) -> None:
-    async with keeping(network, Models(a={"chat"}), cid="first"):
-        async with keeping(network, Models(a={"chat"}), cid="second"):
+    async with registrar(network, Models(a={"chat"}), cid="first"):
+        async with registrar(network, Models(a={"chat"}), cid="second"):
             await network.until(lambda n: len(n.registered) == 2)
         assert list(network.registered) == [("Tritonic", "a", "first")]
 
 
 async def test_the_cid_is_by_default_the_name_of_the_host(network: ComputingNode) -> None:
-    async with keeping(network, Models(a={"chat"}), cid=None):
-        await network.until(knows("a"))
+    async with registrar(network, Models(a={"chat"}), cid=None):
+        await network.until(has_models("a"))
         assert network.calls[0][1]["cid"] == socket.gethostname()
 
 
@@ -196,7 +203,7 @@ async def test_the_cid_is_by_default_the_name_of_the_host(network: ComputingNode
         ({"node_api_url": "http://localhost:1088/secret"}, "http://localhost:1088/secret"),
     ],
 )
-def test_where_the_node_reaches_the_gateway(settings: dict[str, Any], base: str) -> None:
+def test_the_registered_url_of_the_gateway(settings: dict[str, Any], base: str) -> None:
     assert api_base(Settings(node_url="http://127.0.0.1:6000", **settings)) == base
 
 
@@ -212,6 +219,6 @@ def test_where_the_node_reaches_the_gateway(settings: dict[str, Any], base: str)
         {"cid": ""},
     ],
 )
-def test_settings_that_no_node_would_take(settings: dict[str, Any]) -> None:
+def test_invalid_node_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings)) if "port" not in settings else "node_api_url"):
         Settings(**settings)

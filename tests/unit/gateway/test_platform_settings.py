@@ -1,4 +1,4 @@
-"""How platforms are set: as JSON, or in a file of TOML."""
+"""Platform settings: JSON, or a TOML file."""
 
 import json
 from pathlib import Path
@@ -33,8 +33,8 @@ def test_the_setting_is_json_or_a_file(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(Settings().platforms) == ["tritonic"]
 
 
-@pytest.mark.parametrize("wrong", ["{", "[]", "nowhere.toml", '{"a/b": {}}', '{"a": {"key": []}}', '{"a": 1}'])
-def test_a_setting_that_is_wrong(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRITONIC_PLATFORMS", wrong)
+@pytest.mark.parametrize("invalid", ["{", "[]", "nowhere.toml", '{"a/b": {}}', '{"a": {"key": []}}', '{"a": 1}'])
+def test_invalid_platform_settings_are_refused(invalid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITONIC_PLATFORMS", invalid)
     with pytest.raises(ValueError, match="platforms"):
         Settings()

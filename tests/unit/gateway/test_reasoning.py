@@ -35,7 +35,7 @@ def read(deltas: list[str] | str, opened: bool) -> list[ReasoningPiece]:
         ("", True, []),
     ],
 )
-def test_tells_thoughts_from_text(answer: str, opened: bool, expected: list[ReasoningPiece]) -> None:
+def test_reasoning_is_separated_from_text(answer: str, opened: bool, expected: list[ReasoningPiece]) -> None:
     assert read([answer], opened) == expected
     assert read(answer, opened) == expected
     for cut in range(1, len(answer)):
@@ -47,7 +47,7 @@ BITS = st.sampled_from(["<think>", "</think>", "<", "/", ">", "think", "\n", " "
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(BITS, max_size=10).map("".join), st.booleans(), st.integers(1, 9))
-def test_the_cuts_do_not_matter(answer: str, opened: bool, size: int) -> None:
+def test_any_split_gives_the_same_reasoning(answer: str, opened: bool, size: int) -> None:
     whole = read([answer], opened)
     assert read([answer[at : at + size] for at in range(0, len(answer), size)], opened) == whole
     if not opened and not answer.lstrip().startswith("<think>"):

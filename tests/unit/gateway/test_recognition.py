@@ -37,8 +37,8 @@ def test_another_datatype_or_a_missing_tensor_is_another_layout(layout: Any, nam
     whole = config(layout)
     for tensor in layout.INPUTS:
         assert registry.recognize(replace(whole, inputs={**whole.inputs, tensor: "FP64"})) != name
-        rest = {name: kind for name, kind in whole.inputs.items() if name != tensor}
-        assert registry.recognize(replace(whole, inputs=rest)) != name
+        remaining = {name: kind for name, kind in whole.inputs.items() if name != tensor}
+        assert registry.recognize(replace(whole, inputs=remaining)) != name
     assert registry.recognize(replace(whole, outputs={})) is None
 
 
@@ -55,32 +55,32 @@ def test_another_datatype_or_a_missing_tensor_is_another_layout(layout: Any, nam
         ({"prompt": "BYTES", "stream": "BOOL"}, None),
     ],
 )
-def test_what_is_never_used_need_not_be_there(inputs: dict[str, str], name: str | None) -> None:
-    bare = ModelConfig("m", {}, inputs, {"text_output": "BYTES"}, b"")
-    assert registry.recognize(bare) == name
+def test_unused_tensors_are_optional(inputs: dict[str, str], name: str | None) -> None:
+    minimal = ModelConfig("m", {}, inputs, {"text_output": "BYTES"}, b"")
+    assert registry.recognize(minimal) == name
 
 
 def test_a_model_without_a_template_completes_only_and_says_how_it_could_chat() -> None:
-    found, remark = registry.complete_config(config(llmapi), {})
-    assert json.loads(found.parameters["operations"]) == ["complete"]
+    completed, remark = registry.complete_config(config(llmapi), {})
+    assert json.loads(completed.parameters["operations"]) == ["complete"]
     assert 'TRITONIC_MODELS_FILE: [models."m"] with tokenizer_config' in (remark or "")
-    found, remark = registry.complete_config(config(llmapi), {"chat_template": "x"})
-    assert json.loads(found.parameters["operations"]) == ["chat", "complete"]
+    completed, remark = registry.complete_config(config(llmapi), {"chat_template": "x"})
+    assert json.loads(completed.parameters["operations"]) == ["chat", "complete"]
     assert remark is None
 
 
 def test_the_model_wins_over_the_file_and_the_file_over_the_tensors() -> None:
-    said = {"served_name": "file", "signature": "tensorrt_llm", "owned_by": "file"}
-    found, _ = registry.complete_config(config(llmapi, served_name="own"), said)
-    assert found.parameters["served_name"] == "own"
-    assert found.parameters["signature"] == "tensorrt_llm"
-    assert found.parameters["owned_by"] == "file"
+    described = {"served_name": "file", "signature": "tensorrt_llm", "owned_by": "file"}
+    completed, _ = registry.complete_config(config(llmapi, served_name="own"), described)
+    assert completed.parameters["served_name"] == "own"
+    assert completed.parameters["signature"] == "tensorrt_llm"
+    assert completed.parameters["owned_by"] == "file"
 
 
 def test_unknown_tensors_give_no_signature() -> None:
     unknown = ModelConfig("m", {}, {"x": "FP32"}, {"y": "FP32"}, b"")
-    found, remark = registry.complete_config(unknown, {"served_name": "n"})
-    assert ("signature" in found.parameters, remark) == (False, None)
+    completed, remark = registry.complete_config(unknown, {"served_name": "n"})
+    assert ("signature" in completed.parameters, remark) == (False, None)
 
 
 def test_the_steps_of_an_ensemble() -> None:

@@ -8,7 +8,7 @@ from gateway.triton.tensors import Tensor, bool_tensor, bytes_tensor, string_ten
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 2_097_152])
-def test_it_is_what_protobuf_reads(size: int) -> None:
+def test_protobuf_parses_the_serialized_request(size: int) -> None:
     tensors = [
         string_tensor("text_input", "hello"),
         Tensor("raw", "UINT8", (size,), b"x" * size),
@@ -17,9 +17,9 @@ def test_it_is_what_protobuf_reads(size: int) -> None:
     ]
     head = request_without_data("model", tensors, "id")
     head.parameters["p"].bool_param = True
-    read = ModelInferRequest.FromString(serialize(head, tensors))
-    assert list(read.raw_input_contents) == [tensor.data for tensor in tensors]
-    assert [(each.name, each.datatype, tuple(each.shape)) for each in read.inputs] == [
+    parsed = ModelInferRequest.FromString(_serialize(head, tensors))
+    assert list(parsed.raw_input_contents) == [tensor.data for tensor in tensors]
+    assert [(tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in parsed.inputs] == [
         (tensor.name, tensor.datatype, tensor.shape) for tensor in tensors
     ]
-    assert (read.model_name, read.id, read.parameters["p"].bool_param) == ("model", "id", True)
+    assert (parsed.model_name, parsed.id, parsed.parameters["p"].bool_param) == ("model", "id", True)

@@ -14,21 +14,21 @@ NO_URLS = ("//[", "http://\u2100x", "http://[::1")
 
 @pytest.mark.parametrize("no_url", NO_URLS)
 @pytest.mark.parametrize("mark", ["", "#", "#a"])
-def test_what_is_no_url_leads_out_of_the_schema_or_to_what_bears_that_name(no_url: str, mark: str) -> None:
+def test_references_that_are_no_urls_stay_unchanged(no_url: str, mark: str) -> None:
     out = {"$ref": no_url + mark}
     assert relocate_schema(out, ROOT, "tools") == out
     within = {"properties": {"a": {"$id": no_url + mark, "properties": {"b": {"$ref": "#"}, "c": {"$ref": "c"}}}}}
-    found = relocate_schema(within, ROOT, "tools")["properties"]["a"]
-    assert found == {"properties": {"b": {"$ref": f"{ROOT}/properties/a"}, "c": {"$ref": "c"}}}
+    relocated = relocate_schema(within, ROOT, "tools")["properties"]["a"]
+    assert relocated == {"properties": {"b": {"$ref": f"{ROOT}/properties/a"}, "c": {"$ref": "c"}}}
 
 
 @pytest.mark.parametrize("reference", [{"$ref": "#"}, {"$recursiveRef": "#"}])
-def test_references_become_no_more_than_a_few_times_as_long(reference: dict[str, str]) -> None:
+def test_relocated_references_grow_by_a_bounded_factor(reference: dict[str, str]) -> None:
     def of(name: str, references: int) -> dict[str, Any]:
         return {"properties": {name: {"$id": "http://x/", "allOf": [reference] * references}}}
 
-    few = relocate_schema(of("a", 4_000), ROOT, "tools")
-    assert few["properties"]["a"]["allOf"][-1] == {"$ref": f"{ROOT}/properties/a"}
+    relocated = relocate_schema(of("a", 4_000), ROOT, "tools")
+    assert relocated["properties"]["a"]["allOf"][-1] == {"$ref": f"{ROOT}/properties/a"}
     assert relocate_schema({"allOf": [{"$ref": "#/$defs/b"}] * 16_000}, ROOT, "tools")["allOf"][-1] == {
         "$ref": f"{ROOT}/$defs/b"
     }

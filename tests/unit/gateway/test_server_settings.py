@@ -27,7 +27,7 @@ def test_addresses(written: str, urls: list[str], monkeypatch: pytest.MonkeyPatc
         *("unix:", "unix:a", "unix:/", "unix:/a b", "unix:/" + "a" * 107),
     ],
 )
-def test_what_is_no_address(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_addresses_are_refused(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITONIC_TRITON_URLS", written)
     with pytest.raises(ValidationError, match=r"not HOST:PORT|name at least one server"):
         Settings()
@@ -43,7 +43,7 @@ def test_the_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("written", ["a b", "a\n", "é", "a" * 513, "\x01"])
-def test_what_is_no_secret(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_secrets_are_refused(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITONIC_TRITON_SECRET", written)
     with pytest.raises(ValidationError, match="printable ASCII characters") as refused:
         Settings()

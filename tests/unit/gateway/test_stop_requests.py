@@ -1,4 +1,4 @@
-"""How a request is stopped in a model that closing its stream does not reach."""
+"""Stop requests to engines that closing the stream does not reach."""
 
 from contextlib import aclosing
 
@@ -11,17 +11,17 @@ from tests.fakes.scripted_model import Pause, Say, ScriptedModel
 from tests.fakes.triton import FakeTriton
 
 
-async def test_a_stop_that_is_never_answered_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unanswered_stop_request_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway_triton, "_STOP_TIMEOUT_SECONDS", 0.1)
     fake = await FakeTriton([ScriptedModel("endless", (Say("a"), Pause())), ScriptedModel("core", (Pause(),))]).start()
     triton = TritonClient(fake.url)
     try:
-        asked = [string_tensor("text_input", "x"), bool_tensor("stream", True)]
+        tensors = [string_tensor("text_input", "x"), bool_tensor("stream", True)]
         stop = StopRequest("core", (string_tensor("text_input", "stop"),))
-        async with aclosing(triton.stream("endless", asked, request_id="r", timeout=5, stop=stop)) as responses:
+        async with aclosing(triton.stream("endless", tensors, request_id="r", timeout=5, stop=stop)) as responses:
             async for _ in responses:
                 break
-        stopping = await fake.cancelled_call("core", seconds=2)
+        stopping = await fake.cancelled_call("core")
         assert (stopping.id, stopping.prompt) == ("r", "stop")
     finally:
         await triton.close()

@@ -38,7 +38,7 @@ def number(tensor: Tensor) -> float:
     return value
 
 
-def said(text: str, **numbers: int) -> InferResponse:
+def response(text: str, **numbers: int) -> InferResponse:
     message = pb.ModelInferResponse()
     message.outputs.add(name="text_output", datatype="BYTES", shape=[1])
     data = text.encode()
@@ -49,8 +49,8 @@ def said(text: str, **numbers: int) -> InferResponse:
     return InferResponse(message)
 
 
-def counted(text: str, tokens: int = 1, **more: int) -> InferResponse:
-    return said(text, num_input_tokens=10, num_output_tokens=tokens, **more)
+def counted(text: str, tokens: int = 1, **counts: int) -> InferResponse:
+    return response(text, num_input_tokens=10, num_output_tokens=tokens, **counts)
 
 
 async def decode(*responses: InferResponse, config: ModelConfig = ENSEMBLE, **sampling: Any) -> list[TextEvent]:
@@ -76,18 +76,18 @@ def test_only_models_that_can_are_asked_to_stream() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "given", "expected"),
+    ("parameters", "requested", "expected"),
     [
         ({"context_length": "100"}, None, 100),
         ({"context_length": "100", "max_tokens": "30"}, None, 30),
         ({"context_length": "100", "max_tokens": "30"}, 40, 40),
     ],
 )
-def test_the_length_of_an_answer(parameters: dict[str, str], given: int | None, expected: int) -> None:
-    assert number(encode(replace(ENSEMBLE, parameters=parameters), max_tokens=given)["max_tokens"]) == expected
+def test_the_length_of_an_answer(parameters: dict[str, str], requested: int | None, expected: int) -> None:
+    assert number(encode(replace(ENSEMBLE, parameters=parameters), max_tokens=requested)["max_tokens"]) == expected
 
 
-def test_a_length_that_nobody_knows_is_asked_for() -> None:
+def test_an_unknown_length_is_required_from_the_caller() -> None:
     with pytest.raises(UnsupportedOption) as caught:
         encode(replace(ENSEMBLE, parameters={}))
     assert caught.value.param == "max_tokens"
@@ -106,7 +106,7 @@ def test_a_length_that_nobody_knows_is_asked_for() -> None:
         ({"parameters": {"accumulate_tokens": "true", "context_length": "100"}}, True, 1),
     ],
 )
-def test_a_whole_answer_is_asked_for_in_one_piece(changed: dict[str, Any], whole: bool, streams: int) -> None:
+def test_a_whole_answer_is_requested_without_streaming(changed: dict[str, Any], whole: bool, streams: int) -> None:
     config = replace(ENSEMBLE, **changed)
     request = Complete(model="m", prompt="p", non_streaming=whole)
     (stream,) = (tensor for tensor in tensorrt_llm.encode(request, card_of(config)) if tensor.name == "stream")
@@ -131,12 +131,12 @@ def test_only_what_a_model_has_is_sent_in_its_own_shapes() -> None:
     assert number(encode(replace(mock, inputs={**inputs, "temperature": "FP32"}), temperature=0)["temperature"]) == 0
     with pytest.raises(UnsupportedOption, match="max_tokens"):
         encode(replace(mock, decoupled=False), max_tokens=1)
-    # What asks for nothing needs no tensor.
+    # An option without effect needs no tensor.
     encode(mock, top_p=1, presence_penalty=0, frequency_penalty=0, repetition_penalty=1, min_p=0, min_tokens=0)
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("requested", "expected"),
     [
         ({}, {}),
         ({"temperature": 0.0, "top_p": 0.5}, {"top_k": 1, "temperature": 1}),
@@ -146,8 +146,8 @@ def test_only_what_a_model_has_is_sent_in_its_own_shapes() -> None:
         ({"top_p": 0.5, "seed": 3}, {"top_p": 0.5, "seed": 3}),
     ],
 )
-def test_how_tokens_are_chosen(given: dict[str, Any], expected: dict[str, float]) -> None:
-    tensors = encode(**given)
+def test_sampling_parameters_become_tensors(requested: dict[str, Any], expected: dict[str, float]) -> None:
+    tensors = encode(**requested)
     assert {n: number(tensors[n]) for n in ("top_k", "top_p", "temperature", "seed") if n in tensors} == expected
 
 
@@ -155,7 +155,7 @@ def test_requests_without_a_seed_get_different_ones() -> None:
     assert number(encode(temperature=1.0)["seed"]) != number(encode(temperature=1.0)["seed"])
 
 
-def test_a_model_that_does_not_tell_answers_apart_is_asked_for_each_by_itself() -> None:
+def test_several_answers_are_several_requests_where_the_model_has_no_index() -> None:
     assert number(encode(n=3)["num_return_sequences"]) == 3
     three = Complete(model="m", prompt="p", sampling=Sampling(n=3, seed=5))
     assert tensorrt_llm.TEXT.parts(three, card_of(ENSEMBLE)) == [three]
@@ -182,15 +182,15 @@ def test_a_model_that_does_not_tell_answers_apart_is_asked_for_each_by_itself() 
 
 @pytest.mark.parametrize("kind", ["json", "regex"])
 def test_structures_are_refused_where_there_is_no_tensor(kind: Any) -> None:
-    bare = replace(ENSEMBLE, inputs=tensorrt_llm.INPUTS)
+    minimal = replace(ENSEMBLE, inputs=tensorrt_llm.INPUTS)
     with pytest.raises(UnsupportedOption) as caught:
-        encode(bare, structured_outputs=StructuredOutput(kind, "x"))
+        encode(minimal, structured_outputs=StructuredOutput(kind, "x"))
     assert caught.value.param == "response_format"
     with pytest.raises(UnsupportedOption, match="min_tokens"):
-        encode(bare, min_tokens=2)
+        encode(minimal, min_tokens=2)
 
 
-def test_any_json_needs_no_guide() -> None:
+def test_json_without_a_schema_needs_no_guide() -> None:
     tensors = encode(structured_outputs=StructuredOutput("json", True))
     assert "guided_decoding_guide" not in tensors
 
@@ -204,7 +204,7 @@ def test_pictures_and_tokens_are_refused() -> None:
     assert caught.value.param == "prompt"
 
 
-async def test_what_the_counts_tell() -> None:
+async def test_token_counts_decide_the_finish_reason() -> None:
     assert await decode(counted("a"), counted("b")) == [
         Delta(0, "a", 1),
         Delta(0, "b", 1),
@@ -216,16 +216,16 @@ async def test_what_the_counts_tell() -> None:
     assert Finish(0, "length") in await decode(counted("a", 90), max_tokens=95)
 
 
-async def test_an_answer_of_which_nothing_is_known_has_stopped() -> None:
-    assert await decode(said("a"), said("b")) == [Delta(0, "a"), Delta(0, "b"), Finish(0, "stop")]
+async def test_an_answer_without_counts_has_stopped() -> None:
+    assert await decode(response("a"), response("b")) == [Delta(0, "a"), Delta(0, "b"), Finish(0, "stop")]
     unknown = replace(ENSEMBLE, parameters={})
     assert Finish(0, "stop") in await decode(counted("a"), max_tokens=9, config=unknown)
     assert Finish(0, "length") in await decode(counted("a", 9), max_tokens=9, config=unknown)
 
 
-async def test_answers_of_a_model_that_cannot_be_told_their_length_are_ended_here() -> None:
+async def test_answers_of_a_model_without_a_length_tensor_are_cut() -> None:
     mock = ModelConfig("m", {}, {**tensorrt_llm.INPUTS, "stream": "BOOL"}, tensorrt_llm.OUTPUTS, b"")
-    texts = [said("a"), said(""), said("b"), said("c")]
+    texts = [response("a"), response(""), response("b"), response("c")]
     assert await decode(*texts, config=mock, max_tokens=2) == [
         Delta(0, "a"),
         EMPTY_DELTA,
@@ -244,18 +244,18 @@ async def test_answers_of_a_model_that_cannot_be_told_their_length_are_ended_her
             yield response
 
     events = [event async for event in tensorrt_llm.decode(whole, responses(), card_of(mock))]
-    # What the model sends beyond is awaited, since a stream that is given up as it ends is a danger to Triton.
+    # Later responses are awaited: cancelling a stream just as it ends can crash Triton.
     assert events == [Delta(0, "p"), Delta(0, "a"), Finish(0, "length"), EMPTY_DELTA]
 
 
-async def test_a_model_that_goes_on_beyond_its_length_is_left() -> None:
+async def test_a_model_that_exceeds_its_length_is_cancelled() -> None:
     mock = ModelConfig("m", {}, {**tensorrt_llm.INPUTS, "stream": "BOOL"}, tensorrt_llm.OUTPUTS, b"")
-    heard = 0
+    received = 0
 
     async def endless() -> AsyncGenerator[InferResponse]:
-        nonlocal heard
+        nonlocal received
         while True:
-            heard += 1
+            received += 1
             yield counted("a")
 
     request = Complete(model="m", prompt="p", sampling=Sampling(max_tokens=2))
@@ -265,37 +265,37 @@ async def test_a_model_that_goes_on_beyond_its_length_is_left() -> None:
         Delta(0, "a", 1),
         Finish(0, "length"),
     ]
-    assert heard == 10
+    assert received == 10
 
 
-async def test_a_stop_string_is_a_reason_of_its_own() -> None:
-    events = await decode(said("a E"), said("ND b"), stop=("END",))
+async def test_a_stop_string_sets_the_finish_reason() -> None:
+    events = await decode(response("a E"), response("ND b"), stop=("END",))
     assert events == [Delta(0, "a "), EMPTY_DELTA, Finish(0, "stop")]
 
 
-async def test_an_engine_that_overhears_the_stop_string_is_left() -> None:
-    heard = 0
+async def test_an_engine_that_ignores_the_stop_string_is_cancelled() -> None:
+    received = 0
 
     async def endless() -> AsyncGenerator[InferResponse]:
-        nonlocal heard
+        nonlocal received
         while True:
-            heard += 1
+            received += 1
             yield counted("END")
 
     request = Complete(model="m", prompt="p", sampling=Sampling(stop=("END",)))
     events = [event async for event in tensorrt_llm.decode(request, endless(), card_of(ENSEMBLE))]
-    assert events[-2:] == [Finish(0, "stop"), Usage(10, heard)]
-    assert heard < 20
+    assert events[-2:] == [Finish(0, "stop"), Usage(10, received)]
+    assert received < 20
 
 
-async def test_answers_side_by_side() -> None:
+async def test_deltas_of_several_answers_are_interleaved() -> None:
     events = await decode(
         counted("a", sequence_index=1), counted("b", sequence_index=0), counted("c", sequence_index=1), n=2
     )
     assert "".join(event.text for event in events if isinstance(event, Delta) and event.index == 1) == "ac"
     assert events[-3:] == [Finish(0, "stop"), Finish(1, "stop"), Usage(10, 3)]
     with pytest.raises(ModelFailed, match="more answers"):
-        await decode(said("a", sequence_index=2), n=2)
+        await decode(response("a", sequence_index=2), n=2)
 
 
 async def test_a_model_that_accumulates_tokens_sends_whole_texts() -> None:

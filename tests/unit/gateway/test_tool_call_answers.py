@@ -1,4 +1,4 @@
-"""What holds for every answer in every format, and what long and hostile ones cost."""
+"""Properties of every answer in every tool format, and the cost of long and hostile ones."""
 
 import json
 from collections.abc import Callable
@@ -45,7 +45,7 @@ ANSWERS = st.lists(BITS | st.text(max_size=4), max_size=14).map("".join)
 
 @settings(max_examples=600, deadline=None)
 @given(st.sampled_from(DISTINCT), ANSWERS, st.lists(st.integers(0, 200)))
-def test_loses_nothing_however_an_answer_is_cut(format: str, answer: str, cuts: list[int]) -> None:
+def test_any_split_of_an_answer_loses_nothing(format: str, answer: str, cuts: list[int]) -> None:
     whole = parse(format, [answer])
     ends = sorted({0, len(answer), *(cut for cut in cuts if cut < len(answer))})
     assert parse(format, [answer[a:b] for a, b in pairwise(ends)]) == whole
@@ -56,8 +56,8 @@ def test_loses_nothing_however_an_answer_is_cut(format: str, answer: str, cuts: 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
-NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,20}", fullmatch=True).filter(lambda name: name not in PYTHON_WORDS)
 PYTHON_WORDS = {"and", "as", "if", "in", "is", "or", "not", "def", "del", "for", "try", "from", "pass", "elif", "else"}
+NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,20}", fullmatch=True).filter(lambda name: name not in PYTHON_WORDS)
 CALLS = st.lists(st.tuples(NAMES, st.dictionaries(NAMES, VALUES, max_size=3)), min_size=1, max_size=3)
 
 
@@ -79,7 +79,7 @@ WRITERS: dict[str, Callable[[list[tuple[str, dict[str, object]]]], str]] = {
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(WRITERS)), CALLS, st.integers(1, 9))
-def test_reads_what_was_written(writer: str, calls: list[tuple[str, dict[str, object]]], size: int) -> None:
+def test_written_calls_are_parsed(writer: str, calls: list[tuple[str, dict[str, object]]], size: int) -> None:
     answer = WRITERS[writer](calls)
     pieces = parse(writer.strip(), [answer[at : at + size] for at in range(0, len(answer), size)])
     assert tool_calls_of(pieces) == calls

@@ -128,12 +128,12 @@ CASES: list[tuple[str, str, list[Piece] | None]] = [
 
 
 @pytest.mark.parametrize(("format", "answer", "expected"), CASES)
-def test_tells_calls_from_text(format: str, answer: str, expected: list[Piece] | None) -> None:
-    wanted = [Text(answer)] if expected is None else expected
-    assert parse(format, [answer]) == wanted
-    assert parse(format, answer) == wanted
+def test_calls_are_separated_from_text(format: str, answer: str, expected: list[Piece] | None) -> None:
+    expected_pieces = [Text(answer)] if expected is None else expected
+    assert parse(format, [answer]) == expected_pieces
+    assert parse(format, answer) == expected_pieces
     for cut in range(1, len(answer)):
-        assert parse(format, [answer[:cut], answer[cut:]]) == wanted
+        assert parse(format, [answer[:cut], answer[cut:]]) == expected_pieces
 
 
 def test_holds_text_back_only_while_it_may_be_a_marker() -> None:

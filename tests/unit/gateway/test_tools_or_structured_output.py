@@ -21,7 +21,7 @@ ARRAY = '[{"name":"f","arguments":{"a":1}}, {"name":"f","arguments":{"a":2}}]'
 OBJECT, LLAMA = '{"name":"f","arguments":{"a":1}}', '{"name":"f","parameters":{"a":1}}'
 
 
-def asked(structure: Any, kind: Any = "json") -> Chat:
+def chat_with(structure: Any, kind: Any = "json") -> Chat:
     return Chat(
         model="m",
         messages=(Message(role="user", content="?"),),
@@ -32,11 +32,11 @@ def asked(structure: Any, kind: Any = "json") -> Chat:
 
 
 def read(chat: Chat, written: str, answer: str, *, tags: bool) -> tuple[int, str, str | None]:
-    """How many calls there are, the text, and the reason."""
+    """Return the number of calls, the text, and the finish reason."""
     described = {"chat_template": "{{ messages[0].content }}", "tool_call_parser": written}
     reader = build_completion(chat, parse_text(described), structural_tags=tags)[1]
     assert reader
-    events = [seen for letter in answer for seen in reader.read(Delta(0, letter, 1))]
+    events = [event for letter in answer for event in reader.read(Delta(0, letter, 1))]
     events += reader.read(Finish(0, "stop"))
     text = "".join(event.text for event in events if isinstance(event, Delta))
     (reason,) = (event.finish_reason for event in events if isinstance(event, Finish))
@@ -56,54 +56,55 @@ def read(chat: Chat, written: str, answer: str, *, tags: bool) -> tuple[int, str
         ("llama3_json", True, {"type": "object"}, [(ARRAY, 2)], [LLAMA]),
     ],
 )
-def test_answers_are_calls_where_they_begin_as_calls_are_enforced(
+def test_answers_that_begin_like_enforced_calls_are_calls(
     written: str, tags: bool, structure: Any, calls: list[tuple[str, int]], texts: list[str]
 ) -> None:
     for answer, count in calls:
-        assert read(asked(structure), written, answer, tags=tags) == (count, "", "tool_calls"), answer
+        assert read(chat_with(structure), written, answer, tags=tags) == (count, "", "tool_calls"), answer
     for answer in texts:
-        assert read(asked(structure), written, answer, tags=tags) == (0, answer, "stop"), answer
+        assert read(chat_with(structure), written, answer, tags=tags) == (0, answer, "stop"), answer
 
 
 def structure(chat: Chat, written: str, *, tags: bool) -> Any:
     described = {"chat_template": "{{ messages[0].content }}", "tool_call_parser": written}
-    found = build_completion(chat, parse_text(described), structural_tags=tags)[0].sampling.structured_outputs
-    assert found is not None
-    return found
+    output = build_completion(chat, parse_text(described), structural_tags=tags)[0].sampling.structured_outputs
+    assert output is not None
+    return output
 
 
 @pytest.mark.parametrize("tags", [True, False])
-def test_a_name_and_arguments_of_an_answer_are_never_a_call(tags: bool) -> None:
+def test_a_structured_answer_is_never_read_as_a_call(tags: bool) -> None:
     """A call without brackets is allowed only where no answer could be one."""
-    for properties in ({"name": {}, "parameters": {}}, {"name": {}}):
-        schema = structure(asked({**CLOSED, "properties": properties}), "llama3_json", tags=tags).value
+    cases: list[dict[str, Any]] = [{"name": {}, "parameters": {}}, {"name": {}}]
+    for properties in cases:
+        schema = structure(chat_with({**CLOSED, "properties": properties}), "llama3_json", tags=tags).value
         assert len(schema["anyOf"]) == (2 if "parameters" in properties else 3)
-    assert len(structure(asked(ARGUMENTS), "llama3_json", tags=tags).value["anyOf"]) == 2
+    assert len(structure(chat_with(ARGUMENTS), "llama3_json", tags=tags).value["anyOf"]) == 2
 
 
-def test_what_could_be_an_array_of_calls_is_refused() -> None:
+def test_schemas_that_allow_an_array_of_calls_are_refused() -> None:
     for unclear in (True, {"type": "array"}, {"anyOf": [CLOSED]}, {"$ref": "#/$defs/x"}, {"$ref": "#"}):
         for written, tags in (("mistral", True), ("llama3_json", True), ("hermes", False)):
             with pytest.raises(UnsupportedOption) as raised:
-                structure(asked(unclear), written, tags=tags)
+                structure(chat_with(unclear), written, tags=tags)
             assert raised.value.param == "response_format"
-        tag = json.loads(structure(asked(unclear), "hermes", tags=True).value)
+        tag = json.loads(structure(chat_with(unclear), "hermes", tags=True).value)
         assert tag["format"]["elements"][1]["json_schema"]["$ref"] == "#/$defs/answer"
 
 
-def test_the_schemas_stand_at_the_same_places_in_tags_as_in_one_schema() -> None:
-    """Refusals name the places, and the caller is told what stands there."""
-    calls, answer = json.loads(structure(asked(NODE), "hermes", tags=True).value)["format"]["elements"]
+def test_tags_and_schema_have_the_same_parts() -> None:
+    """Errors of the engine name places in the schema, which are the same in both forms."""
+    calls, answer = json.loads(structure(chat_with(NODE), "hermes", tags=True).value)["format"]["elements"]
     parts = [tag["content"]["json_schema"] for tag in calls["tags"]] + [answer["json_schema"]]
     assert [part["$ref"] for part in parts] == ["#/$defs/tool0", "#/$defs/answer"]
     placed = {name: schema for part in parts for name, schema in part["$defs"].items()}
-    assert placed == structure(asked(NODE), "hermes", tags=False).value["$defs"]
+    assert placed == structure(chat_with(NODE), "hermes", tags=False).value["$defs"]
 
 
 @pytest.mark.parametrize(("kind", "value"), [("regex", "a"), ("choice", ["a"])])
-def test_expressions_and_choices_need_structural_tags_and_grammars_cannot_be_told_apart(kind: str, value: Any) -> None:
+def test_regular_expressions_and_choices_need_structural_tags(kind: str, value: Any) -> None:
     for written in ("hermes", "llama3_json", "mistral", "pythonic"):
-        assert structure(asked(value, kind), written, tags=True).kind == "structural_tag"
-        for chat, tags in ((asked(value, kind), False), (asked("start: /a/", "grammar"), True)):
+        assert structure(chat_with(value, kind), written, tags=True).kind == "structural_tag"
+        for chat, tags in ((chat_with(value, kind), False), (chat_with("start: /a/", "grammar"), True)):
             with pytest.raises(UnsupportedOption):
                 structure(chat, written, tags=tags)

@@ -1,4 +1,4 @@
-"""How failures of Triton become failures of the gateway."""
+"""Failures of Triton, and the gateway's errors that they become."""
 
 import pytest
 
@@ -28,7 +28,7 @@ GONE = "The model's server is not available; try again later."
         (S.UNKNOWN, None, errors.ModelFailed, None, "Triton failed without a message."),
     ],
 )  # fmt: skip
-def test_translation(
+def test_grpc_errors_become_gateway_errors(
     status: Status | None, message: str | None, kind: type[errors.GatewayError], param: str | None, sentence: str
 ) -> None:
     error = to_gateway_error(status, message)

@@ -90,7 +90,7 @@ def test_only_what_was_given_is_sent() -> None:
     assert json.loads(strings(tensors["sampling_parameters"])[0]) == {}
 
 
-def test_a_wish_for_special_tokens_is_carried_unless_the_caller_has_one() -> None:
+def test_the_special_tokens_default_yields_to_the_caller() -> None:
     tensors = encode(replace(ASKED, show_special_tokens=True))
     assert json.loads(strings(tensors["sampling_parameters"])[0]) == {"skip_special_tokens": False}
     tensors = encode(replace(ASKED, sampling=Sampling(skip_special_tokens=False)))
@@ -98,7 +98,7 @@ def test_a_wish_for_special_tokens_is_carried_unless_the_caller_has_one() -> Non
 
 
 def test_every_parameter_travels_under_its_own_name() -> None:
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "max_tokens": 5,
         "temperature": 0.0,
         "top_p": 0.5,
@@ -114,8 +114,8 @@ def test_every_parameter_travels_under_its_own_name() -> None:
         "logit_bias": {"17": -100},
         "logprobs": 0,
     }
-    tensors = encode(Complete(model="m", prompt="x", sampling=Sampling(**given)), LOGPROBS)
-    assert json.loads(strings(tensors["sampling_parameters"])[0]) == {**given, "stop": ["\n", "。"]}
+    tensors = encode(Complete(model="m", prompt="x", sampling=Sampling(**options)), LOGPROBS)
+    assert json.loads(strings(tensors["sampling_parameters"])[0]) == {**options, "stop": ["\n", "。"]}
 
 
 def test_our_own_backend_gives_several_answers_at_once_and_vllm_one() -> None:
@@ -139,7 +139,7 @@ def test_seeds_stay_within_what_vllm_takes_and_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "given", "expected"),
+    ("parameters", "options", "expected"),
     [
         ({"context_length": "4000"}, None, 4000),
         ({"context_length": "4000", "max_tokens": "30"}, None, 30),
@@ -149,18 +149,16 @@ def test_seeds_stay_within_what_vllm_takes_and_differ() -> None:
         ({}, None, 2**31 - 1),
     ],
 )
-def test_vllm_is_always_told_how_long_an_answer_may_be(
-    parameters: dict[str, str], given: int | None, expected: int
-) -> None:
-    assert sent(replace(VLLM, parameters=parameters), max_tokens=given)["max_tokens"] == expected
+def test_vllm_always_gets_max_tokens(parameters: dict[str, str], options: int | None, expected: int) -> None:
+    assert sent(replace(VLLM, parameters=parameters), max_tokens=options)["max_tokens"] == expected
 
 
-def test_our_own_backend_knows_by_itself_how_long_an_answer_may_be() -> None:
+def test_our_backend_needs_no_max_tokens() -> None:
     assert sent(replace(CONFIG, parameters={"context_length": "4000"})) == {}
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("options", "expected"),
     [
         ({"top_k": 0}, {"top_k": -1}),
         ({"top_k": -1}, {"top_k": -1}),
@@ -169,8 +167,8 @@ def test_our_own_backend_knows_by_itself_how_long_an_answer_may_be() -> None:
         ({"logit_bias": {}}, {}),
     ],
 )
-def test_vllm_is_sent_what_each_release_takes(given: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert sent(**given, max_tokens=9) == {**expected, "max_tokens": 9}
+def test_vllm_gets_parameters_of_its_release(options: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert sent(**options, max_tokens=9) == {**expected, "max_tokens": 9}
 
 
 @pytest.mark.parametrize(
@@ -183,33 +181,33 @@ def test_vllm_is_sent_what_each_release_takes(given: dict[str, Any], expected: d
         (CONFIG, "structured_outputs"),
     ],
 )
-def test_each_release_is_sent_the_structure_under_its_own_name(config: ModelConfig, name: str) -> None:
+def test_each_release_gets_structured_outputs_under_its_name(config: ModelConfig, name: str) -> None:
     parameters = sent(config, structured_outputs=StructuredOutput("regex", "a+"))
     assert {"structured_outputs", "guided_decoding"} & parameters.keys() == {name}
     assert json.loads(parameters[name]) == {"regex": "a+"}
 
 
-def test_a_name_that_no_release_has_is_refused() -> None:
+def test_an_unknown_release_is_refused() -> None:
     parse_text({"structured_outputs": "guided_decoding"})
     with pytest.raises(ValueError, match="guided_json"):
         parse_text({"structured_outputs": "guided_json"})
 
 
 @pytest.mark.parametrize(
-    ("given", "param"),
+    ("options", "param"),
     [
         ({"logit_bias": {"17": -100.0}}, "logit_bias"),
         ({"min_tokens": 31}, "min_tokens"),
         ({"max_tokens": 0}, "max_tokens"),
     ],
 )
-def test_what_vllm_could_only_fail_on_is_refused_by_name(given: dict[str, Any], param: str) -> None:
+def test_options_that_vllm_cannot_handle_are_refused_by_name(options: dict[str, Any], param: str) -> None:
     with pytest.raises(UnsupportedOption) as raised:
-        sent(replace(VLLM, parameters={"max_tokens": "30"}), **given)
+        sent(replace(VLLM, parameters={"max_tokens": "30"}), **options)
     assert raised.value.param == param
 
 
-async def test_several_answers_grow_side_by_side() -> None:
+async def test_deltas_of_several_answers_are_interleaved() -> None:
     events = await decode(
         respond(text_output=["a", ""], finish_reason=["", ""], num_input_tokens=4, num_output_tokens=1),
         respond(text_output=["b", "x"], finish_reason=["stop", ""], num_input_tokens=4, num_output_tokens=3),
@@ -227,7 +225,7 @@ async def test_several_answers_grow_side_by_side() -> None:
     ]
 
 
-async def test_the_vllm_backends_none_is_no_reason() -> None:
+async def test_the_finish_reason_none_is_ignored() -> None:
     events = await decode(
         respond(text_output=["a"], finish_reason=["None"], num_output_tokens=1),
         respond(text_output=[""], finish_reason=["stop"], num_input_tokens=2, num_output_tokens=1),
@@ -253,7 +251,7 @@ def test_failures_name_the_callers_field() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "kind", "param"),
+    ("message", "kind", "param"),
     [
         ("'NoneType' object has no attribute 'lora_name'", InvalidRequest, "structured_outputs"),
         ("Grammar error: Ambiguous lexemes", InvalidRequest, "structured_outputs"),
@@ -275,18 +273,20 @@ def test_failures_name_the_callers_field() -> None:
         ("Unexpected keyword argument 'guided_decoding'", UnsupportedOption, "structured_outputs"),
     ],
 )
-def test_what_vllm_refuses_is_the_callers_mistake(said: str, kind: type[GatewayError] | None, param: str) -> None:
-    explained = vllm.explain(ModelFailed(f"Error generating stream: {said}"))
+def test_refusals_of_vllm_are_invalid_requests(message: str, kind: type[GatewayError] | None, param: str) -> None:
+    explained = vllm.explain(ModelFailed(f"Error generating stream: {message}"))
     assert type(explained) is (kind or ContextLengthExceeded)
     assert explained.param == param
     assert "NoneType" not in explained.message
     assert "generating stream" not in explained.message
 
 
-@pytest.mark.parametrize("said", ["CUDA out of memory.", "EngineCore encountered an issue.", "must be an error, got x"])
-def test_what_fails_by_itself_stays_the_models_failure(said: str) -> None:
-    explained = vllm.explain(ModelFailed(f"Error generating stream: {said}"))
-    assert (type(explained), explained.param, explained.message) == (ModelFailed, None, said)
+@pytest.mark.parametrize(
+    "message", ["CUDA out of memory.", "EngineCore encountered an issue.", "must be an error, got x"]
+)
+def test_other_failures_of_vllm_are_failures_of_the_model(message: str) -> None:
+    explained = vllm.explain(ModelFailed(f"Error generating stream: {message}"))
+    assert (type(explained), explained.param, explained.message) == (ModelFailed, None, message)
 
 
 def test_a_structure_travels_as_a_string_as_the_vllm_backend_reads_it() -> None:
@@ -311,13 +311,13 @@ def test_token_ids_and_pictures_have_tensors_of_their_own() -> None:
         (Complete(model="m", prompt="x", sampling=Sampling(logprobs=0)), "logprobs"),
     ],
 )
-def test_what_a_model_has_no_tensor_for_is_refused_by_name(request_: Complete, param: str) -> None:
+def test_options_without_a_tensor_are_refused_by_name(request_: Complete, param: str) -> None:
     with pytest.raises(UnsupportedOption) as raised:
         encode(request_, BARE)
     assert raised.value.param == param
 
 
-async def test_a_text_is_echoed_here_and_token_ids_by_the_model() -> None:
+async def test_texts_are_echoed_by_the_gateway_and_token_ids_by_the_model() -> None:
     answer = respond(text_output=["b", "c"], finish_reason=["stop", "stop"], num_output_tokens=2)
     text = replace(ASKED, echo=True, sampling=Sampling(n=2))
     assert [event.text for event in await decode(answer, request=text) if isinstance(event, Delta)] == ["xb", "xc"]
@@ -346,7 +346,7 @@ async def test_log_probabilities_have_the_chosen_token_first_and_the_likeliest_b
         num_output_tokens=1,
     )
     echoed = Sampling(logprobs=2, prompt_logprobs=2)
-    delta, more, *_ = await decode(answer, again, request=replace(ASKED, sampling=echoed))
+    delta, delta_again, *_ = await decode(answer, again, request=replace(ASKED, sampling=echoed))
     first, second = Logprob("\ufffd", -0.1, b"\xf0\x9f"), Logprob("g", -0.5, b"g")
     last = Logprob("f", -9999.0, b"f")
     assert isinstance(delta, Delta)
@@ -355,13 +355,15 @@ async def test_log_probabilities_have_the_chosen_token_first_and_the_likeliest_b
         TokenLogprob(Logprob(" e", -3.0, b" e"), (first, second), is_prompt=True),
         TokenLogprob(last, (last,), is_hidden=True),
     )
-    assert isinstance(more, Delta) and more.logprobs == (TokenLogprob(last, (last,), is_hidden=True),)
+    assert isinstance(delta_again, Delta) and delta_again.logprobs == (TokenLogprob(last, (last,), is_hidden=True),)
     ended = respond(text_output=["x"], finish_reason=["stop"], logprobs=[json.dumps(entries)])
-    shown = replace(ASKED, show_special_tokens=True, sampling=Sampling(logprobs=2))
-    assert [token.is_hidden for token in (await decode(ended, request=shown))[0].logprobs] == [False] * 3
+    request_with_special_tokens = replace(ASKED, show_special_tokens=True, sampling=Sampling(logprobs=2))
+    only = (await decode(ended, request=request_with_special_tokens))[0]
+    assert isinstance(only, Delta)
+    assert [token.is_hidden for token in only.logprobs] == [False] * 3
 
 
-def test_long_lists_of_entries_are_read_as_short_ones() -> None:
+def test_long_lists_of_log_probabilities_are_read_like_short_ones() -> None:
     for entries in (
         [{"1": {"logprob": -1.5, "decoded_token": 'a"]},{["é'}}, None] * 2000,
         [None] * 20_000,
@@ -375,7 +377,7 @@ def test_long_lists_of_entries_are_read_as_short_ones() -> None:
             list(vllm_logprobs._entries(broken))
 
 
-async def test_a_long_prompts_log_probabilities_are_read_while_others_have_their_turn() -> None:
+async def test_long_lists_of_log_probabilities_do_not_block_the_loop() -> None:
     likely = {str(i): {"logprob": -1.0 * i, "rank": i, "decoded_token": "x", "bytes": [120]} for i in range(1, 21)}
     response = respond(logprobs=[json.dumps([likely] * 4000)])
     request = replace(ASKED, sampling=Sampling(logprobs=20, prompt_logprobs=20))
@@ -384,6 +386,6 @@ async def test_a_long_prompts_log_probabilities_are_read_while_others_have_their
     while not reading.done():
         turns += 1
         await asyncio.sleep(0)
-    told = (await reading)[0]
+    decoded = (await reading)[0]
     assert turns > 60
-    assert len(told) == 4000 and all(token == told[0] for token in told) and len(told[0].top_logprobs) == 20
+    assert len(decoded) == 4000 and all(token == decoded[0] for token in decoded) and len(decoded[0].top_logprobs) == 20

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -44,11 +45,11 @@ class MeasuredGateway:
         response = await self.http.post(path, content=content, headers=dict(headers))
         return Cost(**await self._measure(), status=response.status_code, answer=response.text)
 
-    async def _measure(self) -> dict[str, float]:
+    async def _measure(self) -> dict[str, Any]:
         """Return the measurement that ends now, and begin the next one."""
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(b"\n")
-        measured: dict[str, float] = json.loads(await self.process.stdout.readline())
+        measured: dict[str, Any] = json.loads(await self.process.stdout.readline())
         return measured
 
 

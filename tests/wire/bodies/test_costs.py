@@ -6,6 +6,7 @@ threads do while the loop could not beat, `held` what the loop's own thread did.
 
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -17,54 +18,54 @@ from tests.wire.bodies.measured_gateway import Cost, MeasuredGateway, run_measur
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-LONGEST = 0.1
+MAX_CPU_SECONDS = 0.1
 """Seconds of CPU."""
-MOST = 256 * MB
+MAX_BYTES = 256 * MB
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def watched(triton: FakeTriton) -> AsyncIterator[MeasuredGateway]:
+async def measured(triton: FakeTriton) -> AsyncIterator[MeasuredGateway]:
     async with run_measured_gateway(triton.url) as gateway:
         await gateway.cost(CHAT, chat_body('"n":1'))
         yield gateway
 
 
-async def least(watched: MeasuredGateway, *request: object) -> Cost:
+async def least_cost(measured: MeasuredGateway, *request: Any) -> Cost:
     """Return the cost of a request. On a busy machine, threads run while the loop waits for a CPU: try 3 times."""
     for _ in range(3):
-        cost = await watched.cost(*request)
-        if cost.starved < LONGEST:
+        cost = await measured.cost(*request)
+        if cost.starved < MAX_CPU_SECONDS:
             break
     return cost
 
 
-def cheap(cost: Cost) -> None:
-    assert cost.held < LONGEST, cost
-    assert cost.starved < LONGEST, cost
-    assert cost.grown < MOST, cost
+def check_cost(cost: Cost) -> None:
+    assert cost.held < MAX_CPU_SECONDS, cost
+    assert cost.starved < MAX_CPU_SECONDS, cost
+    assert cost.grown < MAX_BYTES, cost
     assert len(cost.answer) < 20_000 or cost.status == 200
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-async def test_what_is_within_its_bounds(watched: MeasuredGateway, name: str) -> None:
+async def test_bodies_within_the_limits_are_cheap(measured: MeasuredGateway, name: str) -> None:
     path, body = ALLOWED[name]
-    cost = await least(watched, path, body())
+    cost = await least_cost(measured, path, body())
     assert cost.status in (200, 400, 404), cost
-    cheap(cost)
+    check_cost(cost)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_is_beyond_a_bound(watched: MeasuredGateway, name: str) -> None:
-    path, body, words = REFUSED[name]
-    cost = await least(watched, path, body())
+async def test_bodies_beyond_a_limit_are_refused_cheaply(measured: MeasuredGateway, name: str) -> None:
+    path, body, message = REFUSED[name]
+    cost = await least_cost(measured, path, body())
     assert cost.status in (400, 413), cost
-    assert re.search(words, cost.answer), cost
-    cheap(cost)
+    assert re.search(message, cost.answer), cost
+    check_cost(cost)
 
 
 @pytest.mark.parametrize("name", FORMS)
-async def test_forms(watched: MeasuredGateway, name: str) -> None:
+async def test_forms(measured: MeasuredGateway, name: str) -> None:
     content_type, body = FORMS[name]
-    cost = await least(watched, GENERATIONS, body(), {"content-type": content_type})
+    cost = await least_cost(measured, GENERATIONS, body(), {"content-type": content_type})
     assert cost.status == 400, cost
-    cheap(cost)
+    check_cost(cost)

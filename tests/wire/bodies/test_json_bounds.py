@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ BOUNDS = {
 
 
 @pytest.mark.parametrize("path", BOUNDS)
-async def test_the_values_of_a_body(gateway: RunningGateway, path: str) -> None:
+async def test_values_of_a_body_are_limited(gateway: RunningGateway, path: str) -> None:
     """Values count in every field, also in unknown ones. A string that looks like values has none."""
     values = BOUNDS[path]
     text = json.dumps("[{" * 2 * values)
@@ -55,13 +56,13 @@ async def _first(gateway: RunningGateway, path: str) -> str:
     return str((await gateway.http.post(path, content=b"{}")).json()["error"]["param"])
 
 
-async def test_lists_and_objects_are_counted_apart(gateway: RunningGateway) -> None:
+async def test_lists_and_objects_have_separate_limits(gateway: RunningGateway) -> None:
     for path in (CHAT, COMPLETIONS, EMBEDDINGS):
         response = await gateway.http.post(path, content=f'{{"x":[{repeat("[[[[[[[[1]]]]]]]]", 12_600)}]}}'.encode())
         assert "100000" in check_error(response, 413, code="request_too_large")
 
 
-async def test_arguments_of_calls_are_json_of_the_body(gateway: RunningGateway) -> None:
+async def test_arguments_of_calls_count_as_json_of_the_body(gateway: RunningGateway) -> None:
     fits = chat_messages_body(
         *[tool_call_message('{"a":[' + repeat("1", 70_000) + "]}")] * 2, '{"role":"user","content":"Hi"}'
     )
@@ -121,48 +122,53 @@ async def test_token_ids_by_the_hundred_thousand(gateway: RunningGateway, triton
     response = await gateway.http.post(EMBEDDINGS, json={"model": "vectors", "input": [ids, [7]]})
     assert response.status_code == 200, response.text[:500]
     assert [datum["embedding"][0] for datum in response.json()["data"]] == [300_000.0, 1.0]
-    wrong = await gateway.http.post(EMBEDDINGS, json={"model": "vectors", "input": [[7], [*ids, True]]})
-    check_error(wrong, 400, code="invalid_value", param="input[1][300000]")
-    wrong = await gateway.http.post(COMPLETIONS, json={"model": "hello", "prompt": [*ids, 2**31]})
-    check_error(wrong, 400, code="invalid_value", param="prompt[300000]")
+    response = await gateway.http.post(EMBEDDINGS, json={"model": "vectors", "input": [[7], [*ids, True]]})
+    check_error(response, 400, code="invalid_value", param="input[1][300000]")
+    response = await gateway.http.post(COMPLETIONS, json={"model": "hello", "prompt": [*ids, 2**31]})
+    check_error(response, 400, code="invalid_value", param="prompt[300000]")
 
 
-async def test_what_is_more_text_than_the_setting_says(triton: FakeTriton) -> None:
+async def test_text_beyond_the_setting_is_refused(triton: FakeTriton) -> None:
     async with run_gateway(triton.url, prompt_max_characters=1000) as gateway:
-        half = "x" * 500
-        for path, field_, fits, beyond in (
-            (CHAT, "messages", *([{"role": "user", "content": text} for _ in range(2)] for text in (half, half + "x"))),
-            (COMPLETIONS, "prompt", [half, half], [half, half + "x"]),
-            (EMBEDDINGS, "input", [half, half], [half, half + "x"]),
-        ):
+        half_of_limit = "x" * 500
+
+        def message(text: str) -> dict[str, str]:
+            return {"role": "user", "content": text}
+
+        cases: list[tuple[str, str, Any, Any]] = [
+            (CHAT, "messages", [message(half_of_limit)] * 2, [message(half_of_limit + "x")] * 2),
+            (COMPLETIONS, "prompt", [half_of_limit, half_of_limit], [half_of_limit, half_of_limit + "x"]),
+            (EMBEDDINGS, "input", [half_of_limit, half_of_limit], [half_of_limit, half_of_limit + "x"]),
+        ]
+        for path, field_, fits, beyond in cases:
             model = "vectors" if path == EMBEDDINGS else "hello"
-            good = await gateway.http.post(path, json={"model": model, field_: fits})
-            assert good.status_code == 200, good.text
+            accepted = await gateway.http.post(path, json={"model": model, field_: fits})
+            assert accepted.status_code == 200, accepted.text
             response = await gateway.http.post(path, json={"model": model, field_: beyond})
             assert "1000" in check_error(response, 413, code="request_too_large", param=field_)
-        echo = {"model": "hello", "prompt": half, "echo": True}
+        echo = {"model": "hello", "prompt": half_of_limit, "echo": True}
         assert (await gateway.http.post(COMPLETIONS, json={**echo, "n": 2})).status_code in (200, 502)
         check_error(
             await gateway.http.post(COMPLETIONS, json={**echo, "n": 3}), 413, code="request_too_large", param="echo"
         )
         # All texts of a conversation count, wherever they stand.
-        call = {"function": {"name": "f", "arguments": json.dumps({"a": half})}}
+        call = {"function": {"name": "f", "arguments": json.dumps({"a": half_of_limit})}}
         turns = [
-            {"role": "assistant", "reasoning_content": half, "tool_calls": [call]},
-            {"role": "user", "name": half, "content": [{"type": "text", "text": "Hi"}]},
+            {"role": "assistant", "reasoning_content": half_of_limit, "tool_calls": [call]},
+            {"role": "user", "name": half_of_limit, "content": [{"type": "text", "text": "Hi"}]},
         ]
         response = await gateway.http.post(CHAT, json={"model": "hello", "messages": turns})
         check_error(response, 413, code="request_too_large", param="messages")
 
 
 @pytest.mark.parametrize("charset", ["utf-16", "punycode", "zlib_codec", "unicode_escape"])
-async def test_json_is_utf_8_whatever_its_type_says(gateway: RunningGateway, charset: str) -> None:
+async def test_json_is_utf_8_whatever_its_content_type(gateway: RunningGateway, charset: str) -> None:
     """RFC 8259 defines no parameter `charset`."""
     headers = {"content-type": f"application/json; charset={charset}"}
     assert (await gateway.http.post(CHAT, content=chat_body('"n":1'), headers=headers)).status_code == 200
 
 
-async def test_forms_are_utf_8_alone(gateway: RunningGateway) -> None:
+async def test_forms_are_utf_8_only(gateway: RunningGateway) -> None:
     for charset in ("punycode", "idna", "utf-7", "rot13"):
         headers = {"content-type": f"multipart/form-data; boundary=b; charset={charset}"}
         response = await gateway.http.post(GENERATIONS, content=form_body(b"a circle"), headers=headers)
@@ -185,7 +191,7 @@ async def test_a_body_of_tiny_pieces(gateway: RunningGateway) -> None:
     assert (await gateway.http.post(CHAT, content=pieces())).status_code == 200
 
 
-async def test_nobody_reads_the_body_of_somebody_without_a_key(guarded: RunningGateway) -> None:
+async def test_bodies_without_a_key_are_not_read(guarded: RunningGateway) -> None:
     """A request without a key is refused before its body arrives, whatever its headers declare."""
     url = guarded.url.removeprefix("http://")
     host, port = url.split(":")
@@ -196,6 +202,6 @@ async def test_nobody_reads_the_body_of_somebody_without_a_key(guarded: RunningG
     ):
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(f"POST {CHAT} HTTP/1.1\r\nhost: {url}\r\n{head}\r\n\r\n".encode())
-        line = await asyncio.wait_for(reader.readline(), 5)
+        line = await asyncio.wait_for(reader.readline(), 30)
         assert b" 401 " in line
         writer.close()

@@ -18,7 +18,7 @@ RESPONSE_MODELS: dict[str, type[BaseModel]] = {
     "/v1/models": response_models.ListModelsResponse,
     "/v1/models/{model_id}": response_models.RetrieveModelResponse,
 }
-NAMED_EVENT_MODELS = {
+NAMED_EVENT_MODELS: dict[str, type[BaseModel]] = {
     "image_generation.partial_image": images_responses.ImageGenPartialImageEvent,
     "image_generation.completed": images_responses.ImageGenCompletedEvent,
     "image_edit.partial_image": images_responses.ImageEditPartialImageEvent,

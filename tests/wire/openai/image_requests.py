@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from tests.fakes.triton import FakeTriton, InferCall
+from tests.fakes.triton import FakeTriton
+from tests.fakes.triton_messages import InferCall
 from tests.wire.gateway_server import RunningGateway
 
 GENERATIONS, EDITS, VARIATIONS = "/v1/images/generations", "/v1/images/edits", "/v1/images/variations"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -14,7 +15,7 @@ from tests.wire.openai.text_requests import CHAT, CHAT_STREAM, TEXT_ROUTES, Text
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 GOOD = {"Authorization": f"Bearer {KEYS[0]}"}
-WRONG = {
+WRONG: dict[str, dict[str, Any]] = {
     "none": {},
     "wrong": {"Authorization": "Bearer sk-wrong"},
     "empty": {"Authorization": "Bearer"},
@@ -28,39 +29,41 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
-async def test_no_key_no_answer(guarded: RunningGateway, triton: FakeTriton, way: TextRoute, name: str) -> None:
+@pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
+async def test_requests_without_a_valid_key_are_refused(
+    guarded: RunningGateway, triton: FakeTriton, route: TextRoute, name: str
+) -> None:
     before = len(triton.calls)
-    response = await guarded.http.post(way.path, json=way.body("hello"), headers=WRONG[name])
+    response = await guarded.http.post(route.path, json=route.body("hello"), headers=WRONG[name])
     sentence = check_error(response, 401, "authentication_error", "invalid_api_key")
     assert "key" in sentence and not any(key in sentence for key in KEYS)
     assert len(triton.calls) == before
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/hello"])
-async def test_models_are_for_those_with_keys(guarded: RunningGateway, path: str) -> None:
+async def test_listing_models_needs_a_key(guarded: RunningGateway, path: str) -> None:
     check_error(await guarded.http.get(path), 401, "authentication_error", "invalid_api_key")
     assert (await guarded.http.get(path, headers=GOOD)).status_code == 200
 
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
-async def test_each_key_opens(guarded: RunningGateway, key: str, scheme: str) -> None:
-    for way in TEXT_ROUTES:
+async def test_each_key_is_accepted(guarded: RunningGateway, key: str, scheme: str) -> None:
+    for route in TEXT_ROUTES:
         headers = {"Authorization": f"{scheme} {key}"}
-        assert (await guarded.http.post(way.path, json=way.body("hello"), headers=headers)).status_code == 200
+        assert (await guarded.http.post(route.path, json=route.body("hello"), headers=headers)).status_code == 200
 
 
-async def test_a_key_is_asked_for_before_the_body_is_read(guarded: RunningGateway) -> None:
+async def test_the_key_is_checked_before_the_body(guarded: RunningGateway) -> None:
     check_error(await guarded.http.post(CHAT.path, content=b"not JSON"), 401, "authentication_error", "invalid_api_key")
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
-async def test_machines_need_no_key(guarded: RunningGateway, path: str) -> None:
+async def test_health_and_metrics_need_no_key(guarded: RunningGateway, path: str) -> None:
     assert (await guarded.http.get(path)).status_code == 200
 
 
-async def test_without_keys_anything_goes(gateway: RunningGateway) -> None:
+async def test_without_configured_keys_any_key_is_accepted(gateway: RunningGateway) -> None:
     for headers in WRONG.values():
         assert (await gateway.http.post(CHAT.path, json=CHAT.body("hello"), headers=headers)).status_code == 200
 
@@ -79,7 +82,7 @@ async def test_a_preflight_needs_no_key(guarded: RunningGateway) -> None:
     assert allowed == "*" or all(name in allowed for name in ("authorization", "content-type", "x-request-id"))
 
 
-async def test_every_answer_may_be_read_by_the_page(guarded: RunningGateway) -> None:
+async def test_every_response_has_cors_headers(guarded: RunningGateway) -> None:
     origin = {"Origin": ORIGIN}
     answers = {
         200: await guarded.http.post(CHAT.path, json=CHAT.body("hello"), headers=origin | GOOD),
@@ -98,7 +101,7 @@ async def test_every_answer_may_be_read_by_the_page(guarded: RunningGateway) -> 
     assert stream.headers["access-control-allow-origin"] == ORIGIN
 
 
-async def test_a_page_from_elsewhere_may_not(guarded: RunningGateway, gateway: RunningGateway) -> None:
+async def test_other_origins_get_no_cors_headers(guarded: RunningGateway, gateway: RunningGateway) -> None:
     """Without configured keys the request is refused. With keys, the page has none, and cannot read the response."""
     evil = {"Origin": "https://evil.example"}
     preflight = evil | {"Access-Control-Request-Method": "POST"}
@@ -111,7 +114,7 @@ async def test_a_page_from_elsewhere_may_not(guarded: RunningGateway, gateway: R
     assert "access-control-allow-origin" not in open_to_it.headers
 
 
-async def test_every_origin_where_the_setting_says_so(triton: FakeTriton) -> None:
+async def test_a_wildcard_allows_every_origin(triton: FakeTriton) -> None:
     async with run_gateway(triton.url, cors_origins="*") as running:
         response = await running.http.get("/v1/models", headers={"Origin": "https://any.example"})
         assert response.headers["access-control-allow-origin"] in ("*", "https://any.example")
@@ -129,25 +132,25 @@ async def multilingual(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
 
 @pytest.mark.parametrize("key", NOT_ASCII)
 async def test_keys_beyond_ascii_are_utf_8_or_latin_1(multilingual: RunningGateway, key: str) -> None:
-    ways = [key.encode(), *([key.encode("latin-1")] if max(key) < "\u0100" else [])]
-    for written in ways:
+    encodings = [key.encode(), *([key.encode("latin-1")] if max(key) < "\u0100" else [])]
+    for written in encodings:
         for space in (b"", b" ", b"\t"):
-            headers = {"Authorization": b"Bearer " + space + written}
+            headers = [(b"Authorization", b"Bearer " + space + written)]
             for path in ("/v1/models", "/tritonic/v1/images"):
                 response = await multilingual.http.get(path, headers=headers)
                 assert response.status_code == 200, (written, response.text)
 
 
-async def test_what_only_resembles_a_key_is_none(multilingual: RunningGateway) -> None:
+async def test_similar_keys_are_refused(multilingual: RunningGateway) -> None:
     for key in NOT_ASCII:
-        ways = {key.encode("latin-1", how) for how in ("replace", "ignore", "xmlcharrefreplace")}
-        ways |= {key.encode("ascii", "replace"), key.encode().decode("latin-1").encode(), key.encode("utf-16")[2:]}
-        ways |= {key.encode()[:-1], key.encode() + b"\xa0"}
+        encodings = {key.encode("latin-1", how) for how in ("replace", "ignore", "xmlcharrefreplace")}
+        encodings |= {key.encode("ascii", "replace"), key.encode().decode("latin-1").encode(), key.encode("utf-16")[2:]}
+        encodings |= {key.encode()[:-1], key.encode() + b"\xa0"}
         if max(key) < "\u0100":
-            ways.discard(key.encode("latin-1"))
-        for written in ways:
+            encodings.discard(key.encode("latin-1"))
+        for written in encodings:
             if b"\0" not in written and written.strip():
-                response = await multilingual.http.get("/v1/models", headers={"Authorization": b"Bearer " + written})
+                response = await multilingual.http.get("/v1/models", headers=[(b"Authorization", b"Bearer " + written)])
                 check_error(response, 401, "authentication_error", "invalid_api_key")
 
 
@@ -155,15 +158,15 @@ async def test_a_key_is_one_caller_however_it_is_written(multilingual: RunningGa
     """Each key has its own tasks."""
     key = NOT_ASCII[0]
     body = {"model": "shapes", "prompt": "a circle", "stream": False, "async": True}
-    bearer = {"Authorization": f"Bearer {key}".encode()}
+    bearer = [(b"Authorization", f"Bearer {key}".encode())]
     async with asyncio.timeout(90):  # the first task makes the database, for which a busy machine takes long
         while (
-            made := await multilingual.http.post("/tritonic/v1/images/generations", json=body, headers=bearer)
+            response := await multilingual.http.post("/tritonic/v1/images/generations", json=body, headers=bearer)
         ).status_code == 503:
             pass
-    assert made.status_code == 200, made.text
+    assert response.status_code == 200, response.text
     listed = [
-        (await multilingual.http.get("/tritonic/v1/images", headers={"Authorization": b"Bearer " + written})).json()
+        (await multilingual.http.get("/tritonic/v1/images", headers=[(b"Authorization", b"Bearer " + written)])).json()
         for written in (key.encode(), key.encode("latin-1"))
     ]
     assert len(listed[0]["data"]) == len(listed[1]["data"]) == 1

@@ -32,18 +32,18 @@ def audio_message(data: str, form: str = "wav") -> list[dict]:
     return [{"role": "user", "content": [{"type": "text", "text": "Answer this:"}, part]}]
 
 
-async def test_the_words_reach_the_model_in_the_place_of_the_sound() -> None:
+async def test_the_transcript_replaces_the_audio_part() -> None:
     speech = ScriptedModel("speech", (Say("What is"), Say(" the time?", "stop")), is_transcription_model=True)
     triton = await FakeTriton([*SCRIPTED_MODELS, speech]).start()
     try:
         async with run_gateway(triton.url) as gateway:
             response = await chat(gateway, messages=audio_message(encoded_sound(0.5)))
             assert response.status_code == 200, response.text
-            heard, asked = triton.calls[-2:]
-            assert (heard.model, asked.model) == ("speech", "hello")
-            assert abs(len(heard.tensors["audio"]) - 8000) <= 16
-            assert heard.tensors["task"] == [b"transcribe"]
-            assert "Answer this:\nWhat is the time?" in asked.prompt
+            transcription, completion = triton.calls[-2:]
+            assert (transcription.model, completion.model) == ("speech", "hello")
+            assert abs(len(transcription.tensors["audio"]) - 8000) <= 16
+            assert transcription.tensors["task"] == [b"transcribe"]
+            assert "Answer this:\nWhat is the time?" in completion.prompt
             for data, form, param in (
                 ("AAAA", "wav", "messages[0].content[1].input_audio.data"),
                 (encoded_sound(), "tape", "messages[0].content[1].input_audio.format"),
@@ -53,7 +53,7 @@ async def test_the_words_reach_the_model_in_the_place_of_the_sound() -> None:
         await triton.stop()
 
 
-async def test_without_such_a_model_the_part_is_refused(gateway: RunningGateway) -> None:
+async def test_audio_is_refused_without_a_transcription_model(gateway: RunningGateway) -> None:
     sentence = check_error(
         await chat(gateway, messages=audio_message(encoded_sound())),
         400,

@@ -74,7 +74,7 @@ async def gateway(triton: FakeTriton, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.parametrize(
-    ("model", "way", "text", "prompt"),
+    ("model", "route", "text", "prompt"),
     [
         ("vllm", CHAT, "Hi", "[Hi]"),
         ("undescribed", CHAT, "Hi", "[Hi]"),
@@ -92,16 +92,16 @@ async def gateway(triton: FakeTriton, tmp_path_factory: pytest.TempPathFactory) 
     ],
 )
 async def test_the_prompt_that_reaches_a_model(
-    gateway: RunningGateway, triton: FakeTriton, model: str, way: TextRoute, text: str, prompt: str
+    gateway: RunningGateway, triton: FakeTriton, model: str, route: TextRoute, text: str, prompt: str
 ) -> None:
     for stream in (False, True):
-        asked = TextRoute(way.path, stream)
-        body = asked.body(model, text)
+        streamed_route = TextRoute(route.path, stream)
+        body = streamed_route.body(model, text)
         del body["model"]
-        assert (await captured_call(gateway, triton, asked, model, **body)).prompt == prompt
+        assert (await captured_call(gateway, triton, streamed_route, model, **body)).prompt == prompt
 
 
-async def test_what_is_to_be_read_to_the_letter_moves_along(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_literal_spans_move_with_the_stripped_bos(gateway: RunningGateway, triton: FakeTriton) -> None:
     messages = [{"role": "user", "content": "é<|end|>"}]
     spans = {}
     for model in ("ours", "ours-adds"):
@@ -109,7 +109,7 @@ async def test_what_is_to_be_read_to_the_letter_moves_along(gateway: RunningGate
         first, last = map(int, call.tensors["literal_spans"])
         assert b"<|end|>" in call.prompt.encode()[first:last]
         spans[model] = (first, last)
-    assert spans["ours-adds"] == tuple(place - len(_BOS) for place in spans["ours"])
+    assert spans["ours-adds"] == tuple(position - len(_BOS) for position in spans["ours"])
 
 
 async def test_an_echo_begins_with_the_prompt_as_it_was_given(gateway: RunningGateway, triton: FakeTriton) -> None:
@@ -117,6 +117,6 @@ async def test_an_echo_begins_with_the_prompt_as_it_was_given(gateway: RunningGa
     assert call.json()["choices"][0]["text"] == f"{_BOS}[Hi][Hi]"
 
 
-async def test_a_model_that_says_neither_is_left_out(gateway: RunningGateway) -> None:
+async def test_a_model_without_a_bos_setting_is_left_out(gateway: RunningGateway) -> None:
     names = [model["id"] for model in (await gateway.http.get("/v1/models")).json()["data"]]
     assert "vllm" in names and "odd" not in names

@@ -27,7 +27,7 @@ CHUNK = {
 }
 
 
-def test_what_is_right_passes() -> None:
+def test_valid_responses_pass() -> None:
     check_response("/v1/embeddings", 200, JSON, json.dumps(GOOD).encode())
     check_response("/v1/completions", 200, EVENTS, f"data: {json.dumps(CHUNK)}\n\ndata: [DONE]\n\n".encode())
 
@@ -44,7 +44,7 @@ def test_what_is_right_passes() -> None:
         {**GOOD, "data": []},
     ],
 )
-def test_what_is_wrong_does_not(body: dict[str, Any]) -> None:
+def test_invalid_responses_do_not_pass(body: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         check_response("/v1/embeddings", 200, JSON, json.dumps(body).encode())
 

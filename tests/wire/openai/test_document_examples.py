@@ -60,7 +60,7 @@ async def test_chat(guarded: RunningGateway, body: str, headers: dict[str, str])
     assert answer["usage"].items() >= {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18}.items()
 
 
-async def test_a_picture_for_a_model_that_cannot_see(guarded: RunningGateway) -> None:
+async def test_an_image_for_a_text_model_is_refused(guarded: RunningGateway) -> None:
     parts = [
         {"type": "text", "text": "What is in this image?"},
         {"type": "image_url", "image_url": {"url": "https://example.com/image.jpg"}},
@@ -93,7 +93,7 @@ async def test_models(guarded: RunningGateway) -> None:
         assert model.keys() >= {"id", "object", "created", "owned_by", "permission", "root", "parent", "model", "url"}
 
 
-async def test_models_bear_the_public_address_where_one_is_set(narrow: RunningGateway) -> None:
+async def test_models_have_the_public_url_where_one_is_set(narrow: RunningGateway) -> None:
     listing = (await narrow.http.get("/v1/models")).json()
     assert {model["url"].rsplit("/v1/", 1)[0] for model in listing["data"]} == {"https://api.example"}
 

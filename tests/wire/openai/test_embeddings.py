@@ -16,8 +16,8 @@ from tests.wire.openai.text_requests import check_error
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def embed(gateway: RunningGateway, given: Any, **more: Any) -> Any:
-    return await gateway.http.post("/v1/embeddings", json={"model": "vectors", "input": given, **more})
+async def embed(gateway: RunningGateway, texts: Any, **options: Any) -> Any:
+    return await gateway.http.post("/v1/embeddings", json={"model": "vectors", "input": texts, **options})
 
 
 async def test_an_answer(gateway: RunningGateway) -> None:
@@ -42,7 +42,7 @@ async def test_base64_is_of_float32(gateway: RunningGateway) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "rows"),
+    ("texts", "rows"),
     [
         ("abc", [3.0]),
         (["a", "bb"], [1.0, 2.0]),
@@ -52,13 +52,13 @@ async def test_base64_is_of_float32(gateway: RunningGateway) -> None:
     ],
     ids=["text", "texts", "ids", "lists", "many"],
 )
-async def test_inputs(gateway: RunningGateway, triton: FakeTriton, given: Any, rows: list[float]) -> None:
-    data = (await embed(gateway, given)).json()["data"]
+async def test_inputs(gateway: RunningGateway, triton: FakeTriton, texts: Any, rows: list[float]) -> None:
+    data = (await embed(gateway, texts)).json()["data"]
     assert [entry["embedding"][0] for entry in data] == rows
     assert [entry["index"] for entry in data] == list(range(len(rows)))
 
 
-async def test_many_vectors_are_written_in_turns_with_others() -> None:
+async def test_rendering_many_vectors_does_not_block_other_requests() -> None:
     """Rendering two million numbers at once would block the event loop for most of a second."""
     values = [i / 7 for i in range(1024)]
     vectors = (struct.pack("<1024f", *values),) * 512
@@ -70,21 +70,21 @@ async def test_many_vectors_are_written_in_turns_with_others() -> None:
             turns += 1
             await asyncio.sleep(0)
 
-    beside = asyncio.create_task(others())
+    other_requests = asyncio.create_task(others())
     await asyncio.sleep(0)
     before = turns
-    shown = await _render_vectors(_floats, vectors)
+    rendered = await _render_vectors(_floats, vectors)
     assert turns - before >= 8
-    beside.cancel()
-    rows = orjson.loads(orjson.dumps(shown))
+    other_requests.cancel()
+    rows = orjson.loads(orjson.dumps(rendered))
     assert rows == [list(struct.unpack("<1024f", vectors[0]))] * 512
 
 
 @pytest.mark.parametrize("client_format", [None, "float", "base64"])
 async def test_the_official_client(gateway: RunningGateway, client_format: Any) -> None:
-    more = {} if client_format is None else {"encoding_format": client_format}
+    options = {} if client_format is None else {"encoding_format": client_format}
     async with gateway.client() as client:
-        answer = await client.embeddings.create(model="vectors", input=["three", "e"], **more)
+        answer = await client.embeddings.create(model="vectors", input=["three", "e"], **options)
     vectors: list[Any] = [entry.embedding for entry in answer.data]
     if client_format == "base64":
         vectors = [list(struct.unpack("<2f", base64.b64decode(vector))) for vector in vectors]
@@ -110,18 +110,18 @@ async def test_the_official_client(gateway: RunningGateway, client_format: Any) 
         ("model", {"input": "x", "model": "hello"}),
     ],
 )
-async def test_what_is_wrong_is_said_by_place(gateway: RunningGateway, param: str, body: dict[str, Any]) -> None:
+async def test_invalid_values_are_named_by_place(gateway: RunningGateway, param: str, body: dict[str, Any]) -> None:
     response = await gateway.http.post("/v1/embeddings", json={"model": "vectors", **body})
-    found = response.json()["error"]["param"]
-    check_error(response, 400, param=found)
-    assert found.startswith(param), found
+    param_of_error = response.json()["error"]["param"]
+    check_error(response, 400, param=param_of_error)
+    assert param_of_error.startswith(param), param_of_error
 
 
 LONG = "e" * 300
 
 
 @pytest.mark.parametrize(
-    ("given", "cut", "rows"),
+    ("texts", "cut", "rows"),
     [
         ([LONG, "abc"], -1, [256.0, 3.0]),
         ([LONG, "abc"], 2, [2.0, 2.0]),
@@ -130,18 +130,18 @@ LONG = "e" * 300
         ([[7] * 300, [8, 9]], -1, [256.0, 2.0]),
     ],
 )
-async def test_what_is_too_long_is_cut_for_who_asks(
-    gateway: RunningGateway, given: Any, cut: int, rows: list[float]
+async def test_long_inputs_are_truncated_on_request(
+    gateway: RunningGateway, texts: Any, cut: int, rows: list[float]
 ) -> None:
     answer = (
-        await embed(gateway, given, model="short-vectors", truncate_prompt_tokens=cut, truncation_side="right")
+        await embed(gateway, texts, model="short-vectors", truncate_prompt_tokens=cut, truncation_side="right")
     ).json()
     assert [entry["embedding"][0] for entry in answer["data"]] == rows
     assert answer["usage"]["prompt_tokens"] == sum(rows)
 
 
-async def test_how_it_is_cut_reaches_the_model(gateway: RunningGateway, triton: FakeTriton) -> None:
-    for model, asked, arrives in (
+async def test_truncation_options_reach_the_model(gateway: RunningGateway, triton: FakeTriton) -> None:
+    for model, options, arrives in (
         ("vectors", {}, {}),
         ("vectors", {"truncate_prompt_tokens": None}, {}),
         ("vectors", {"truncate_prompt_tokens": -1}, {"truncate": [True]}),
@@ -149,19 +149,19 @@ async def test_how_it_is_cut_reaches_the_model(gateway: RunningGateway, triton: 
         ("vectors", {"truncate_prompt_tokens": 5}, {"truncate_prompt_tokens": [5]}),
     ):
         before = len(triton.calls)
-        assert (await embed(gateway, "a", model=model, **asked)).status_code == 200
+        assert (await embed(gateway, "a", model=model, **options)).status_code == 200
         (call,) = triton.calls[before:]
         assert {name: values for name, values in call.tensors.items() if name.startswith("truncate")} == arrives
 
 
-async def test_what_is_too_long_is_refused_with_the_way_out(gateway: RunningGateway) -> None:
+async def test_long_inputs_are_refused_with_advice(gateway: RunningGateway) -> None:
     response = await embed(gateway, ["abc", LONG], model="short-vectors")
     sentence = check_error(response, 400, code="context_length_exceeded", param="input")
     assert "Input 1 has 300 tokens" in sentence and "'truncate_prompt_tokens'" in sentence
 
 
 @pytest.mark.parametrize(
-    ("more", "param", "code"),
+    ("options", "param", "code"),
     [
         ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens", "invalid_value"),
         ({"truncate_prompt_tokens": -2}, "truncate_prompt_tokens", "invalid_value"),
@@ -170,5 +170,7 @@ async def test_what_is_too_long_is_refused_with_the_way_out(gateway: RunningGate
         ({"truncate_prompt_tokens": 5, "model": "older-vectors"}, "truncate_prompt_tokens", "unsupported_parameter"),
     ],
 )
-async def test_ways_to_cut_that_there_are_not(gateway: RunningGateway, more: Any, param: str, code: str) -> None:
-    check_error(await embed(gateway, "a", **more), 400, code=code, param=param)
+async def test_invalid_truncation_options_are_refused(
+    gateway: RunningGateway, options: Any, param: str, code: str
+) -> None:
+    check_error(await embed(gateway, "a", **options), 400, code=code, param=param)

@@ -54,7 +54,7 @@ class GoldenComparison:
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-async def test_answers_as_written(gateway: RunningGateway, path: Path) -> None:
+async def test_responses_equal_the_golden_files(gateway: RunningGateway, path: Path) -> None:
     golden = json.loads(path.read_text())
     request, answer = golden["request"], golden["answer"]
     response = await gateway.http.request(

@@ -4,12 +4,15 @@ import asyncio
 import base64
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fakes.image_model import DEFAULT_SEED, color_of_seed
 from tests.fakes.triton import FakeTriton
+from tests.wire.dialects import WireDialect, for_each_dialect
 from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.conformance import validate_exactly
 from tests.wire.openai.image_requests import (
     GENERATIONS,
     captured_call,
@@ -23,7 +26,7 @@ from tests.wire.openai.image_requests import (
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_a_prompt_alone(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_a_request_with_only_a_prompt(gateway: RunningGateway, triton: FakeTriton) -> None:
     call = await captured_call(gateway, triton)
     assert scalar_tensors(call) == {"prompt": "a red circle", "num_images": 1, "output_format": "png"}
 
@@ -57,7 +60,7 @@ async def test_fields_reach_the_model(gateway: RunningGateway, triton: FakeTrito
     assert scalar_tensors(call) == {"prompt": "a red circle", "num_images": 1, "output_format": "png"} | tensors
 
 
-async def test_pictures_come_in_the_order_of_their_seeds(gateway: RunningGateway) -> None:
+async def test_images_come_in_the_order_of_their_seeds(gateway: RunningGateway) -> None:
     response = await post_image_request(gateway, n=3, seed=2, size="192x128")
     body = response.json()
     assert [image.getpixel((0, 0)) for image in decode_images(response)] == [
@@ -76,12 +79,12 @@ async def test_pictures_come_in_the_order_of_their_seeds(gateway: RunningGateway
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
-async def test_the_format_is_the_one_asked_for(gateway: RunningGateway, form: str) -> None:
+async def test_images_have_the_requested_format(gateway: RunningGateway, form: str) -> None:
     (image,) = decode_images(await post_image_request(gateway, output_format=form))
     assert image.format == form.upper()
 
 
-async def test_the_size_told_is_that_of_the_picture(gateway: RunningGateway) -> None:
+async def test_the_returned_size_is_that_of_the_image(gateway: RunningGateway) -> None:
     response = await post_image_request(gateway, size="auto")
     assert response.json()["size"] == "128x128" == "{}x{}".format(*decode_images(response)[0].size)
 
@@ -93,14 +96,14 @@ async def test_a_model_without_a_list_of_sizes(gateway: RunningGateway, triton: 
     assert "from 64x64 up to 512x256; sides that are multiples of 8" in response.json()["message"]
 
 
-async def test_without_a_model_the_first_that_draws(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_the_default_is_the_first_image_model(gateway: RunningGateway, triton: FakeTriton) -> None:
     before = len(triton.calls)
     response = await gateway.http.post(GENERATIONS, json={"prompt": "x", "response_format": "b64_json"})
     assert response.status_code == 200
     assert triton.calls[before].model == "any-size"
 
 
-async def test_urls_are_the_default_and_lead_to_the_pictures(gateway: RunningGateway) -> None:
+async def test_urls_are_the_default_and_lead_to_the_images(gateway: RunningGateway) -> None:
     for fields in ({}, {"response_format": "url"}, {"response_format": ""}):
         response = await gateway.http.post(
             GENERATIONS, json={"model": "shapes", "prompt": "x", "n": 2, "seed": 9, **fields}
@@ -114,7 +117,17 @@ async def test_urls_are_the_default_and_lead_to_the_pictures(gateway: RunningGat
             assert open_image(file.content).getpixel((0, 0)) == color_of_seed(9 + at)
 
 
-async def test_another_name_of_a_model(gateway: RunningGateway, triton: FakeTriton) -> None:
+@for_each_dialect
+async def test_a_url_leads_to_the_image(gateway: RunningGateway, dialect: WireDialect) -> None:
+    response = await post_image_request(gateway, path=dialect.generations, response_format="url")
+    validate_exactly(dialect.images_answer, response.content)
+    (only,) = response.json()["data"]
+    assert set(only) == dialect.url_fields and only["url"].startswith(gateway.url)
+    file = await gateway.http.get(only["url"])
+    assert (file.status_code, file.headers["content-type"]) == (200, "image/png")
+
+
+async def test_an_alias_of_an_image_model(gateway: RunningGateway, triton: FakeTriton) -> None:
     """The curl example of the standard document, with an alias that the operator has set."""
     body = {"model": "dall-e-3", "prompt": "A cute baby sea otter", "n": 1, "size": "1024x1024"}
     response = await gateway.http.post(GENERATIONS, json=body)
@@ -124,15 +137,15 @@ async def test_another_name_of_a_model(gateway: RunningGateway, triton: FakeTrit
     assert "dall-e-3" not in [model["id"] for model in (await gateway.http.get("/v1/models")).json()["data"]]
 
 
-async def test_a_name_of_a_model_that_knows_no_urls(gateway: RunningGateway) -> None:
-    (drawn,) = (await post_image_request(gateway, "gpt-image-1")).json()["data"]
-    assert list(drawn) == ["b64_json", "seed"]
-    (drawn,) = (await post_image_request(gateway, "gpt-image-1", response_format="url")).json()["data"]
-    assert list(drawn) == ["url", "seed"]
+async def test_gpt_image_1_returns_base64_by_default(gateway: RunningGateway) -> None:
+    (image,) = (await post_image_request(gateway, "gpt-image-1")).json()["data"]
+    assert list(image) == ["b64_json", "seed"]
+    (image,) = (await post_image_request(gateway, "gpt-image-1", response_format="url")).json()["data"]
+    assert list(image) == ["url", "seed"]
 
 
 @pytest.mark.parametrize(
-    ("size", "drawn", "form"),
+    ("size", "generated", "form"),
     [
         ("512x512", (1024, 1024), "png"),
         ("256x256", (128, 128), "png"),
@@ -141,35 +154,38 @@ async def test_a_name_of_a_model_that_knows_no_urls(gateway: RunningGateway) -> 
         ("128x128", (128, 128), "png"),
     ],
 )
-async def test_who_asks_by_another_name_gets_the_sizes_of_that_model(
-    gateway: RunningGateway, triton: FakeTriton, size: str, drawn: tuple[int, int], form: str
+async def test_an_alias_offers_the_sizes_of_the_named_model(
+    gateway: RunningGateway, triton: FakeTriton, size: str, generated: tuple[int, int], form: str
 ) -> None:
-    fields = {"size": size, "seed": 3, "output_format": form}
+    fields: dict[str, Any] = {"size": size, "seed": 3, "output_format": form}
     response = await post_image_request(gateway, "dall-e-3", **fields)
     (image,) = decode_images(response)
     assert (
-        scalar_tensors(triton.calls[-1])["width"] == drawn[0] and scalar_tensors(triton.calls[-1])["height"] == drawn[1]
+        scalar_tensors(triton.calls[-1])["width"] == generated[0]
+        and scalar_tensors(triton.calls[-1])["height"] == generated[1]
     )
     assert "{}x{}".format(*image.size) == response.json()["size"] == size
     assert image.format == form.upper()
-    assert all(abs(a - b) < 8 for a, b in zip(image.getpixel((9, 9)), color_of_seed(3), strict=True))
-    if drawn != tuple(map(int, size.split("x"))):
+    pixel = image.getpixel((9, 9))
+    assert isinstance(pixel, tuple)
+    assert all(abs(a - b) < 8 for a, b in zip(pixel, color_of_seed(3), strict=True))
+    if generated != tuple(map(int, size.split("x"))):
         assert (await post_image_request(gateway, "shapes", **fields)).status_code == 400
 
 
-async def test_previews_have_the_size_of_the_picture(gateway: RunningGateway) -> None:
+async def test_partial_images_have_the_size_of_the_image(gateway: RunningGateway) -> None:
     body = {"model": "dall-e-3", "prompt": "x", "size": "256x256", "stream": True, "partial_images": 1}
     events = named_events(await gateway.http.post(GENERATIONS, json=body))
     assert [data["size"] for _, data in events] == ["256x256"] * 2
 
 
 @pytest.mark.parametrize("size", ["1x1", "63x64", "9999x9999", "99999x99999"])
-async def test_no_name_makes_a_picture_of_any_size(gateway: RunningGateway, size: str) -> None:
+async def test_an_alias_does_not_allow_every_size(gateway: RunningGateway, size: str) -> None:
     response = await post_image_request(gateway, "dall-e-3", size=size)
     assert (response.status_code, response.json()["error"]["param"]) == (400, "size")
 
 
-async def test_the_parts_of_a_model_are_not_offered(gateway: RunningGateway) -> None:
+async def test_components_of_a_model_are_not_listed(gateway: RunningGateway) -> None:
     listed = {model["id"]: model for model in (await gateway.http.get("/v1/models")).json()["data"]}
     assert "shapes-denoiser" not in listed
     assert listed["shapes"]["url"] == f"{gateway.url}{GENERATIONS}"
@@ -191,7 +207,7 @@ async def test_streams(gateway: RunningGateway) -> None:
     assert abs(last["created_at"] - time.time()) < 60
 
 
-async def test_a_stream_without_previews_is_one_event_a_picture(gateway: RunningGateway) -> None:
+async def test_a_stream_without_partial_images_has_one_event_for_each_image(gateway: RunningGateway) -> None:
     response = await gateway.http.post(GENERATIONS, json={"model": "shapes", "prompt": "x", "stream": True})
     ((name, data),) = named_events(response)
     assert (name, data["seed"]) == ("image_generation.completed", DEFAULT_SEED)
@@ -200,7 +216,7 @@ async def test_a_stream_without_previews_is_one_event_a_picture(gateway: Running
 @pytest.mark.parametrize(
     ("path", "stream"), [(GENERATIONS, False), (GENERATIONS, True), (f"/tritonic{GENERATIONS}", False)]
 )
-async def test_a_caller_who_hangs_up_stops_the_model(
+async def test_a_disconnect_cancels_the_image_model(
     gateway: RunningGateway, triton: FakeTriton, path: str, stream: bool
 ) -> None:
     before = len(triton.calls)
@@ -209,7 +225,7 @@ async def test_a_caller_who_hangs_up_stops_the_model(
     await triton.call("slow-painter", before)
     await asyncio.sleep(0.12)
     asking.cancel()
-    await triton.cancelled_call("slow-painter", before, seconds=0.3)
+    await triton.cancelled_call("slow-painter", before)
 
 
 @pytest.mark.parametrize(
@@ -225,10 +241,10 @@ async def test_models_that_fail(gateway: RunningGateway, model: str, sentence: s
     assert (response.status_code, response.json()["message"]) == (502, sentence)
 
 
-async def test_paths_where_they_are_wanted(triton: FakeTriton, tmp_path: Path) -> None:
+async def test_paths_are_returned_where_the_setting_says_so(triton: FakeTriton, tmp_path: Path) -> None:
     """The document for nodes on the same machine: its responses name local files."""
     folder = tmp_path / "photos"
-    settings = {"files": str(folder), "files_style": "path", "model_aliases": {"SuperImage": "shapes"}}
+    settings: dict[str, Any] = {"files": str(folder), "files_style": "path", "model_aliases": {"SuperImage": "shapes"}}
     async with run_gateway(triton.url, **settings) as gateway:
         body = {"model": "SuperImage", "prompt": "A cute baby sea otter", "n": 2, "size": "1024x1024"}
         response = await gateway.http.post(GENERATIONS, json=body)

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import json
 import struct
 import zlib
+from typing import Any
 
 import httpx
 import pytest
@@ -11,7 +13,9 @@ from PIL import Image
 
 from tests.fakes.triton import FakeTriton
 from tests.wire.conftest import MAX_BODY_BYTES
+from tests.wire.dialects import WireDialect, for_each_dialect
 from tests.wire.gateway_server import RunningGateway
+from tests.wire.openai.conformance import validate_exactly
 from tests.wire.openai.image_requests import (
     EDITS,
     VARIATIONS,
@@ -19,10 +23,11 @@ from tests.wire.openai.image_requests import (
     decode_images,
     encoded_image,
     named_events,
+    open_image,
     post_image_request,
     scalar_tensors,
 )
-from tests.wire.openai.text_requests import check_error
+from tests.wire.openai.text_requests import check_error, check_error_body
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -43,9 +48,10 @@ URL = f"data:image/png;base64,{BARE}"
     ],
     ids=["base64", "data-url", "list", "object", "images", "nested"],
 )
-async def test_json(gateway: RunningGateway, triton: FakeTriton, fields: dict) -> None:
+@for_each_dialect
+async def test_json(gateway: RunningGateway, triton: FakeTriton, dialect: WireDialect, fields: dict) -> None:
     call = await captured_call(
-        gateway, triton, path=EDITS, **fields, mask=base64.b64encode(MASK).decode(), strength=0.5, n=2
+        gateway, triton, path=dialect.edits, **fields, mask=base64.b64encode(MASK).decode(), strength=0.5, n=2
     )
     assert (call.tensors["image"], call.tensors["mask"]) == ([PICTURE], [MASK])
     assert scalar_tensors(call) == {"prompt": "a red circle", "num_images": 2, "output_format": "png", "strength": 0.5}
@@ -76,34 +82,42 @@ async def test_forms(gateway: RunningGateway, triton: FakeTriton) -> None:
 
 
 @pytest.mark.parametrize("name", ["image[]", "image"])
-async def test_several_pictures_of_a_form_reach_the_model_which_refuses_them(
-    gateway: RunningGateway, triton: FakeTriton, name: str
+@for_each_dialect
+async def test_several_images_of_a_form_reach_the_model_which_refuses_them(
+    gateway: RunningGateway, triton: FakeTriton, dialect: WireDialect, name: str
 ) -> None:
-    files = [(name, ("a.png", PICTURE)), (name, ("b.png", encoded_image(colour=9)))]
-    response = await gateway.http.post(EDITS, data={"model": "shapes", "prompt": "x"}, files=files)
+    files = [(name, ("a.png", PICTURE))]
+    form = {"model": "shapes", "prompt": "x", "response_format": "b64_json"}
+    response = await gateway.http.post(dialect.edits, data=form, files=files)
+    assert response.status_code == 200, response.text
+    validate_exactly(dialect.images_answer, response.content)
+    (edited,) = response.json()["data"]
+    assert edited["b64_json"].startswith(dialect.base64_prefix)
+    assert open_image(base64.b64decode(edited["b64_json"].removeprefix(dialect.base64_prefix))).size == (128, 128)
+    assert triton.calls[-1].tensors["image"] == [PICTURE]
+    files.append((name, ("b.png", encoded_image(colour=9))))
+    response = await gateway.http.post(dialect.edits, data=form, files=files)
     sentence = check_error(response, 400, code="unsupported_parameter", param="image")
     assert "one picture" in sentence
     assert triton.calls[-1].tensors["image"] == [PICTURE, encoded_image(colour=9)]
 
 
-async def test_a_part_that_calls_itself_a_picture_is_a_file_without_a_name(
-    gateway: RunningGateway, triton: FakeTriton
-) -> None:
-    form = {"model": (None, "shapes"), "prompt": (None, "x"), "image": (None, PICTURE, "image/png")}
+async def test_a_form_part_with_an_image_type_is_a_file(gateway: RunningGateway, triton: FakeTriton) -> None:
+    form: dict[str, Any] = {"model": (None, "shapes"), "prompt": (None, "x"), "image": (None, PICTURE, "image/png")}
     before = len(triton.calls)
     assert len(decode_images(await gateway.http.post(EDITS, files=form | {"response_format": (None, "b64_json")}))) == 1
     (call,) = triton.calls[before:]
     assert call.tensors["image"] == [PICTURE]
 
 
-async def test_a_picture_in_the_text_of_a_form(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_an_image_as_text_of_a_form(gateway: RunningGateway, triton: FakeTriton) -> None:
     form = {"model": (None, "shapes"), "prompt": (None, "x"), "image": (None, URL), "response_format": (None, "url")}
     response = await gateway.http.post(EDITS, files=form)
     assert response.status_code == 200, response.text
     assert triton.calls[-1].tensors["image"] == [PICTURE]
 
 
-async def test_what_was_drawn_here_can_be_edited_by_its_url(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_generated_images_can_be_edited_by_url(gateway: RunningGateway, triton: FakeTriton) -> None:
     url = (await post_image_request(gateway, response_format="url", seed=8)).json()["data"][0]["url"]
     call = await captured_call(gateway, triton, path=EDITS, image=url)
     assert call.tensors["image"] == [(await gateway.http.get(url)).content]
@@ -136,7 +150,7 @@ async def test_streams_of_edits(gateway: RunningGateway) -> None:
     assert [name for name, _ in events] == ["image_edit.partial_image", "image_edit.completed"]
 
 
-async def test_a_model_that_cannot_edit(gateway: RunningGateway) -> None:
+async def test_a_model_without_edits_names_its_operations(gateway: RunningGateway) -> None:
     sentence = check_error(
         await post_image_request(gateway, "paint-only", EDITS, image=BARE),
         400,
@@ -183,14 +197,14 @@ def _animated() -> bytes:
     ],
     ids=["cmyk", "exif", "alpha", "grey-alpha", "16-bit", "16-bit-grey", "palette", "bits", "animated", "webp", "dot"],
 )
-async def test_odd_pictures_pass_as_they_are(gateway: RunningGateway, triton: FakeTriton, data: bytes) -> None:
+async def test_unusual_images_are_passed_on_unchanged(gateway: RunningGateway, triton: FakeTriton, data: bytes) -> None:
     response = await gateway.http.post(EDITS, data={"model": "shapes", "prompt": "x"}, files={"image": ("a", data)})
     assert response.status_code == 200, response.text
     assert triton.calls[-1].tensors["image"] == [data]
 
 
 @pytest.mark.parametrize(
-    ("data", "word"),
+    ("data", "reason"),
     [
         (PICTURE[: len(PICTURE) // 2], "damaged or truncated"),
         (PICTURE[:40] + bytes(20) + PICTURE[60:], "damaged or truncated"),
@@ -201,43 +215,55 @@ async def test_odd_pictures_pass_as_they_are(gateway: RunningGateway, triton: Fa
     ],
     ids=["cut", "broken", "text", "empty", "pdf", "svg"],
 )
-@pytest.mark.parametrize("way", ["form", "json"])
-async def test_what_is_no_picture_is_refused(gateway: RunningGateway, data: bytes, word: str, way: str) -> None:
+@pytest.mark.parametrize("body_format", ["form", "json"])
+async def test_files_that_are_no_images_are_refused(
+    gateway: RunningGateway, data: bytes, reason: str, body_format: str
+) -> None:
     fields = {"model": "shapes", "prompt": "x"}
-    if way == "form":
+    if body_format == "form":
         response = await gateway.http.post(EDITS, data=fields, files={"image": ("a.png", data)})
     else:
         # An empty text is no picture, and a field that is not there.
         encoded = base64.b64encode(data).decode() or "data:image/png;base64,"
         response = await gateway.http.post(EDITS, json={**fields, "image": encoded})
-    assert word in check_error(response, 400, param="image")
+    assert reason in check_error(response, 400, param="image")
 
 
-async def test_a_picture_of_too_many_pixels(gateway: RunningGateway) -> None:
+async def test_an_image_of_too_many_pixels_is_refused(gateway: RunningGateway) -> None:
     data = encoded_image((8000, 6400), mode="L")
     response = await gateway.http.post(EDITS, data={"model": "shapes", "prompt": "x"}, files={"image": ("a.png", data)})
     assert "8000 × 6400" in check_error(response, 400, param="image")  # noqa: RUF001
 
 
-async def test_a_mask_of_another_size(gateway: RunningGateway) -> None:
+async def test_a_mask_of_another_size_is_refused(gateway: RunningGateway) -> None:
     fields = {"image": BARE, "mask": base64.b64encode(encoded_image((64, 64))).decode()}
     assert "another size" in check_error(await post_image_request(gateway, path=EDITS, **fields), 400, param="mask")
 
 
-async def test_a_form_counts_against_the_limit_of_bodies(narrow: RunningGateway) -> None:
+async def test_the_body_limit_applies_to_forms(narrow: RunningGateway) -> None:
     form = narrow.http.build_request("POST", EDITS, files={"image": ("a.png", bytes(MAX_BODY_BYTES))})
     headers = {"content-type": form.headers["content-type"]}
     response = await narrow.http.post(EDITS, content=await form.aread(), headers=headers)
     check_error(response, 413, code="request_too_large")
 
 
-async def test_a_form_that_does_not_arrive(narrow: RunningGateway) -> None:
-    async def slowly():
-        yield b"--b\r\n"
-        await asyncio.sleep(5)
-
-    headers = {"content-type": "multipart/form-data; boundary=b"}
-    check_error(await narrow.http.post(EDITS, content=slowly(), headers=headers), 408, code="request_timeout")
+async def test_a_form_that_does_not_arrive_times_out(narrow: RunningGateway) -> None:
+    address = httpx.URL(narrow.url)
+    lines = (
+        f"POST {EDITS} HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: multipart/form-data; boundary=b",
+        "Content-Length: 100",
+    )
+    async with asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write("\r\n".join((*lines, "", "--b\r\n")).encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")  # to the end: the gateway closes
+        writer.close()
+    status, *headers = head.decode().lower().split("\r\n")
+    assert status.startswith("http/1.1 408 ") and "content-type: application/json" in headers
+    assert any(header.startswith("x-request-id: ") for header in headers)
+    check_error_body(json.loads(body), "invalid_request_error", "request_timeout")
 
 
 async def test_a_form_needs_a_key_too(guarded: RunningGateway) -> None:
@@ -282,11 +308,11 @@ async def test_broken_forms(gateway: RunningGateway, content_type: str, content:
         "ftp://example.com/a.png",
     ],
 )
-async def test_guarded_addresses(gateway: RunningGateway, url: str) -> None:
+async def test_private_addresses_are_refused(gateway: RunningGateway, url: str) -> None:
     check_error(await post_image_request(gateway, path=EDITS, image=url), 400, param="image")
     check_error(await post_image_request(gateway, path=EDITS, image=BARE, mask=url), 400, param="mask")
 
 
-async def test_files_by_id_are_not_kept(gateway: RunningGateway) -> None:
+async def test_file_ids_are_refused(gateway: RunningGateway) -> None:
     response: httpx.Response = await post_image_request(gateway, path=EDITS, images=[{"file_id": "file-1"}])
     check_error(response, 400, code="unsupported_parameter", param="images.file_id")

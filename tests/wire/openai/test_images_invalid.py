@@ -1,12 +1,15 @@
 """Invalid image requests: the error names the field, and no model gets the request."""
 
+import base64
 from typing import Any
 
 import pytest
 
 from tests.fakes.triton import FakeTriton
+from tests.wire.dialects import WireDialect, for_each_dialect
 from tests.wire.gateway_server import RunningGateway
-from tests.wire.openai.image_requests import EDITS, GENERATIONS, post_image_request
+from tests.wire.openai.conformance import validate_exactly
+from tests.wire.openai.image_requests import EDITS, post_image_request
 from tests.wire.openai.text_requests import check_error
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -43,6 +46,7 @@ UNSUPPORTED = "unsupported_parameter"
         ({"prompt": None}, "prompt", "invalid_value"),
         ({"prompt": ["a"]}, "prompt", "invalid_value"),
         ({"negative_prompt": "a" * 100_000}, "negative_prompt", "invalid_value"),
+        ({"response_format": "png"}, "response_format", "invalid_value"),
         ({"response_format": "path"}, "response_format", "invalid_value"),
         ({"output_format": "gif"}, "output_format", "invalid_value"),
         ({"output_compression": 101, "output_format": "jpeg"}, "output_compression", "invalid_value"),
@@ -59,23 +63,38 @@ UNSUPPORTED = "unsupported_parameter"
         ({"steps": -1}, "steps", "invalid_value"),
         ({"guidance_scale": -1}, "guidance_scale", "invalid_value"),
         ({"guidance_scale": "strong"}, "guidance_scale", "invalid_value"),
-        ({"partial_images": 4, "stream": True}, "partial_images", "invalid_value"),
         ({"partial_images": 1}, "partial_images", "invalid_value"),
-        ({"stream": True, "response_format": "url"}, "response_format", "invalid_value"),
         ({"model": "hello"}, "model", UNSUPPORTED),
         ({"model": 7}, "model", "invalid_value"),
     ],
     ids=lambda value: str(value)[:50],
 )
-async def test_fields(
-    gateway: RunningGateway, triton: FakeTriton, fields: dict[str, Any], param: str, code: str
+@for_each_dialect
+async def test_invalid_fields_are_named(
+    gateway: RunningGateway, triton: FakeTriton, dialect: WireDialect, fields: dict[str, Any], param: str, code: str
 ) -> None:
     before = len(triton.calls)
-    check_error(await post_image_request(gateway, **{"model": "shapes", **fields}), 400, code=code, param=param)
+    response = await post_image_request(gateway, path=dialect.generations, **{"model": "shapes", **fields})
+    check_error(response, 400, code=code, param=param)
     assert len(triton.calls) == before
 
 
-async def test_sizes_that_there_are_are_named(gateway: RunningGateway) -> None:
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"partial_images": 4, "stream": True}, "partial_images"),
+        ({"stream": True, "response_format": "url"}, "response_format"),
+    ],
+)
+async def test_invalid_fields_of_streams_are_named(
+    gateway: RunningGateway, triton: FakeTriton, fields: dict[str, Any], param: str
+) -> None:
+    before = len(triton.calls)
+    check_error(await post_image_request(gateway, **fields), 400, code="invalid_value", param=param)
+    assert len(triton.calls) == before
+
+
+async def test_available_sizes_are_named(gateway: RunningGateway) -> None:
     sentence = check_error(await post_image_request(gateway, size="640x480"), 400, code=UNSUPPORTED, param="size")
     assert "640x480" in sentence and "128x128, 192x128, 1024x1024" in sentence
 
@@ -93,6 +112,9 @@ async def test_an_unknown_model(gateway: RunningGateway) -> None:
         ({"image": 7}, "image", "invalid_value"),
         ({"image": {}}, "image.image_url", "invalid_value"),
         ({"image": ["eA=="] * 17}, "image", "invalid_value"),
+        ({"image": "http://127.0.0.1/x.png"}, "image", "invalid_value"),
+        ({"image": "no base64!"}, "image", "invalid_value"),
+        ({"image": base64.b64encode(b"just text").decode()}, "image", "invalid_value"),
         ({"image": "not base64!"}, "image", "invalid_value"),
         ({"image": "data:image/png;base64"}, "image", "invalid_value"),
         ({"image": "data:image/png;base64,???"}, "image", "invalid_value"),
@@ -104,36 +126,39 @@ async def test_an_unknown_model(gateway: RunningGateway) -> None:
     ],
     ids=lambda value: str(value)[:50],
 )
-async def test_edits(
-    gateway: RunningGateway, triton: FakeTriton, fields: dict[str, Any], param: str, code: str
+@for_each_dialect
+async def test_invalid_fields_of_edits_are_named(
+    gateway: RunningGateway, triton: FakeTriton, dialect: WireDialect, fields: dict[str, Any], param: str, code: str
 ) -> None:
     before = len(triton.calls)
-    response = await post_image_request(gateway, path=EDITS, **fields)
+    response = await post_image_request(gateway, path=dialect.edits, **fields)
     assert response.json()["error"]["param"].startswith(param)
     check_error(response, 400, code=code, param=response.json()["error"]["param"])
     assert len(triton.calls) == before
 
 
-async def test_numbers_of_forms_are_named_where_they_are_none(gateway: RunningGateway) -> None:
+async def test_invalid_numbers_of_forms_are_named(gateway: RunningGateway) -> None:
     for name, value in (("n", "two"), ("n", "0"), ("seed", "1.5"), ("stream", "maybe"), ("strength", "NaN")):
         files = {"image": ("a.png", b"x")}
         form = {"model": "shapes", "prompt": "x", name: value}
         check_error(await gateway.http.post(EDITS, data=form, files=files), 400, code="invalid_value", param=name)
 
 
-async def test_fields_of_forms_that_come_twice(gateway: RunningGateway) -> None:
+async def test_repeated_fields_of_forms_are_refused(gateway: RunningGateway) -> None:
     form = {"model": "shapes", "prompt": ["x", "y"]}
     response = await gateway.http.post(EDITS, data=form, files={"image": ("a.png", b"x")})
     check_error(response, 400, code="invalid_value", param="prompt")
 
 
-async def test_a_form_is_not_for_every_route(gateway: RunningGateway) -> None:
+async def test_chats_do_not_take_forms(gateway: RunningGateway) -> None:
     response = await gateway.http.post("/v1/chat/completions", data={"model": "hello"}, files={"a": ("a", b"x")})
     assert response.status_code == 400
 
 
-async def test_drawing_takes_a_form_too(gateway: RunningGateway) -> None:
+@for_each_dialect
+async def test_generations_take_a_form_too(gateway: RunningGateway, dialect: WireDialect) -> None:
     response = await gateway.http.post(
-        GENERATIONS, files={"model": (None, "shapes"), "prompt": (None, "x"), "n": (None, "2")}
+        dialect.generations, files={"model": (None, "shapes"), "prompt": (None, "x"), "n": (None, "2")}
     )
+    validate_exactly(dialect.images_answer, response.content)
     assert len(response.json()["data"]) == 2

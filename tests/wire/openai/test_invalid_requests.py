@@ -83,10 +83,10 @@ CHATS = [
 ]  # fmt: skip
 COMPLETIONS = [("prompt", 5, "string"), ("prompt", {"text": "x"}, "string")]
 CASES = [
-    *((way, param, {param: value}, words) for way in (CHAT, PLATFORM_CHAT, TEXT) for param, value, words in BOTH),
+    *((route, param, {param: value}, words) for route in (CHAT, PLATFORM_CHAT, TEXT) for param, value, words in BOTH),
     *(
-        (way, param, {param.split("[")[0].split(".")[0]: value}, words)
-        for way in (CHAT, PLATFORM_CHAT)
+        (route, param, {param.split("[")[0].split(".")[0]: value}, words)
+        for route in (CHAT, PLATFORM_CHAT)
         for param, value, words in CHATS
     ),
     *((TEXT, param, {param: value}, words) for param, value, words in COMPLETIONS),
@@ -94,23 +94,23 @@ CASES = [
 
 
 @pytest.mark.parametrize(
-    ("way", "param", "wrong", "words"), CASES, ids=[f"{c[0]}-{json.dumps(c[2])}"[:70] for c in CASES]
+    ("route", "param", "fields", "message"), CASES, ids=[f"{c[0]}-{json.dumps(c[2])}"[:70] for c in CASES]
 )
-async def test_a_wrong_field_is_named(
-    gateway: RunningGateway, triton: FakeTriton, way: TextRoute, param: str, wrong: dict[str, Any], words: str
+async def test_an_invalid_field_is_named(
+    gateway: RunningGateway, triton: FakeTriton, route: TextRoute, param: str, fields: dict[str, Any], message: str
 ) -> None:
     before = len(triton.calls)
-    body = json.dumps(way.body("hello") | wrong)
-    response = await gateway.http.post(way.path, content=body)
+    body = json.dumps(route.body("hello") | fields)
+    response = await gateway.http.post(route.path, content=body)
     sentence = check_error(response, 400, code="invalid_value", param=param)
-    assert re.search(words, sentence), sentence
+    assert re.search(message, sentence), sentence
     assert len(triton.calls) == before
 
 
-@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
-async def test_an_empty_stop_string_is_refused(gateway: RunningGateway, way: TextRoute) -> None:
+@pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
+async def test_an_empty_stop_string_is_refused(gateway: RunningGateway, route: TextRoute) -> None:
     for stop in ("", ["a", ""]):
-        response = await gateway.http.post(way.path, json=way.body("hello", stop=stop))
+        response = await gateway.http.post(route.path, json=route.body("hello", stop=stop))
         assert response.status_code == 400
         assert response.json()["error"]["param"].startswith("stop")
 
@@ -152,7 +152,7 @@ BODIES = {
 
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("path", [CHAT.path, PLATFORM_CHAT.path, TEXT.path])
-async def test_what_is_not_a_json_object_is_refused(gateway: RunningGateway, path: str, name: str) -> None:
+async def test_bodies_that_are_no_json_object_are_refused(gateway: RunningGateway, path: str, name: str) -> None:
     headers = {"Content-Type": "application/json"}
     response = await gateway.http.post(path, content=BODIES[name], headers=headers)
     sentence = check_error(response, 400, code="invalid_value", param=None)
@@ -161,7 +161,7 @@ async def test_what_is_not_a_json_object_is_refused(gateway: RunningGateway, pat
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
-async def test_numbers_that_are_none(gateway: RunningGateway, number: str) -> None:
+async def test_invalid_numbers_are_refused(gateway: RunningGateway, number: str) -> None:
     body = f'{{"model": "hello", "temperature": {number}, "messages": [{{"role": "user", "content": "Hi"}}]}}'
     response = await gateway.http.post(CHAT.path, content=body)
     assert response.status_code == 400
@@ -169,14 +169,14 @@ async def test_numbers_that_are_none(gateway: RunningGateway, number: str) -> No
     assert response.json()["error"]["param"] in (None, "temperature")
 
 
-async def test_a_model_that_nobody_holds(gateway: RunningGateway) -> None:
-    for way in TEXT_ROUTES:
+async def test_an_unknown_model_is_not_found(gateway: RunningGateway) -> None:
+    for route in TEXT_ROUTES:
         for name in ("gpt-4-turbo", "", "folder", "hello ", "../hello", "x" * 5000):
-            response = await gateway.http.post(way.path, json=way.body(name))
+            response = await gateway.http.post(route.path, json=route.body(name))
             check_error(response, 404, code="model_not_found", param="model")
 
 
-async def test_a_model_that_is_not_for_this(gateway: RunningGateway) -> None:
+async def test_a_model_without_the_operation_is_refused(gateway: RunningGateway) -> None:
     """A base model has no chat template. A model with other tensors is not a text model."""
     response = await chat(gateway, "base")
     assert response.status_code in (400, 404)
@@ -220,9 +220,9 @@ async def in_pieces(body: bytes) -> AsyncIterator[bytes]:
         yield body[at : at + 8192]
 
 
-async def test_a_body_that_does_not_arrive(narrow: RunningGateway) -> None:
+async def test_a_body_that_does_not_arrive_times_out(narrow: RunningGateway) -> None:
     address = httpx.URL(narrow.url)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         reader, writer = await asyncio.open_connection(address.host, address.port)
         writer.write(f"POST {CHAT.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{".encode())
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")  # to the end: the gateway closes
@@ -232,17 +232,17 @@ async def test_a_body_that_does_not_arrive(narrow: RunningGateway) -> None:
     assert error["code"] == "request_timeout" and "within 0.8 seconds" in error["message"]
 
 
-@pytest.mark.parametrize("way", [CHAT, CHAT_STREAM, TEXT], ids=str)
-async def test_a_body_over_the_limit(narrow: RunningGateway, way: TextRoute) -> None:
-    body = json.dumps(way.body("hello", "x" * MAX_BODY_BYTES)).encode()
-    sentence = check_error(await narrow.http.post(way.path, content=body), 413, code="request_too_large")
+@pytest.mark.parametrize("route", [CHAT, CHAT_STREAM, TEXT], ids=str)
+async def test_a_body_over_the_limit_is_refused(narrow: RunningGateway, route: TextRoute) -> None:
+    body = json.dumps(route.body("hello", "x" * MAX_BODY_BYTES)).encode()
+    sentence = check_error(await narrow.http.post(route.path, content=body), 413, code="request_too_large")
     assert str(MAX_BODY_BYTES) in sentence
-    response = await narrow.http.post(way.path, content=in_pieces(body))
+    response = await narrow.http.post(route.path, content=in_pieces(body))
     assert "content-length" not in response.request.headers
     check_error(response, 413, code="request_too_large")
 
 
-async def test_a_body_of_just_the_limit(narrow: RunningGateway) -> None:
+async def test_a_body_of_exactly_the_limit_is_accepted(narrow: RunningGateway) -> None:
     room = MAX_BODY_BYTES - len(json.dumps(CHAT.body("hello", "")).encode())
     for size, status in ((room, 200), (room + 1, 413)):
         body = json.dumps(CHAT.body("hello", "x" * size)).encode()
@@ -261,14 +261,14 @@ async def test_a_body_of_just_the_limit(narrow: RunningGateway) -> None:
         ("POST", "/health/live", "GET"),
     ],
 )
-async def test_a_wrong_method(gateway: RunningGateway, method: str, path: str, allowed: str) -> None:
+async def test_a_wrong_method_is_refused(gateway: RunningGateway, method: str, path: str, allowed: str) -> None:
     response = await gateway.http.request(method, path)
     check_error(response, 405, code="method_not_allowed")
     assert allowed in response.headers["allow"]
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v2/chat/completions", "/v1/chat/completions/x", "/%00"])
-async def test_an_unknown_path(gateway: RunningGateway, path: str) -> None:
+async def test_an_unknown_path_is_not_found(gateway: RunningGateway, path: str) -> None:
     for method in ("GET", "POST"):
         check_error(await gateway.http.request(method, path), 404, code="not_found")
 
@@ -276,7 +276,7 @@ async def test_an_unknown_path(gateway: RunningGateway, path: str) -> None:
 @pytest.mark.parametrize(
     "key", ["", "x", "٣", "-1", "x" * 100_000], ids=["empty", "letter", "arabic", "negative", "long"]
 )
-async def test_a_wrong_key_is_named_and_no_more(gateway: RunningGateway, key: str) -> None:
+async def test_an_invalid_logit_bias_key_is_named_briefly(gateway: RunningGateway, key: str) -> None:
     response = await chat(gateway, logit_bias={key: 1})
     sentence = check_error(response, 400, param="logit_bias." + (key[:64] or "''"))
     assert len(sentence) < 300

@@ -11,6 +11,7 @@ from aiohttp import web
 from PIL import Image
 
 from tests.fakes.triton import FakeTriton
+from tests.wire.dialects import WireDialect, for_each_dialect
 from tests.wire.gateway_server import RunningGateway, run_gateway
 from tests.wire.openai.text_requests import chat, check_error
 
@@ -31,12 +32,12 @@ def message(*parts: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [{"type": "text", "text": "Look: "}, *parts]}]
 
 
-def image(url: str, **more: str) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": url, **more}}
+def image(url: str, **fields: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url, **fields}}
 
 
-def file(data: str, **more: str) -> dict[str, Any]:
-    return {"type": "file", "file": {"file_data": data, **more}}
+def file(data: str, **fields: str) -> dict[str, Any]:
+    return {"type": "file", "file": {"file_data": data, **fields}}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -60,15 +61,15 @@ async def site() -> AsyncIterator[str]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def homely(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
+async def private_gateway(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
     """A gateway that may fetch from private addresses."""
     async with run_gateway(triton.url, media_allowed_hosts=["127.0.0.1"]) as gateway:
         yield gateway
 
 
-async def test_pictures_reach_a_model_that_looks_at_them(homely: RunningGateway, triton: FakeTriton, site: str) -> None:
+async def test_images_reach_a_vision_model(private_gateway: RunningGateway, triton: FakeTriton, site: str) -> None:
     parts = [image(data_url(encoded_image(), "image/png"), detail="low"), image(f"{site}/cat.jpg")]
-    response = await chat(homely, "sighted", messages=message(*parts))
+    response = await chat(private_gateway, "sighted", messages=message(*parts))
     assert response.json()["choices"][0]["message"]["content"] == "A cat."
     call = triton.calls[-1]
     assert call.prompt == "Look: <image><image>"
@@ -84,6 +85,8 @@ async def test_a_url_may_stand_for_the_object_that_holds_it(gateway: RunningGate
 @pytest.mark.parametrize(
     "part",
     [
+        image("?"),
+        image("http://10.0.0.1"),
         image("http://127.0.0.1:1/x.png"),
         image("http://localhost/x.png"),
         image("http://2130706433/x.png"),
@@ -97,17 +100,20 @@ async def test_a_url_may_stand_for_the_object_that_holds_it(gateway: RunningGate
     ],
     ids=lambda part: part["image_url"]["url"][:40],
 )
-async def test_what_is_no_picture_that_may_be_fetched(gateway: RunningGateway, part: dict[str, Any]) -> None:
-    response = await chat(gateway, "sighted", messages=message(part))
+@for_each_dialect
+async def test_invalid_image_references_are_refused(
+    gateway: RunningGateway, dialect: WireDialect, part: dict[str, Any]
+) -> None:
+    response = await gateway.http.post(dialect.chat.path, json=dialect.chat.body("sighted", messages=message(part)))
     check_error(response, 400, param="messages[0].content[1].image_url")
 
 
-async def test_a_redirect_is_looked_at_like_an_address(homely: RunningGateway, site: str) -> None:
-    response = await chat(homely, "sighted", messages=message(image(f"{site}/inside")))
+async def test_redirects_to_private_addresses_are_refused(private_gateway: RunningGateway, site: str) -> None:
+    response = await chat(private_gateway, "sighted", messages=message(image(f"{site}/inside")))
     check_error(response, 400, param="messages[0].content[1].image_url")
 
 
-async def test_the_model_reads_what_a_file_says(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_the_text_of_a_file_reaches_the_prompt(gateway: RunningGateway, triton: FakeTriton) -> None:
     table = base64.b64encode(b"name,age\nAnn,7\n").decode()
     response = await chat(gateway, messages=message(file(table, filename='a "table".csv')))
     assert response.status_code == 200, response.text
@@ -128,11 +134,14 @@ async def test_the_model_reads_what_a_file_says(gateway: RunningGateway, triton:
         (image("data:,x", detail="huge"), "messages[0].content[1].image_url.detail"),
     ],
 )
-async def test_parts_that_lack_what_they_need(gateway: RunningGateway, part: dict[str, Any], param: str) -> None:
-    response = await chat(gateway, "sighted", messages=message(part))
+@for_each_dialect
+async def test_incomplete_parts_are_refused_by_place(
+    gateway: RunningGateway, dialect: WireDialect, part: dict[str, Any], param: str
+) -> None:
+    response = await gateway.http.post(dialect.chat.path, json=dialect.chat.body("sighted", messages=message(part)))
     check_error(response, 400, code=response.json()["error"]["code"], param=param)
 
 
-async def test_no_more_pictures_than_a_conversation_may_hold(gateway: RunningGateway) -> None:
+async def test_the_number_of_images_is_limited(gateway: RunningGateway) -> None:
     parts = [image(data_url(encoded_image(), "image/png"))] * 65
     check_error(await chat(gateway, "sighted", messages=message(*parts)), 400, param="messages")

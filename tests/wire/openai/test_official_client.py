@@ -2,39 +2,52 @@
 
 import asyncio
 import time
+from typing import Any
 
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI, pydantic_function_tool
+from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel
 
 from tests.fakes.triton import FakeTriton
 from tests.wire.conftest import KEYS
+from tests.wire.dialects import WireDialect, for_each_dialect
 from tests.wire.gateway_server import RunningGateway
 from tests.wire.scripted_models import MULTILINGUAL_TEXTS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-MESSAGES = [{"role": "user", "content": "Hello!"}]
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello!"}]
 GREETING = "\n\nHello there, how may I assist you today?"
 
 
-async def test_chat(gateway: RunningGateway) -> None:
-    async with gateway.client() as client:
+def client_of(gateway: RunningGateway, dialect: WireDialect) -> AsyncOpenAI:
+    return gateway.client(base_url=gateway.url + dialect.prefix)
+
+
+@for_each_dialect
+async def test_chat(gateway: RunningGateway, dialect: WireDialect) -> None:
+    async with client_of(gateway, dialect) as client:
         answer = await client.chat.completions.create(model="hello", messages=MESSAGES, temperature=0.5, seed=1)
     assert answer.choices[0].message.content == GREETING
+    assert answer.usage
     assert (answer.choices[0].finish_reason, answer.usage.total_tokens) == ("stop", 18)
+    assert answer.id.startswith(dialect.chat_id_prefix)
 
 
-async def test_chat_streamed(gateway: RunningGateway) -> None:
-    async with gateway.client() as client:
+@for_each_dialect
+async def test_chat_streamed(gateway: RunningGateway, dialect: WireDialect) -> None:
+    async with client_of(gateway, dialect) as client:
         stream = await client.chat.completions.create(
             model="tongues", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
         )
         chunks = [chunk async for chunk in stream]
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == "".join(MULTILINGUAL_TEXTS)
+    assert chunks[-1].usage
     assert chunks[-1].usage.completion_tokens == len(MULTILINGUAL_TEXTS) + 1
+    assert chunks[-1].usage.total_tokens == chunks[-1].usage.prompt_tokens + len(MULTILINGUAL_TEXTS) + 1
 
 
 async def test_the_stream_helper_puts_answers_together(gateway: RunningGateway) -> None:
@@ -85,11 +98,20 @@ async def test_the_synchronous_client(gateway: RunningGateway) -> None:
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_failures(gateway: RunningGateway, model: str, options: dict, error: type, stream: bool) -> None:
-    async with gateway.client() as client:
+@for_each_dialect
+async def test_failures(
+    gateway: RunningGateway,
+    dialect: WireDialect,
+    model: str,
+    options: dict[str, Any],
+    error: type[openai.APIStatusError],
+    stream: bool,
+) -> None:
+    async with client_of(gateway, dialect) as client:
         with pytest.raises(error) as failure:
             await client.chat.completions.create(model=model, messages=MESSAGES, stream=stream, **options)
     assert failure.value.code and failure.value.type
+    assert isinstance(failure.value.body, dict)
     assert failure.value.body["message"] in failure.value.message
 
 
@@ -101,28 +123,29 @@ async def test_keys(guarded: RunningGateway) -> None:
             await client.models.list()
 
 
-async def test_the_client_tries_again_when_told_to(gateway: RunningGateway) -> None:
+async def test_the_client_understands_retry_after(gateway: RunningGateway) -> None:
     """Retry-After is a number of seconds that the client understands."""
     response = await gateway.http.post("/v1/chat/completions", json={"model": "full", "messages": MESSAGES})
+    headers: Any = response.headers
     async with gateway.client() as client:
         assert isinstance(client, AsyncOpenAI)
-        assert client._parse_retry_after_header(response.headers) == int(response.headers["retry-after"])
+        assert client._parse_retry_after_header(headers) == int(response.headers["retry-after"])
 
 
-class Something(BaseModel):
+class Number(BaseModel):
     """The structure that the models `named` and `caller` return: one number."""
 
     a: int
 
 
-TOOL = pydantic_function_tool(Something, name="f", description="Take a number")
+TOOL = pydantic_function_tool(Number, name="f", description="Take a number")
 
 
 async def test_an_answer_is_parsed_into_a_class(gateway: RunningGateway, triton: FakeTriton) -> None:
     before = len(triton.calls)
     async with gateway.client() as client:
-        answer = await client.chat.completions.parse(model="named", messages=MESSAGES, response_format=Something)
-    assert answer.choices[0].message.parsed == Something(a=1)
+        answer = await client.chat.completions.parse(model="named", messages=MESSAGES, response_format=Number)
+    assert answer.choices[0].message.parsed == Number(a=1)
     (call,) = triton.calls[before:]
     assert '"a"' in call.sampling["structured_outputs"]
 
@@ -130,52 +153,70 @@ async def test_an_answer_is_parsed_into_a_class(gateway: RunningGateway, triton:
 async def test_a_call_is_parsed_into_a_class(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         answer = await client.chat.completions.parse(model="caller", messages=MESSAGES, tools=[TOOL])
-        (call,) = answer.choices[0].message.tool_calls or ()
-        assert call.function.parsed_arguments == Something(a=1)
+        assert answer.choices[0].message.tool_calls
+        (call,) = answer.choices[0].message.tool_calls
+        assert call.function.parsed_arguments == Number(a=1)
         assert answer.choices[0].finish_reason == "tool_calls"
-        # What the client makes of the answer is a message that can be sent back.
-        back = [*MESSAGES, answer.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "2"}]
-        assert (await client.chat.completions.create(model="hello", messages=back, tools=[TOOL])).choices
+        # The client's parsed message can be sent back.
+        conversation: list[Any] = [
+            *MESSAGES,
+            answer.choices[0].message,
+            {"role": "tool", "tool_call_id": call.id, "content": "2"},
+        ]
+        assert (await client.chat.completions.create(model="hello", messages=conversation, tools=[TOOL])).choices
 
 
-async def test_a_streamed_call_is_parsed_as_it_comes(gateway: RunningGateway) -> None:
-    seen = []
+@for_each_dialect
+async def test_a_streamed_call_is_parsed_as_it_comes(gateway: RunningGateway, dialect: WireDialect) -> None:
+    types = []
     async with (
-        gateway.client() as client,
+        client_of(gateway, dialect) as client,
         client.chat.completions.stream(model="caller", messages=MESSAGES, tools=[TOOL]) as stream,
     ):
         async for event in stream:
-            seen.append(event.type)
+            types.append(event.type)
             if event.type == "tool_calls.function.arguments.done":
-                assert (event.name, event.parsed_arguments) == ("f", Something(a=1))
+                assert (event.name, event.parsed_arguments) == ("f", Number(a=1))
         final = await stream.get_final_completion()
-    assert seen.count("tool_calls.function.arguments.done") == 1
-    assert seen.count("tool_calls.function.arguments.delta") >= 2
+    assert types.count("tool_calls.function.arguments.done") == 1
+    assert types.count("tool_calls.function.arguments.delta") >= 2
     assert final.choices[0].message.content == "Let me look."
-    assert final.choices[0].message.tool_calls[0].function.parsed_arguments == Something(a=1)
+    assert final.choices[0].message.tool_calls
+    assert final.choices[0].message.tool_calls[0].function.parsed_arguments == Number(a=1)
+
+
+@for_each_dialect
+async def test_a_function_of_the_older_api_is_called(gateway: RunningGateway, dialect: WireDialect) -> None:
+    async with client_of(gateway, dialect) as client:
+        answer = await client.chat.completions.create(model="caller", messages=MESSAGES, functions=[TOOL["function"]])
+    assert answer.choices[0].finish_reason == "function_call"
+    assert answer.choices[0].message.function_call
+    assert answer.choices[0].message.function_call.name == TOOL["function"]["name"]
 
 
 async def test_a_streamed_answer_is_parsed_into_a_class(gateway: RunningGateway) -> None:
     async with (
         gateway.client() as client,
-        client.chat.completions.stream(model="named", messages=MESSAGES, response_format=Something) as stream,
+        client.chat.completions.stream(model="named", messages=MESSAGES, response_format=Number) as stream,
     ):
         async for _ in stream:
             pass
         final = await stream.get_final_completion()
-    assert final.choices[0].message.parsed == Something(a=1)
+    assert final.choices[0].message.parsed == Number(a=1)
 
 
-async def test_streamed_log_probabilities_are_put_together(gateway: RunningGateway) -> None:
-    asked = {"model": "odds", "messages": MESSAGES, "logprobs": True, "top_logprobs": 2}
-    async with gateway.client() as client:
-        whole = await client.chat.completions.create(**asked)
-        async with client.chat.completions.stream(**asked) as stream:
+@for_each_dialect
+async def test_streamed_log_probabilities_are_put_together(gateway: RunningGateway, dialect: WireDialect) -> None:
+    options: dict[str, Any] = {"model": "odds", "messages": MESSAGES, "logprobs": True, "top_logprobs": 2}
+    async with client_of(gateway, dialect) as client:
+        whole = await client.chat.completions.create(**options)
+        async with client.chat.completions.stream(**options) as stream:
             async for _ in stream:
                 pass
             final = await stream.get_final_completion()
+    assert final.choices[0].logprobs and whole.choices[0].logprobs
     assert final.choices[0].logprobs.content == whole.choices[0].logprobs.content
-    assert len(whole.choices[0].logprobs.content) == 3
+    assert len(whole.choices[0].logprobs.content or ()) == 3
 
 
 async def test_the_raw_response(gateway: RunningGateway) -> None:
@@ -205,9 +246,9 @@ async def test_the_client_waits_as_long_as_it_is_told(gateway: RunningGateway, t
 @pytest.mark.parametrize("encoding", [None, "float", "base64"])
 async def test_embeddings(gateway: RunningGateway, encoding: str | None) -> None:
     """By default, the client requests base64 and decodes it."""
-    more = {"encoding_format": encoding} if encoding else {}
+    options: dict[str, Any] = {"encoding_format": encoding} if encoding else {}
     async with gateway.client() as client:
-        answer = await client.embeddings.create(model="vectors", input=["three", "e"], **more)
+        answer = await client.embeddings.create(model="vectors", input=["three", "e"], **options)
     if encoding != "base64":
         assert [list(entry.embedding) for entry in answer.data] == [[5.0, 2.0], [1.0, 1.0]]
     assert answer.usage.prompt_tokens == 6
@@ -222,10 +263,12 @@ async def test_the_synchronous_client_streams_and_parses(gateway: RunningGateway
             assert text == GREETING
             with client.chat.completions.stream(model="caller", messages=MESSAGES, tools=[TOOL]) as stream:
                 stream.until_done()
-                (call,) = stream.get_final_completion().choices[0].message.tool_calls
-            assert call.function.parsed_arguments == Something(a=1)
-            parsed = client.chat.completions.parse(model="named", messages=MESSAGES, response_format=Something)
-            assert parsed.choices[0].message.parsed == Something(a=1)
+                calls = stream.get_final_completion().choices[0].message.tool_calls
+            assert calls
+            (call,) = calls
+            assert call.function.parsed_arguments == Number(a=1)
+            parsed = client.chat.completions.parse(model="named", messages=MESSAGES, response_format=Number)
+            assert parsed.choices[0].message.parsed == Number(a=1)
             assert client.embeddings.create(model="vectors", input="three").data[0].embedding == [5.0, 2.0]
             with pytest.raises(openai.BadRequestError):
                 client.embeddings.create(model="hello", input="three")

@@ -101,11 +101,11 @@ def test_every_parameter_of_a_route_is_decided(route: str) -> None:
 
 
 @pytest.mark.parametrize("place", NESTED)
-def test_every_member_of_what_a_chat_holds_is_decided(place: str) -> None:
+def test_every_nested_parameter_of_a_chat_is_decided(place: str) -> None:
     check(place, *NESTED[place])
 
 
-def test_what_nobody_has_decided_about_is_noticed() -> None:
+def test_undecided_parameters_are_noticed() -> None:
     class Newer(typing.TypedDict, total=False):
         model: str
         made_up_tomorrow: bool

@@ -43,67 +43,67 @@ TEXTS: dict[str, dict[str, Any]] = {
 }
 
 
-async def post(gateway: RunningGateway, way: TextRoute, asked: dict[str, Any]) -> Any:
-    response = await gateway.http.post(way.path, json={**way.body("hello"), **asked})
+async def post(gateway: RunningGateway, route: TextRoute, fields: dict[str, Any]) -> Any:
+    response = await gateway.http.post(route.path, json={**route.body("hello"), **fields})
     assert response.status_code == 200, response.text
-    check_response(way.path, 200, response.headers["content-type"], response.content)
+    check_response(route.path, 200, response.headers["content-type"], response.content)
     return response
 
 
-@pytest.mark.parametrize("asked", CHATS.values(), ids=CHATS)
-async def test_a_chat(gateway: RunningGateway, asked: dict[str, Any]) -> None:
-    response = await post(gateway, CHAT, asked)
+@pytest.mark.parametrize("fields", CHATS.values(), ids=CHATS)
+async def test_a_chat(gateway: RunningGateway, fields: dict[str, Any]) -> None:
+    response = await post(gateway, CHAT, fields)
     answer = ChatCompletion.model_validate_json(response.content, strict=True)
-    assert len(answer.choices) == asked.get("n", 1) and answer.usage
+    assert len(answer.choices) == fields.get("n", 1) and answer.usage
     for choice in answer.choices:
-        assert (choice.message.tool_calls is not None) == ("tools" in asked)
-        assert (choice.message.function_call is not None) == ("functions" in asked)
-        assert (choice.logprobs is not None) == ("logprobs" in asked)
+        assert (choice.message.tool_calls is not None) == ("tools" in fields)
+        assert (choice.message.function_call is not None) == ("functions" in fields)
+        assert (choice.logprobs is not None) == ("logprobs" in fields)
 
 
-@pytest.mark.parametrize("more", [{}, USAGE], ids=["", "usage"])
-@pytest.mark.parametrize("asked", CHATS.values(), ids=CHATS)
-async def test_a_streamed_chat(gateway: RunningGateway, asked: dict[str, Any], more: dict[str, Any]) -> None:
-    response = await post(gateway, CHAT_STREAM, {**asked, **more})
+@pytest.mark.parametrize("options", [{}, USAGE], ids=["", "usage"])
+@pytest.mark.parametrize("fields", CHATS.values(), ids=CHATS)
+async def test_a_streamed_chat(gateway: RunningGateway, fields: dict[str, Any], options: dict[str, Any]) -> None:
+    response = await post(gateway, CHAT_STREAM, {**fields, **options})
     data = [block.removeprefix(b"data: ") for block in response.content.split(b"\n\n")[:-2]]
     chunks = [ChatCompletionChunk.model_validate_json(event, strict=True) for event in data]
     assert len({(chunk.id, chunk.created, chunk.model, chunk.system_fingerprint) for chunk in chunks}) == 1
-    assert (chunks[-1].usage is not None) == bool(more)
+    assert (chunks[-1].usage is not None) == bool(options)
     reasons = [choice.finish_reason for chunk in chunks for choice in chunk.choices if choice.finish_reason]
-    assert len(reasons) == asked.get("n", 1)
-    first = {}
+    assert len(reasons) == fields.get("n", 1)
+    first: dict[int, Any] = {}
     for choice in (choice for chunk in chunks for choice in chunk.choices):
         first.setdefault(choice.index, choice)
     assert {choice.delta.role for choice in first.values()} == {"assistant"}
 
 
-@pytest.mark.parametrize("asked", TEXTS.values(), ids=TEXTS)
-async def test_a_completion(gateway: RunningGateway, asked: dict[str, Any]) -> None:
-    response = await post(gateway, TEXT, asked)
+@pytest.mark.parametrize("fields", TEXTS.values(), ids=TEXTS)
+async def test_a_completion(gateway: RunningGateway, fields: dict[str, Any]) -> None:
+    response = await post(gateway, TEXT, fields)
     answer = Completion.model_validate_json(response.content, strict=True)
-    prompts = len(asked["prompt"]) if isinstance(asked.get("prompt"), list) else 1
-    assert [choice.index for choice in answer.choices] == list(range(prompts * asked.get("n", 1)))
+    prompts = len(fields["prompt"]) if isinstance(fields.get("prompt"), list) else 1
+    assert [choice.index for choice in answer.choices] == list(range(prompts * fields.get("n", 1)))
     assert answer.usage
     for choice in answer.choices:
-        assert (choice.logprobs is not None) == ("logprobs" in asked)
+        assert (choice.logprobs is not None) == ("logprobs" in fields)
 
 
-@pytest.mark.parametrize("more", [{}, USAGE], ids=["", "usage"])
-@pytest.mark.parametrize("asked", TEXTS.values(), ids=TEXTS)
-async def test_a_streamed_completion(gateway: RunningGateway, asked: dict[str, Any], more: dict[str, Any]) -> None:
-    *data, done = events(await post(gateway, TEXT_STREAM, {**asked, **more}))
+@pytest.mark.parametrize("options", [{}, USAGE], ids=["", "usage"])
+@pytest.mark.parametrize("fields", TEXTS.values(), ids=TEXTS)
+async def test_a_streamed_completion(gateway: RunningGateway, fields: dict[str, Any], options: dict[str, Any]) -> None:
+    *data, done = events(await post(gateway, TEXT_STREAM, {**fields, **options}))
     assert done == "[DONE]"
     for event in data:
         for choice in event["choices"]:
             # The type has no null here; OpenAI's own chunks have, until the last.
             choice["finish_reason"] = choice["finish_reason"] or "stop"
         Completion.model_validate(event, strict=True)
-    assert (data[-1].get("usage") is not None) == bool(more)
+    assert (data[-1].get("usage") is not None) == bool(options)
 
 
-@pytest.mark.parametrize("given", ["three", ["a", "b"], [1, 2], [[1], [2]]], ids=str)
-async def test_embeddings(gateway: RunningGateway, given: Any) -> None:
-    response = await gateway.http.post("/v1/embeddings", json={"model": "vectors", "input": given})
+@pytest.mark.parametrize("texts", ["three", ["a", "b"], [1, 2], [[1], [2]]], ids=str)
+async def test_embeddings(gateway: RunningGateway, texts: Any) -> None:
+    response = await gateway.http.post("/v1/embeddings", json={"model": "vectors", "input": texts})
     check_response("/v1/embeddings", 200, response.headers["content-type"], response.content)
     CreateEmbeddingResponse.model_validate_json(response.content, strict=True)
 
@@ -113,9 +113,9 @@ async def test_models(gateway: RunningGateway) -> None:
     check_response("/v1/models", 200, response.headers["content-type"], response.content)
     for card in response.json()["data"]:
         Model.model_validate(card, strict=True)
-    one = await gateway.http.get("/v1/models/org/served")
-    check_response("/v1/models/{model_id}", 200, one.headers["content-type"], one.content)
-    Model.model_validate_json(one.content, strict=True)
+    model = await gateway.http.get("/v1/models/org/served")
+    check_response("/v1/models/{model_id}", 200, model.headers["content-type"], model.content)
+    Model.model_validate_json(model.content, strict=True)
 
 
 @pytest.mark.parametrize("model", ["too-long", "broken", "full", "nothing", "unable", "closed"])

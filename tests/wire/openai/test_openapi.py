@@ -48,12 +48,12 @@ def operations(of: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield path, operation
 
 
-def conforms(value: Any, schema: dict[str, Any]) -> None:
+def validate(value: Any, schema: dict[str, Any]) -> None:
     jsonschema_rs.Draft202012Validator({**schema, "components": DOCUMENT["components"]}).validate(value)
 
 
 @pytest.mark.parametrize("of", [DOCUMENT, GUARDED], ids=["open", "guarded"])
-def test_is_openapi_and_hangs_together(of: dict[str, Any]) -> None:
+def test_the_document_is_valid_openapi(of: dict[str, Any]) -> None:
     OPENAPI_31_VALIDATOR.validate(of)
     references = set()
 
@@ -84,7 +84,7 @@ def test_keys_are_asked_for_where_they_are_set() -> None:
         assert ("security" in operation) == ("401" in operation["responses"]) == guarded, path
 
 
-def test_nothing_of_the_inside_shows() -> None:
+def test_internal_names_are_not_in_the_document() -> None:
     text = json.dumps(DOCUMENT, ensure_ascii=False)
     assert "·" not in text and "HTTPValidationError" not in text and '"422"' not in text
 
@@ -95,24 +95,24 @@ def test_every_example_is_an_instance_of_its_schema() -> None:
         for response in operation["responses"].values():
             content = response.get("content", {}).get("application/json", {})
             if "example" in content:
-                conforms(content["example"], content["schema"])
+                validate(content["example"], content["schema"])
                 count += 1
     for schema in DOCUMENT["components"]["schemas"].values():
         for example in schema.get("examples", ()):
-            conforms(example, schema)
+            validate(example, schema)
             count += 1
     assert count > 35
 
 
 @pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/images/edits", "/v1/images/variations"])
-def test_pictures_are_asked_for_in_json_and_in_forms(path: str) -> None:
+def test_image_routes_describe_json_and_forms(path: str) -> None:
     operation = DOCUMENT["paths"][path]["post"]
     assert set(operation["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
     form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert form["properties"]["image"] == {"type": "string", "format": "binary"}
     content = operation["responses"]["200"]["content"]["text/event-stream"]
     name, data, *_ = content["example"].split("\n")
-    conforms({"data": data.removeprefix("data: ")}, content["schema"])
+    validate({"data": data.removeprefix("data: ")}, content["schema"])
     (kind,) = [
         ref["$ref"].rsplit("/", 1)[1]
         for ref in content["schema"]["properties"]["data"]["anyOf"][1]["contentSchema"]["anyOf"]
@@ -120,7 +120,7 @@ def test_pictures_are_asked_for_in_json_and_in_forms(path: str) -> None:
     ]
     event = json.loads(data.removeprefix("data: "))
     assert name == f"event: {event['type']}"
-    conforms(event, {"$ref": f"#/components/schemas/{kind}"})
+    validate(event, {"$ref": f"#/components/schemas/{kind}"})
 
 
 def test_streams_are_described_event_by_event() -> None:
@@ -128,8 +128,8 @@ def test_streams_are_described_event_by_event() -> None:
         content = DOCUMENT["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]
         assert content["example"].endswith("\n\ndata: [DONE]\n\n")
         event = content["example"].split("\n\n")[0].removeprefix("data: ")
-        conforms({"data": event}, content["schema"])
-        conforms(json.loads(event), {"$ref": f"#/components/schemas/Create{kind}CompletionStreamResponse"})
+        validate({"data": event}, content["schema"])
+        validate(json.loads(event), {"$ref": f"#/components/schemas/Create{kind}CompletionStreamResponse"})
 
 
 @pytest.mark.parametrize(
@@ -156,16 +156,16 @@ def test_streams_are_described_event_by_event() -> None:
         ("CreateImageEditRequest", {"image": [7]}),
     ],
 )
-def test_what_is_refused_is_no_instance(name: str, body: dict[str, Any]) -> None:
-    valid = {
+def test_refused_bodies_do_not_match_the_schema(name: str, body: dict[str, Any]) -> None:
+    requests: dict[str, dict[str, Any]] = {
         "CreateChatCompletionRequest": {"model": "m", "messages": [{"role": "user", "content": "x"}]},
         "CreateCompletionRequest": {"model": "m", "prompt": "x"},
         "CreateEmbeddingRequest": {"model": "m", "input": "x"},
         "CreateImageRequest": {"prompt": "x"},
         "CreateImageEditRequest": {"prompt": "x", "image": "eA=="},
-    }.get(name, {})
-    if valid:
-        conforms(valid, {"$ref": f"#/components/schemas/{name}"})
+    }
+    if valid := requests.get(name):
+        validate(valid, {"$ref": f"#/components/schemas/{name}"})
         body = {key: value for key, value in {**valid, **body}.items() if body.keys() != {"messages"} or key in body}
     with pytest.raises(jsonschema_rs.ValidationError):
-        conforms(body, {"$ref": f"#/components/schemas/{name}"})
+        validate(body, {"$ref": f"#/components/schemas/{name}"})

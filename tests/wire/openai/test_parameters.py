@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.triton import FakeTriton
+from tests.wire.dialects import WireDialect, for_each_dialect
 from tests.wire.gateway_server import RunningGateway
 from tests.wire.openai.text_requests import (
     CHAT,
@@ -13,13 +14,12 @@ from tests.wire.openai.text_requests import (
     TEXT_ROUTES,
     TextRoute,
     captured_call,
-    chat,
     check_error,
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-SAID_AND_ARRIVED = [
+SENT_AND_EXPECTED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {}),
     ({"max_tokens": 5}, {"max_tokens": 5}),
     ({"temperature": 0}, {"temperature": 0}),
@@ -47,24 +47,24 @@ SAID_AND_ARRIVED = [
 ]
 
 
-def said(case: dict[str, Any]) -> str:
+def describe(case: dict[str, Any]) -> str:
     return ",".join(f"{key}={value}" for key, value in case.items())[:40] or "nothing"
 
 
-@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
-@pytest.mark.parametrize(("given", "arrives"), SAID_AND_ARRIVED, ids=[said(given) for given, _ in SAID_AND_ARRIVED])
+@pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
+@pytest.mark.parametrize(("sent", "expected"), SENT_AND_EXPECTED, ids=[describe(sent) for sent, _ in SENT_AND_EXPECTED])
 async def test_sampling(
-    gateway: RunningGateway, triton: FakeTriton, way: TextRoute, given: dict[str, Any], arrives: dict[str, Any]
+    gateway: RunningGateway, triton: FakeTriton, route: TextRoute, sent: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    sampling = (await captured_call(gateway, triton, way, **given)).sampling
+    sampling = (await captured_call(gateway, triton, route, **sent)).sampling
     if isinstance(sampling.get("stop"), str):
         sampling["stop"] = [sampling["stop"]]
-    assert sampling == way.default_parameters | arrives
+    assert sampling == route.default_parameters | expected
 
 
-@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
-async def test_n(gateway: RunningGateway, triton: FakeTriton, way: TextRoute) -> None:
-    assert (await captured_call(gateway, triton, way, "trio", n=3)).sampling == {"n": 3, **way.default_parameters}
+@pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
+async def test_n(gateway: RunningGateway, triton: FakeTriton, route: TextRoute) -> None:
+    assert (await captured_call(gateway, triton, route, "trio", n=3)).sampling == {"n": 3, **route.default_parameters}
 
 
 async def test_max_completion_tokens_is_max_tokens_and_wins(gateway: RunningGateway, triton: FakeTriton) -> None:
@@ -78,8 +78,8 @@ async def test_max_completion_tokens_is_max_tokens_and_wins(gateway: RunningGate
 async def test_the_model_reports_counts_and_reasons_and_not_the_prompt(
     gateway: RunningGateway, triton: FakeTriton
 ) -> None:
-    for way in TEXT_ROUTES:
-        call = await captured_call(gateway, triton, way)
+    for route in TEXT_ROUTES:
+        call = await captured_call(gateway, triton, route)
         for flag in ("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens"):
             assert call.flag(flag), flag
         assert call.flag("exclude_input_in_output", default=call.flag("stream"))
@@ -181,14 +181,14 @@ NOT_CARRIED_BY_COMPLETIONS = [
 CASES = [(CHAT, *case) for case in NOT_CARRIED_BY_CHATS] + [(TEXT, *case) for case in NOT_CARRIED_BY_COMPLETIONS]
 
 
-@pytest.mark.parametrize(("way", "name", "value"), CASES, ids=[f"{c[0]}-{c[1]}-{c[2]}"[:60] for c in CASES])
+@pytest.mark.parametrize(("route", "name", "value"), CASES, ids=[f"{c[0]}-{c[1]}-{c[2]}"[:60] for c in CASES])
 async def test_what_is_not_carried_is_refused_by_name(
-    gateway: RunningGateway, triton: FakeTriton, way: TextRoute, name: str, value: Any
+    gateway: RunningGateway, triton: FakeTriton, route: TextRoute, name: str, value: Any
 ) -> None:
     before = len(triton.calls)
     field, _, member = name.partition(".")
-    asked = {field: {"regex": "a", member: value} if member else value}
-    response = await gateway.http.post(way.path, json=way.body("hello", **asked))
+    fields: dict[str, Any] = {field: {"regex": "a", member: value} if member else value}
+    response = await gateway.http.post(route.path, json=route.body("hello", **fields))
     sentence = check_error(response, 400, code="unsupported_parameter", param=name)
     assert name in sentence
     assert len(triton.calls) == before
@@ -224,7 +224,7 @@ NO_OPS = [
     ("add_special_tokens", False),
     ("documents", []),
 ]
-IGNORED = {
+IGNORED: dict[str, Any] = {
     **{"wallet": "0x1", "signature": "s", "hash": "h", "store": True, "metadata": {"a": "b"}, "service_tier": "auto"},
     **{"parallel_tool_calls": True, "safety_identifier": "x", "prompt_cache_key": "k", "verbosity": "low"},
     **{"made_up_by_nobody_else": {"deep": [1, {"er": None}]}},
@@ -244,15 +244,18 @@ async def test_what_asks_for_nothing_passes_in_completions(
 
 
 async def test_unknown_fields_are_ignored(gateway: RunningGateway, triton: FakeTriton) -> None:
-    for way in TEXT_ROUTES:
-        call = await captured_call(gateway, triton, way, **IGNORED)
-        assert call.sampling == way.default_parameters
+    for route in TEXT_ROUTES:
+        call = await captured_call(gateway, triton, route, **IGNORED)
+        assert call.sampling == route.default_parameters
         assert not set(call.tensors) & set(IGNORED)
 
 
 @pytest.mark.parametrize("kind", ["image_url", "input_audio", "video_url"])
-async def test_parts_that_a_model_does_not_take_are_refused_by_place(gateway: RunningGateway, kind: str) -> None:
+@for_each_dialect
+async def test_parts_that_a_model_does_not_take_are_refused_by_place(
+    gateway: RunningGateway, dialect: WireDialect, kind: str
+) -> None:
     parts = [{"type": "text", "text": "Look:"}, {"type": kind, kind: {"url": "data:,", "data": "", "format": "wav"}}]
     messages = [{"role": "system", "content": "x"}, {"role": "user", "content": parts}]
-    response = await chat(gateway, messages=messages)
+    response = await gateway.http.post(dialect.chat.path, json=dialect.chat.body("hello", messages=messages))
     check_error(response, 400, code="unsupported_parameter", param="messages[1].content[1]")

@@ -66,7 +66,7 @@ async def test_each_answer_has_its_own_seed_and_place(gateway: RunningGateway, t
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_failure_of_one_ends_all(gateway: RunningGateway, triton: FakeTriton, stream: bool) -> None:
+async def test_the_failure_of_one_answer_cancels_all(gateway: RunningGateway, triton: FakeTriton, stream: bool) -> None:
     before = len(triton.calls)
     body: dict[str, Any] = {"model": "broken-one", "prompt": "x", "n": 3, "seed": 5, "stream": stream}
     async with gateway.client() as client:
@@ -74,20 +74,20 @@ async def test_the_failure_of_one_ends_all(gateway: RunningGateway, triton: Fake
             answer = await client.completions.create(**body)
             async for _ in answer:
                 pass
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         await asyncio.gather(*(call.ended.wait() for call in triton.calls[before:]))
     ended = [call.cancelled_at is not None for call in sorted(triton.calls[before:], key=lambda c: c.sampling["seed"])]
     assert ended == [True, False, True]
 
 
-@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
-async def test_a_hang_up_reaches_all(gateway: RunningGateway, triton: FakeTriton, way: TextRoute) -> None:
+@pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
+async def test_a_disconnect_cancels_all_answers(gateway: RunningGateway, triton: FakeTriton, route: TextRoute) -> None:
     before = len(triton.calls)
-    async with gateway.http.stream("POST", way.path, json=way.body("endless") | {"n": 3}) as response:
+    async with gateway.http.stream("POST", route.path, json=route.body("endless") | {"n": 3}) as response:
         async for _ in response.aiter_lines():
             if len(triton.calls) == before + 3:
                 break
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         await asyncio.gather(*(call.ended.wait() for call in triton.calls[before:]))
     assert [call.cancelled_at is not None for call in triton.calls[before:]] == [True] * 3
 
@@ -103,7 +103,7 @@ async def test_each_answer_counts_as_a_request_to_the_model(gateway: RunningGate
     assert response.status_code == 200
 
 
-async def test_what_would_send_too_much_is_refused_before_anything_is_sent(
+async def test_too_large_requests_are_refused_before_anything_is_sent(
     gateway: RunningGateway, triton: FakeTriton
 ) -> None:
     before = len(triton.calls)
@@ -113,9 +113,7 @@ async def test_what_would_send_too_much_is_refused_before_anything_is_sent(
     assert len(triton.calls) == before
 
 
-async def test_what_would_be_written_down_for_each_answer_is_bounded(
-    gateway: RunningGateway, triton: FakeTriton
-) -> None:
+async def test_the_size_of_repeated_requests_is_bounded(gateway: RunningGateway, triton: FakeTriton) -> None:
     """Half a megabyte, escaped twice, takes four times as much, once for each answer."""
     before = len(triton.calls)
     schema = {"description": "\U0001f600" * 120_000}
@@ -130,11 +128,11 @@ async def test_what_would_be_written_down_for_each_answer_is_bounded(
         assert len(triton.calls) > before
 
 
-@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
+@pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
 @pytest.mark.parametrize("model", ["odd", "odd-later", "odd-of-ours"])
-async def test_an_odd_response_is_the_models_failure(gateway: RunningGateway, way: TextRoute, model: str) -> None:
-    response = await gateway.http.post(way.path, json=way.body(model))
-    if way.stream and model == "odd-later":
+async def test_an_odd_response_is_the_models_failure(gateway: RunningGateway, route: TextRoute, model: str) -> None:
+    response = await gateway.http.post(route.path, json=route.body(model))
+    if route.stream and model == "odd-later":
         assert response.status_code == 200
         (*_, last) = (line for line in response.text.splitlines() if line)
         error = json.loads(last.removeprefix("data: "))["error"]

@@ -9,7 +9,8 @@ import pytest
 import pytest_asyncio
 
 from tests.fakes.scripted_model import ScriptedModel
-from tests.fakes.triton import FakeTriton, InferCall
+from tests.fakes.triton import FakeTriton
+from tests.fakes.triton_messages import InferCall
 from tests.wire.gateway_server import RunningGateway, run_gateway
 from tests.wire.openai.text_requests import chat
 
@@ -108,7 +109,7 @@ def count(text: str) -> list[int]:
 
 
 @pytest.mark.parametrize("where", BODIES)
-async def test_a_model_is_told_where_special_tokens_are_text(
+async def test_the_model_gets_the_spans_of_literal_text(
     gateway: RunningGateway, triton: FakeTriton, where: str
 ) -> None:
     expected = count((await sent(gateway, triton, "hello", HARMLESS[where])).prompt)
@@ -121,19 +122,21 @@ async def test_a_model_is_told_where_special_tokens_are_text(
     assert count(earlier.prompt) == expected and "<\u200b|im_end|>" in earlier.prompt
 
 
-async def test_a_model_that_trusts_its_callers_is_told_nothing(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_a_model_that_recognises_special_tokens_gets_no_spans(
+    gateway: RunningGateway, triton: FakeTriton
+) -> None:
     call = await sent(gateway, triton, "trusting", BODIES["user"])
     assert "literal_spans" not in call.tensors and EVIL in call.prompt
 
 
 @pytest.mark.parametrize("text", ["Hello!", "a < b, <p>x</p>, <think> and <tool_call>"])
-async def test_other_texts_are_sent_as_ever(gateway: RunningGateway, triton: FakeTriton, text: str) -> None:
+async def test_other_texts_are_sent_unchanged(gateway: RunningGateway, triton: FakeTriton, text: str) -> None:
     call = await sent(gateway, triton, "hello", {"messages": [{"role": "user", "content": text}]})
     assert call.prompt == f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
     assert "literal_spans" not in call.tensors
 
 
-async def test_a_prompt_is_its_callers_own(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_prompts_of_completions_have_no_spans(gateway: RunningGateway, triton: FakeTriton) -> None:
     before = len(triton.calls)
     response = await gateway.http.post("/v1/completions", json={"model": "hello", "prompt": EVIL})
     assert response.status_code == 200
@@ -141,7 +144,7 @@ async def test_a_prompt_is_its_callers_own(gateway: RunningGateway, triton: Fake
     assert call.prompt == EVIL and "literal_spans" not in call.tensors
 
 
-async def test_all_characters_of_the_private_use_are_refused_in_words(gateway: RunningGateway) -> None:
+async def test_a_text_of_all_private_use_characters_is_refused(gateway: RunningGateway) -> None:
     area = "".join(map(chr, (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))))
     response = await chat(gateway, "hello", messages=[{"role": "user", "content": "<" + area}])
     assert response.status_code == 400 and response.json()["error"]["param"] == "messages"

@@ -2,76 +2,95 @@
 
 import time
 from collections import defaultdict
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.fakes.triton import FakeTriton
+from tests.wire.dialects import OPENAI, PLATFORM
 from tests.wire.gateway_server import RunningGateway
-from tests.wire.openai.text_requests import CHAT, CHAT_STREAM, STREAM_ROUTES, TEXT, TEXT_ROUTES, TextRoute, events
+from tests.wire.openai.text_requests import (
+    CHAT,
+    CHAT_STREAM,
+    STREAM_ROUTES,
+    TEXT,
+    TEXT_ROUTES,
+    TEXT_STREAM,
+    TextRoute,
+    events,
+)
 from tests.wire.scripted_models import MULTILINGUAL_TEXTS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
-async def test_the_order_of_a_stream(gateway: RunningGateway, way: TextRoute) -> None:
-    response = await gateway.http.post(way.path, json=way.body("hello"))
+@pytest.mark.parametrize(
+    ("route", "id_prefix"),
+    [
+        (OPENAI.chat_stream, OPENAI.chat_id_prefix),
+        (PLATFORM.chat_stream, PLATFORM.chat_id_prefix),
+        (TEXT_STREAM, "cmpl-"),
+    ],
+    ids=str,
+)
+async def test_the_order_of_a_stream(gateway: RunningGateway, route: TextRoute, id_prefix: str) -> None:
+    response = await gateway.http.post(route.path, json=route.body("hello"))
     *chunks, done = events(response)
     assert done == "[DONE]"
     assert len({chunk["id"] for chunk in chunks}) == 1
     assert len({chunk["created"] for chunk in chunks}) == 1
-    assert chunks[0]["id"].startswith("chatcmpl-" if way is CHAT_STREAM else "cmpl-")
+    assert chunks[0]["id"].startswith(id_prefix)
     reasons = [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]]
     assert reasons == [None] * (len(reasons) - 1) + ["stop"]
-    if way is CHAT_STREAM:
+    if "chat" in route.path:
         roles = [chunk["choices"][0]["delta"].get("role") for chunk in chunks]
         assert roles == ["assistant"] + [None] * (len(roles) - 1)
     assert not any(chunk.get("usage") for chunk in chunks)
 
 
-async def test_ids_are_never_given_twice(gateway: RunningGateway) -> None:
-    ids = {(await gateway.http.post(way.path, json=way.body("hello"))).text[:60] for way in TEXT_ROUTES * 5}
+async def test_response_ids_are_unique(gateway: RunningGateway) -> None:
+    ids = {(await gateway.http.post(route.path, json=route.body("hello"))).text[:60] for route in TEXT_ROUTES * 5}
     assert len(ids) == len(TEXT_ROUTES) * 5
 
 
-@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
-async def test_text_arrives_byte_for_byte(gateway: RunningGateway, way: TextRoute) -> None:
-    response = await gateway.http.post(way.path, json=way.body("tongues"))
+@pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
+async def test_text_arrives_byte_for_byte(gateway: RunningGateway, route: TextRoute) -> None:
+    response = await gateway.http.post(route.path, json=route.body("tongues"))
     assert response.status_code == 200
-    assert way.text(response).encode() == "".join(MULTILINGUAL_TEXTS).encode()
+    assert route.text(response).encode() == "".join(MULTILINGUAL_TEXTS).encode()
 
 
-@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
-async def test_each_delta_is_a_chunk(gateway: RunningGateway, way: TextRoute) -> None:
-    response = await gateway.http.post(way.path, json=way.body("spaced-tongues"))
-    assert texts(way, response) == list(MULTILINGUAL_TEXTS)
+@pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
+async def test_each_delta_is_a_chunk(gateway: RunningGateway, route: TextRoute) -> None:
+    response = await gateway.http.post(route.path, json=route.body("spaced-tongues"))
+    assert texts(route, response) == list(MULTILINGUAL_TEXTS)
 
 
-@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
-async def test_nothing_is_lost_of_what_comes_fast(gateway: RunningGateway, way: TextRoute) -> None:
-    response = await gateway.http.post(way.path, json=way.body("hasty", stream_options={"include_usage": True}))
-    parts = texts(way, response)
+@pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
+async def test_fast_tokens_are_not_lost(gateway: RunningGateway, route: TextRoute) -> None:
+    response = await gateway.http.post(route.path, json=route.body("hasty", stream_options={"include_usage": True}))
+    parts = texts(route, response)
     assert parts[0] == "a"
     assert "".join(parts[1:]) == 50 * " b"
     assert events(response)[-2]["usage"]["completion_tokens"] == 52
 
 
-@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
-async def test_what_came_before_a_failure_is_not_lost(gateway: RunningGateway, way: TextRoute) -> None:
-    response = await gateway.http.post(way.path, json=way.body("hasty-then-broken"))
-    assert "".join(texts(way, response)) == 50 * "a"
+@pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
+async def test_text_before_a_failure_is_not_lost(gateway: RunningGateway, route: TextRoute) -> None:
+    response = await gateway.http.post(route.path, json=route.body("hasty-then-broken"))
+    assert "".join(texts(route, response)) == 50 * "a"
     assert "error" in events(response)[-1]
 
 
-def texts(way: TextRoute, response: httpx.Response) -> list[str]:
+def texts(route: TextRoute, response: httpx.Response) -> list[str]:
     """Return the text of each chunk that has any."""
     choices = [chunk["choices"][0] for chunk in events(response) if isinstance(chunk, dict) and chunk.get("choices")]
-    added = [choice["delta"].get("content") if way is CHAT_STREAM else choice["text"] for choice in choices]
+    added = [choice["delta"].get("content") if route is CHAT_STREAM else choice["text"] for choice in choices]
     return [text for text in added if text]
 
 
-@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
+@pytest.mark.parametrize("route", TEXT_ROUTES, ids=str)
 @pytest.mark.parametrize(
     ("model", "text", "usage"),
     [
@@ -80,24 +99,24 @@ def texts(way: TextRoute, response: httpx.Response) -> list[str]:
         ("empty-final", "\n\nHello there, how may I assist you today?", (9, 9)),
     ],
 )
-async def test_odd_responses(
-    gateway: RunningGateway, way: TextRoute, model: str, text: str, usage: tuple[int, int]
+async def test_empty_responses_of_a_model(
+    gateway: RunningGateway, route: TextRoute, model: str, text: str, usage: tuple[int, int]
 ) -> None:
-    options = {"stream_options": {"include_usage": True}} if way.stream else {}
-    response = await gateway.http.post(way.path, json=way.body(model, **options))
-    assert (response.status_code, way.text(response)) == (200, text)
-    *chunks, last = events(response)[:-1] if way.stream else [response.json()]
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if route.stream else {}
+    response = await gateway.http.post(route.path, json=route.body(model, **options))
+    assert (response.status_code, route.text(response)) == (200, text)
+    *chunks, last = events(response)[:-1] if route.stream else [response.json()]
     assert (last["usage"]["prompt_tokens"], last["usage"]["completion_tokens"]) == usage
     assert last["usage"]["total_tokens"] == sum(usage)
-    if way.stream:
+    if route.stream:
         assert last["choices"] == []
         assert all("usage" in chunk and chunk["usage"] is None for chunk in chunks)
         assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
 
 
-@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
-async def test_several_answers_keep_apart(gateway: RunningGateway, way: TextRoute) -> None:
-    response = await gateway.http.post(way.path, json=way.body("trio", n=3, stream_options={"include_usage": True}))
+@pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
+async def test_several_answers_of_a_stream_are_separate(gateway: RunningGateway, route: TextRoute) -> None:
+    response = await gateway.http.post(route.path, json=route.body("trio", n=3, stream_options={"include_usage": True}))
     *chunks, usage, done = events(response)
     texts: dict[int, str] = defaultdict(str)
     reasons: dict[int, list[str]] = defaultdict(list)
@@ -106,7 +125,7 @@ async def test_several_answers_keep_apart(gateway: RunningGateway, way: TextRout
         for choice in chunk["choices"]:
             index = choice["index"]
             assert not reasons[index], "nothing comes after the reason why an answer ended"
-            if way is CHAT_STREAM:
+            if route is CHAT_STREAM:
                 if not texts[index] and not roles[index]:
                     assert choice["delta"]["role"] == "assistant"
                     roles[index].append("assistant")
@@ -120,10 +139,10 @@ async def test_several_answers_keep_apart(gateway: RunningGateway, way: TextRout
     assert (usage["usage"]["completion_tokens"], done) == (7, "[DONE]")
 
 
-@pytest.mark.parametrize("way", [CHAT, TEXT], ids=str)
-async def test_several_answers_in_order(gateway: RunningGateway, way: TextRoute) -> None:
-    choices = (await gateway.http.post(way.path, json=way.body("trio", n=3))).json()["choices"]
-    texts = [choice["message"]["content"] if way is CHAT else choice["text"] for choice in choices]
+@pytest.mark.parametrize("route", [CHAT, TEXT], ids=str)
+async def test_several_answers_in_order(gateway: RunningGateway, route: TextRoute) -> None:
+    choices = (await gateway.http.post(route.path, json=route.body("trio", n=3))).json()["choices"]
+    texts = [choice["message"]["content"] if route is CHAT else choice["text"] for choice in choices]
     assert [(choice["index"], choice["finish_reason"]) for choice in choices] == [
         (0, "length"),
         (1, "stop"),
@@ -132,12 +151,12 @@ async def test_several_answers_in_order(gateway: RunningGateway, way: TextRoute)
     assert texts == ["abc", "1", "xyz"]
 
 
-@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
-async def test_deltas_leave_as_they_come(gateway: RunningGateway, triton: FakeTriton, way: TextRoute) -> None:
+@pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
+async def test_deltas_are_sent_as_they_arrive(gateway: RunningGateway, triton: FakeTriton, route: TextRoute) -> None:
     """The model generates a after 0.2 s, b after another 0.1 s, and c after another 0.1 s."""
     started = time.monotonic()
     at: dict[str, float] = {}
-    async with gateway.http.stream("POST", way.path, json=way.body("late")) as response:
+    async with gateway.http.stream("POST", route.path, json=route.body("late")) as response:
         async for line in response.aiter_lines():
             for letter in "abc":
                 if f'":"{letter}"' in line.replace(" ", ""):
@@ -147,9 +166,9 @@ async def test_deltas_leave_as_they_come(gateway: RunningGateway, triton: FakeTr
     assert at["c"] - at["b"] > 0.05
 
 
-@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
-async def test_proxies_must_not_hold_a_stream_back(gateway: RunningGateway, way: TextRoute) -> None:
-    response = await gateway.http.post(way.path, json=way.body("hello"))
+@pytest.mark.parametrize("route", STREAM_ROUTES, ids=str)
+async def test_streams_have_headers_against_buffering(gateway: RunningGateway, route: TextRoute) -> None:
+    response = await gateway.http.post(route.path, json=route.body("hello"))
     assert "no-cache" in response.headers["cache-control"]
     assert response.headers["x-accel-buffering"] == "no"
     assert "content-length" not in response.headers

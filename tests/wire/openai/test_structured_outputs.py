@@ -28,7 +28,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}
-ASKED = [
+FIELDS_AND_EXPECTED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"response_format": {"type": "json_object"}}, {"json": {"type": "object"}}),
     ({"response_format": FORMAT}, {"json": SCHEMA}),
     ({"structured_outputs": {"json": SCHEMA}}, {"json": SCHEMA}),
@@ -46,16 +46,18 @@ ASKED = [
 ]
 
 
-@pytest.mark.parametrize("way", [CHAT, CHAT_STREAM, TEXT, TEXT_STREAM], ids=str)
+@pytest.mark.parametrize("route", [CHAT, CHAT_STREAM, TEXT, TEXT_STREAM], ids=str)
 @pytest.mark.parametrize(
-    ("fields", "sent"), ASKED, ids=[str(list(fields)) + str(i) for i, (fields, _) in enumerate(ASKED)]
+    ("fields", "expected"),
+    FIELDS_AND_EXPECTED,
+    ids=[str(list(fields)) + str(i) for i, (fields, _) in enumerate(FIELDS_AND_EXPECTED)],
 )
 async def test_a_structure_reaches_the_model(
-    gateway: RunningGateway, triton: FakeTriton, way: TextRoute, fields: dict[str, Any], sent: dict[str, Any]
+    gateway: RunningGateway, triton: FakeTriton, route: TextRoute, fields: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    sampling = (await captured_call(gateway, triton, way, **fields)).sampling
-    assert json.loads(sampling.pop("structured_outputs")) == sent
-    assert sampling == way.default_parameters
+    sampling = (await captured_call(gateway, triton, route, **fields)).sampling
+    assert json.loads(sampling.pop("structured_outputs")) == expected
+    assert sampling == route.default_parameters
 
 
 WRONG = [
@@ -115,11 +117,11 @@ LARGE = [
 
 
 @pytest.mark.parametrize(("param", "most", "fields"), LARGE, ids=[f"{name}-{most}" for name, most, _ in LARGE])
-async def test_what_is_too_large_is_refused_by_place(
+async def test_too_large_schemas_are_refused_by_place(
     gateway: RunningGateway, param: str, most: str, fields: dict[str, Any]
 ) -> None:
-    way = CHAT if "response_format" in fields else TEXT
-    response = await gateway.http.post(way.path, json=way.body("hello", **fields))
+    route = CHAT if "response_format" in fields else TEXT
+    response = await gateway.http.post(route.path, json=route.body("hello", **fields))
     assert f"at most {most}" in check_error(response, 400, param=param)
 
 
@@ -129,8 +131,8 @@ async def test_schemas_of_tools_are_bounded_one_by_one_and_together(gateway: Run
     for schema, most in ((LONG, "262144 characters"), ({"anyOf": [MANY]}, "32768 values"), (nested(101), "100 levels")):
         response = await chat(gateway, tools=[tool({}), tool(schema, "g")], tool_choice=choice)
         assert f"at most {most}" in check_error(response, 400, param=path)
-    many = [tool({}), *(tool(ENUM, f"f{number}") for number in range(5))]
-    response = await chat(gateway, tools=many, tool_choice=choice)
+    tools = [tool({}), *(tool(ENUM, f"f{number}") for number in range(5))]
+    response = await chat(gateway, tools=tools, tool_choice=choice)
     assert "characters together" in check_error(response, 400, param="tools[5].function.parameters")
 
 
@@ -140,7 +142,7 @@ async def test_the_largest_schemas_reach_the_model(gateway: RunningGateway, trit
         assert json.loads(sampling["structured_outputs"]) == {"json": schema}
 
 
-async def test_anchors_in_schemas_of_tools_lead_somewhere(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_anchors_in_schemas_of_tools_stay_valid(gateway: RunningGateway, triton: FakeTriton) -> None:
     """Two functions may have the same anchors; a named function is its schema alone."""
     schema = {"type": "object", "properties": {"a": {"$ref": "#leaf"}}, "$defs": {"l": {"$anchor": "leaf"}}}
     tools = [tool(schema), tool(schema, "g")]
@@ -154,15 +156,15 @@ async def test_anchors_in_schemas_of_tools_lead_somewhere(gateway: RunningGatewa
     assert json.loads(call.sampling["structured_outputs"])["json"] == schema
 
 
-@pytest.mark.parametrize("way", [CHAT, TEXT], ids=str)
+@pytest.mark.parametrize("route", [CHAT, TEXT], ids=str)
 @pytest.mark.parametrize(("param", "fields"), WRONG, ids=[f"{param}-{i}" for i, (param, _) in enumerate(WRONG)])
-async def test_what_is_wrong_is_said_by_place(
-    gateway: RunningGateway, way: TextRoute, param: str, fields: dict[str, Any]
+async def test_invalid_values_are_named_by_place(
+    gateway: RunningGateway, route: TextRoute, param: str, fields: dict[str, Any]
 ) -> None:
-    response = await gateway.http.post(way.path, json=way.body("hello", **fields))
-    found = response.json()["error"]["param"]
-    check_error(response, 400, param=found)
-    assert found.startswith(param), found
+    response = await gateway.http.post(route.path, json=route.body("hello", **fields))
+    param_of_error = response.json()["error"]["param"]
+    check_error(response, 400, param=param_of_error)
+    assert param_of_error.startswith(param), param_of_error
 
 
 @pytest.mark.parametrize(
@@ -174,14 +176,14 @@ async def test_what_is_wrong_is_said_by_place(
         ({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"}, "tools"),
     ],
 )
-async def test_what_the_model_cannot_enforce_is_said_of_the_field_that_asked(
+async def test_unenforceable_structures_name_the_requested_field(
     gateway: RunningGateway, fields: dict[str, Any], param: str
 ) -> None:
     assert "no such type" in check_error(await chat(gateway, "strict", **fields), 400, param=param)
 
 
 @pytest.mark.parametrize(
-    ("way", "fields", "arrives"),
+    ("route", "fields", "arrives"),
     [
         (CHAT, {"logprobs": True}, {"logprobs": 0}),
         (CHAT, {"logprobs": True, "top_logprobs": 20}, {"logprobs": 20}),
@@ -193,16 +195,16 @@ async def test_what_the_model_cannot_enforce_is_said_of_the_field_that_asked(
         (TEXT, {"echo": True}, {}),
     ],
 )
-async def test_what_is_asked_of_tokens_reaches_the_model(
-    gateway: RunningGateway, triton: FakeTriton, way: TextRoute, fields: dict[str, Any], arrives: dict[str, Any]
+async def test_log_probability_options_reach_the_model(
+    gateway: RunningGateway, triton: FakeTriton, route: TextRoute, fields: dict[str, Any], arrives: dict[str, Any]
 ) -> None:
-    call = await captured_call(gateway, triton, way, **fields)
-    assert call.sampling == way.default_parameters | arrives
+    call = await captured_call(gateway, triton, route, **fields)
+    assert call.sampling == route.default_parameters | arrives
     assert call.flag("return_logprobs") == ("logprobs" in arrives)
 
 
 @pytest.mark.parametrize(
-    ("way", "param", "fields"),
+    ("route", "param", "fields"),
     [
         (CHAT, "top_logprobs", {"top_logprobs": 3}),
         (CHAT, "top_logprobs", {"logprobs": True, "top_logprobs": 21}),
@@ -212,10 +214,10 @@ async def test_what_is_asked_of_tokens_reaches_the_model(
         (TEXT, "echo", {"echo": 1}),
     ],
 )
-async def test_what_cannot_be_asked_of_tokens(
-    gateway: RunningGateway, way: TextRoute, param: str, fields: dict[str, Any]
+async def test_invalid_log_probability_options_are_refused(
+    gateway: RunningGateway, route: TextRoute, param: str, fields: dict[str, Any]
 ) -> None:
-    check_error(await gateway.http.post(way.path, json=way.body("hello", **fields)), 400, param=param)
+    check_error(await gateway.http.post(route.path, json=route.body("hello", **fields)), 400, param=param)
 
 
 HI = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105]}
@@ -230,13 +232,13 @@ CONTENT = [
 
 
 async def test_log_probabilities_of_a_chat(gateway: RunningGateway) -> None:
-    fields = {"logprobs": True, "top_logprobs": 2}
+    fields: dict[str, Any] = {"logprobs": True, "top_logprobs": 2}
     (choice,) = (await chat(gateway, "odds", **fields)).json()["choices"]
     assert choice["logprobs"] == {"content": CONTENT, "refusal": None}
     response = await gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body("odds", **fields))
     choices = [chunk["choices"][0] for chunk in events(response)[:-1]]
-    told = [(choice["delta"]["content"], choice["logprobs"]["content"]) for choice in choices if choice["logprobs"]]
-    assert told == [("Hi", CONTENT[:1]), (" 👍", CONTENT[1:])]
+    logprobs = [(choice["delta"]["content"], choice["logprobs"]["content"]) for choice in choices if choice["logprobs"]]
+    assert logprobs == [("Hi", CONTENT[:1]), (" 👍", CONTENT[1:])]
 
 
 async def test_log_probabilities_of_a_completion(gateway: RunningGateway) -> None:
@@ -253,8 +255,8 @@ async def test_log_probabilities_of_a_completion(gateway: RunningGateway) -> Non
     (choice,) = (await gateway.http.post(TEXT.path, json=TEXT.body("odds", logprobs=2))).json()["choices"]
     assert (choice["text"], choice["logprobs"]) == ("Hi 👍", expected)
     response = await gateway.http.post(TEXT_STREAM.path, json=TEXT_STREAM.body("odds", logprobs=2))
-    told = [chunk["choices"][0]["logprobs"] for chunk in events(response)[:-1] if chunk["choices"][0]["logprobs"]]
-    assert {key: [value for entry in told for value in entry[key]] for key in expected} == expected
+    logprobs = [chunk["choices"][0]["logprobs"] for chunk in events(response)[:-1] if chunk["choices"][0]["logprobs"]]
+    assert {key: [value for entry in logprobs for value in entry[key]] for key in expected} == expected
 
 
 async def test_offsets_of_an_echo_that_a_stop_string_cut() -> None:
@@ -263,12 +265,12 @@ async def test_offsets_of_an_echo_that_a_stop_string_cut() -> None:
     entries = [TokenLogprob(Logprob(t, -1.0 if i else None, t.encode()), is_prompt=i < 2) for i, t in enumerate(texts)]
     for text in ("Ab c", "Ab c STOP", "Ab c S"):
         choices = ChoiceRenderer([Complete(model="m", prompt="Ab", echo=True)], logprobs=True)
-        told = choices.render(0, text, entries, "stop")["logprobs"]
-        assert (told["tokens"], told["text_offset"]) == (list(texts), [0, 1, 2, 4, 7])
+        logprobs = choices.render(0, text, entries, "stop")["logprobs"]
+        assert (logprobs["tokens"], logprobs["text_offset"]) == (list(texts), [0, 1, 2, 4, 7])
 
 
 @pytest.mark.parametrize("length", [0, 1, 500, 501, 1700])
-async def test_a_long_answers_tokens_are_rendered_by_pieces_as_in_one(length: int) -> None:
+async def test_long_log_probabilities_are_rendered_in_pieces(length: int) -> None:
     asked = Complete(model="m", prompt="é" * 600, echo=True)
     tokens = [TokenLogprob(Logprob("é", -1.0, "é".encode()), is_prompt=i < 600) for i in range(length)]
     whole = await ChoiceRenderer([asked], logprobs=True).whole(0, Completion("é" * length, "stop", tokens))
@@ -276,16 +278,16 @@ async def test_a_long_answers_tokens_are_rendered_by_pieces_as_in_one(length: in
     assert json.loads(orjson.dumps(whole)) == expected
 
 
-async def test_a_streams_tokens_come_in_pieces() -> None:
+async def test_log_probabilities_of_a_stream_come_in_pieces() -> None:
     tokens = tuple(TokenLogprob(Logprob(str(i), -1.0, b"x")) for i in range(1700))
-    told: list[TextEvent] = [Delta(1, "a", 3, tokens[:500]), Delta(1, "b", 1700, tokens), Finish(1, "stop")]
+    events_of_model: list[TextEvent] = [Delta(1, "a", 3, tokens[:500]), Delta(1, "b", 1700, tokens), Finish(1, "stop")]
 
     async def events() -> AsyncGenerator[TextEvent]:
-        for event in told:
+        for event in events_of_model:
             yield event
 
     first, *pieces, last = [event async for event in split_logprobs(events())]
-    assert (first, last) == (told[0], told[2])
+    assert (first, last) == (events_of_model[0], events_of_model[2])
     deltas = [piece for piece in pieces if isinstance(piece, Delta)]
     assert [(piece.index, piece.text, piece.tokens) for piece in deltas] == [(1, "b", 1700)] + [(1, "", 0)] * 3
     assert tuple(token for piece in deltas for token in piece.logprobs) == tokens
@@ -303,12 +305,12 @@ async def test_log_probabilities_of_prompts_are_bounded_together(gateway: Runnin
 
 
 async def test_an_echo_begins_with_the_prompt(gateway: RunningGateway) -> None:
-    for way in (TEXT, TEXT_STREAM):
-        response = await gateway.http.post(way.path, json=way.body("hello", "Say:", echo=True))
-        assert way.text(response) == "Say:\n\nHello there, how may I assist you today?"
+    for route in (TEXT, TEXT_STREAM):
+        response = await gateway.http.post(route.path, json=route.body("hello", "Say:", echo=True))
+        assert route.text(response) == "Say:\n\nHello there, how may I assist you today?"
 
 
-async def test_several_prompts_are_answered_in_their_order(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_several_prompts_are_answered_in_order(gateway: RunningGateway, triton: FakeTriton) -> None:
     body = {"model": "echo", "prompt": ["one", "two " * 40, "three"]}
     answer = (await gateway.http.post(TEXT.path, json=body)).json()
     assert [(c["index"], c["text"], c["finish_reason"]) for c in answer["choices"]] == [
@@ -327,7 +329,7 @@ async def test_several_prompts_are_answered_in_their_order(gateway: RunningGatew
     assert [(c["index"], c["text"]) for c in trio["choices"]] == list(enumerate(["abc", "1", "xyz"] * 2))
 
 
-async def test_the_failure_of_one_prompt_is_that_of_the_request(gateway: RunningGateway) -> None:
+async def test_the_failure_of_one_prompt_fails_the_request(gateway: RunningGateway) -> None:
     response = await gateway.http.post(TEXT.path, json={"model": "broken", "prompt": ["a", "b"]})
     check_error(response, 502, "server_error", "model_failed")
 
@@ -355,7 +357,7 @@ async def test_a_prompt_of_token_ids(gateway: RunningGateway, triton: FakeTriton
         ("prompt[0]", [None]),
     ],
 )
-async def test_prompts_that_are_none(gateway: RunningGateway, param: str, prompt: Any) -> None:
+async def test_invalid_prompts_are_refused(gateway: RunningGateway, param: str, prompt: Any) -> None:
     response = await gateway.http.post(TEXT.path, json={"model": "hello", "prompt": prompt})
     found = response.json()["error"]["param"]
     check_error(response, 400, param=found)

@@ -13,10 +13,10 @@ from tests.wire.openai.text_requests import CHAT, captured_call, check_error
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-def conversation(calls: list[dict[str, Any]] | None, *results: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+def conversation(calls: list[dict[str, Any]] | None, *results: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
     return [
         {"role": "user", "content": "?"},
-        {"role": "assistant", "content": None, "tool_calls": calls, **more},
+        {"role": "assistant", "content": None, "tool_calls": calls, **fields},
         *({"role": "tool", "content": "r", **result} for result in results),
     ]
 
@@ -39,22 +39,24 @@ ARGUMENTS = {
 }
 
 
-@pytest.mark.parametrize(("arguments", "shown"), ARGUMENTS.items(), ids=[text[:10] for text in ARGUMENTS])
-async def test_any_arguments_go_on(gateway: RunningGateway, triton: FakeTriton, arguments: str, shown: str) -> None:
+@pytest.mark.parametrize(("arguments", "rendered"), ARGUMENTS.items(), ids=[text[:10] for text in ARGUMENTS])
+async def test_any_arguments_reach_the_template(
+    gateway: RunningGateway, triton: FakeTriton, arguments: str, rendered: str
+) -> None:
     messages = conversation([call("c", arguments)], {"tool_call_id": "c"})
     prompt = (await captured_call(gateway, triton, messages=messages, tools=[F])).prompt
-    assert f'{{"name": "f", "arguments": {shown}}}\n</tool_call>' in prompt
+    assert f'{{"name": "f", "arguments": {rendered}}}\n</tool_call>' in prompt
 
 
 async def test_a_call_that_was_cut_can_be_answered(gateway: RunningGateway, triton: FakeTriton) -> None:
     """The client's own types send the content of an answer back unchanged."""
     async with gateway.client() as client:
-        asked: Any = {"model": "eager-and-cut", "tools": [F], "messages": [{"role": "user", "content": "?"}]}
-        (cut,) = (await client.chat.completions.create(**asked)).choices
+        body: Any = {"model": "eager-and-cut", "tools": [F], "messages": [{"role": "user", "content": "?"}]}
+        (cut,) = (await client.chat.completions.create(**body)).choices
         assert cut.finish_reason == "length" and cut.message.tool_calls
         result = {"role": "tool", "tool_call_id": cut.message.tool_calls[0].id, "content": "Not JSON."}
-        asked |= {"model": "hello", "messages": [*asked["messages"], cut.message, result]}
-        assert (await client.chat.completions.create(**asked)).choices[0].message.content
+        body |= {"model": "hello", "messages": [*body["messages"], cut.message, result]}
+        assert (await client.chat.completions.create(**body)).choices[0].message.content
     assert "Not JSON." in triton.calls[-1].prompt
 
 
@@ -66,7 +68,7 @@ async def test_results_reach_the_model_in_the_order_of_the_calls(gateway: Runnin
 
 
 @pytest.mark.parametrize("second", ["x", "a", None])
-async def test_a_result_of_no_call_is_refused_by_place(gateway: RunningGateway, second: str | None) -> None:
+async def test_a_result_without_a_call_is_refused_by_place(gateway: RunningGateway, second: str | None) -> None:
     messages = conversation([call("a"), call("b")], {"tool_call_id": "a"}, {"tool_call_id": second})
     response = await gateway.http.post(CHAT.path, json={"model": "hello", "messages": messages})
     check_error(response, 400, param="messages[3].tool_call_id")
@@ -84,5 +86,7 @@ TAKEN = {
 
 
 @pytest.mark.parametrize("messages", TAKEN.values(), ids=TAKEN)
-async def test_what_peers_take_is_taken(gateway: RunningGateway, triton: FakeTriton, messages: Any) -> None:
+async def test_histories_that_other_servers_accept_are_accepted(
+    gateway: RunningGateway, triton: FakeTriton, messages: Any
+) -> None:
     assert (await captured_call(gateway, triton, messages=messages, tools=[F])).prompt

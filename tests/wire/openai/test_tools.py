@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.triton import FakeTriton
+from tests.wire.dialects import WireDialect, for_each_dialect
 from tests.wire.gateway_server import RunningGateway
 from tests.wire.openai.text_requests import CHAT, CHAT_STREAM, captured_call, chat, check_error, events
 
@@ -26,9 +27,9 @@ F, G = tool("f"), tool("g")
 NAMED = {"type": "function", "function": {"name": "f"}}
 
 
-async def streamed(gateway: RunningGateway, model: str, **more: Any) -> tuple[str, list[dict[str, Any]], str]:
+async def streamed(gateway: RunningGateway, model: str, **fields: Any) -> tuple[str, list[dict[str, Any]], str]:
     """Return the text, the assembled calls and the finish reason of a streamed answer."""
-    response = await gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body(model, **more))
+    response = await gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body(model, **fields))
     *chunks, done = events(response)
     assert done == "[DONE]"
     choices = [chunk["choices"][0] for chunk in chunks]
@@ -53,36 +54,36 @@ async def whole(gateway: RunningGateway, model: str, **more: Any) -> tuple[str, 
     return message["content"] or "", calls, choice["finish_reason"]
 
 
-@pytest.mark.parametrize("way", [whole, streamed])
-async def test_a_call_that_the_model_chose_to_make(gateway: RunningGateway, way: Any) -> None:
-    text, (call,), reason = await way(gateway, "caller", tools=[F, G])
+@pytest.mark.parametrize("route", [whole, streamed])
+async def test_an_optional_tool_call(gateway: RunningGateway, route: Any) -> None:
+    text, (call,), reason = await route(gateway, "caller", tools=[F, G])
     assert text == "Let me look."
     assert (call["name"], json.loads(call["arguments"]), reason) == ("f", {"a": 1}, "tool_calls")
     assert call["id"].startswith("call_")
 
 
-@pytest.mark.parametrize("way", [whole, streamed])
-async def test_calls_that_it_had_to_make(gateway: RunningGateway, way: Any) -> None:
-    text, calls, reason = await way(gateway, "forced", tools=[F, G], tool_choice="required")
+@pytest.mark.parametrize("route", [whole, streamed])
+async def test_required_tool_calls(gateway: RunningGateway, route: Any) -> None:
+    text, calls, reason = await route(gateway, "forced", tools=[F, G], tool_choice="required")
     assert (text, reason) == ("", "tool_calls")
     assert [(call["name"], json.loads(call["arguments"])) for call in calls] == [("f", {"a": 1}), ("g", {})]
     assert calls[0]["id"] != calls[1]["id"]
 
 
-@pytest.mark.parametrize("way", [whole, streamed])
-async def test_a_call_of_the_function_that_was_named(gateway: RunningGateway, way: Any) -> None:
-    text, (call,), reason = await way(gateway, "named", tools=[F, G], tool_choice=NAMED)
+@pytest.mark.parametrize("route", [whole, streamed])
+async def test_a_call_of_the_named_function(gateway: RunningGateway, route: Any) -> None:
+    text, (call,), reason = await route(gateway, "named", tools=[F, G], tool_choice=NAMED)
     assert (text, call["name"], json.loads(call["arguments"]), reason) == ("", "f", {"a": 1}, "stop")
 
 
-@pytest.mark.parametrize("way", [whole, streamed])
-async def test_what_looks_like_a_call_is_text_where_no_tool_may_be_called(gateway: RunningGateway, way: Any) -> None:
-    text, calls, reason = await way(gateway, "caller", tools=[F], tool_choice="none")
+@pytest.mark.parametrize("route", [whole, streamed])
+async def test_text_like_a_call_stays_text_without_tools(gateway: RunningGateway, route: Any) -> None:
+    text, calls, reason = await route(gateway, "caller", tools=[F], tool_choice="none")
     assert (calls, reason) == ([], "stop")
     assert text.startswith("Let me look.\n<tool_call>")
 
 
-async def test_what_must_be_called_is_enforced_by_the_model(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_required_calls_are_enforced_by_the_model(gateway: RunningGateway, triton: FakeTriton) -> None:
     for choice, kind in (("required", "array"), (NAMED, "object")):
         call = await captured_call(gateway, triton, tools=[F, G], tool_choice=choice)
         schema = json.loads(call.sampling["structured_outputs"])["json"]
@@ -91,13 +92,13 @@ async def test_what_must_be_called_is_enforced_by_the_model(gateway: RunningGate
 
 
 @pytest.mark.parametrize("choice", [None, "auto", "required", NAMED])
-async def test_the_model_is_told_of_the_tools(gateway: RunningGateway, triton: FakeTriton, choice: Any) -> None:
+async def test_the_tools_reach_the_prompt(gateway: RunningGateway, triton: FakeTriton, choice: Any) -> None:
     prompt = (await captured_call(gateway, triton, tools=[F, G], tool_choice=choice)).prompt
     assert prompt.startswith("<|im_start|>system\n# Tools")
     assert all(json.dumps(offered) in prompt for offered in (F, G))
 
 
-async def test_a_thought_stands_beside_the_answer(gateway: RunningGateway) -> None:
+async def test_reasoning_has_a_field_of_its_own(gateway: RunningGateway) -> None:
     message = (await chat(gateway, "thinker")).json()["choices"][0]["message"]
     assert (message["reasoning_content"], message["content"]) == ("Hm.", "Yes")
     response = await gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body("thinker"))
@@ -135,6 +136,7 @@ WRONG = [
     ("function_call", {"functions": [{"name": "f"}], "function_call": "required"}),
     ("tools", {"functions": [{"name": "f"}], "tools": [G]}),
     ("tool_choice", {"functions": [{"name": "f"}], "tool_choice": "required"}),
+    ("tool_choice", {"functions": [{"name": "f"}], "tool_choice": "auto"}),
     ("chat_template_kwargs", {"chat_template_kwargs": "x"}),
     ("chat_template_kwargs.messages", {"chat_template_kwargs": {"messages": []}}),
     ("continue_final_message", {"continue_final_message": True}),
@@ -142,10 +144,12 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("param", "fields"), WRONG, ids=[f"{param}-{i}" for i, (param, _) in enumerate(WRONG)])
-async def test_what_is_wrong_with_tools_is_said_by_place(
-    gateway: RunningGateway, param: str, fields: dict[str, Any]
+@for_each_dialect
+async def test_invalid_tools_are_named_by_place(
+    gateway: RunningGateway, dialect: WireDialect, param: str, fields: dict[str, Any]
 ) -> None:
-    check_error(await chat(gateway, **fields), 400, param=param)
+    response = await gateway.http.post(dialect.chat.path, json=dialect.chat.body("hello", **fields))
+    check_error(response, 400, param=param)
 
 
 CUSTOM = {"type": "custom", "custom": {"name": "c"}}
@@ -168,9 +172,7 @@ async def test_custom_tools_are_refused_by_place(gateway: RunningGateway, param:
     check_error(await chat(gateway, **fields), 400, code="unsupported_parameter", param=param)
 
 
-async def test_of_the_tools_only_those_that_are_allowed_may_be_called(
-    gateway: RunningGateway, triton: FakeTriton
-) -> None:
+async def test_only_allowed_tools_may_be_called(gateway: RunningGateway, triton: FakeTriton) -> None:
     call = await captured_call(gateway, triton, tools=[F, G], tool_choice=allowed("auto", "g"))
     assert json.dumps(G) in call.prompt and json.dumps(F) not in call.prompt
     assert "structured_outputs" not in call.sampling
@@ -196,7 +198,7 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("param", "calls"), CALLS, ids=[f"{param}-{i}" for i, (param, _) in enumerate(CALLS)])
-async def test_calls_of_the_past_must_be_calls(gateway: RunningGateway, param: str, calls: Any) -> None:
+async def test_earlier_calls_are_validated(gateway: RunningGateway, param: str, calls: Any) -> None:
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": None, "tool_calls": calls}]
     check_error(await gateway.http.post(CHAT.path, json={"model": "hello", "messages": messages}), 400, param=param)
 

@@ -29,33 +29,35 @@ CLIENTS: dict[str, dict[str, Any]] = {
 }
 
 
-async def structure(gateway: RunningGateway, triton: FakeTriton, model: str = "hello", **asked: Any) -> dict[str, Any]:
-    call = await captured_call(gateway, triton, model=model, **asked)
-    found: dict[str, Any] = json.loads(call.sampling["structured_outputs"])
-    return found
+async def structure(gateway: RunningGateway, triton: FakeTriton, model: str = "hello", **fields: Any) -> dict[str, Any]:
+    call = await captured_call(gateway, triton, model=model, **fields)
+    structures: dict[str, Any] = json.loads(call.sampling["structured_outputs"])
+    return structures
 
 
-@pytest.mark.parametrize("asked", CLIENTS.values(), ids=CLIENTS)
-async def test_frameworks_get_either(gateway: RunningGateway, triton: FakeTriton, asked: dict[str, Any]) -> None:
-    (kind,) = found = await structure(gateway, triton, **asked)
+@pytest.mark.parametrize("fields", CLIENTS.values(), ids=CLIENTS)
+async def test_an_answer_is_a_call_or_a_structure(
+    gateway: RunningGateway, triton: FakeTriton, fields: dict[str, Any]
+) -> None:
+    (kind,) = structures = await structure(gateway, triton, **fields)
     assert kind == "structural_tag"
-    calls, answer = json.loads(found[kind])["format"]["elements"]
+    calls, answer = json.loads(structures[kind])["format"]["elements"]
     assert [tag["begin"] for tag in calls["tags"]] == [
-        f'<tool_call>\n{{"name": "{tool["function"]["name"]}", "arguments": ' for tool in asked["tools"]
+        f'<tool_call>\n{{"name": "{tool["function"]["name"]}", "arguments": ' for tool in fields["tools"]
     ]
     assert calls["tags"][0]["content"]["json_schema"]["$defs"]["tool0"] == F["function"]["parameters"]
-    assert calls["stop_after_first"] == (asked.get("parallel_tool_calls") is False)
-    wanted = SCHEMA if asked["response_format"] is FORMAT else {"type": "object"}
-    assert answer["type"] == "json_schema" and answer["json_schema"]["$defs"]["answer"] == wanted
+    assert calls["stop_after_first"] == (fields.get("parallel_tool_calls") is False)
+    expected = SCHEMA if fields["response_format"] is FORMAT else {"type": "object"}
+    assert answer["type"] == "json_schema" and answer["json_schema"]["$defs"]["answer"] == expected
 
 
-async def test_a_back_end_that_takes_schemas_alone_gets_one(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_a_backend_without_structural_tags_gets_one_schema(gateway: RunningGateway, triton: FakeTriton) -> None:
     schema = (await structure(gateway, triton, "elder", **BOTH))["json"]
     *lone, array, answer = schema["anyOf"]
     assert [call["properties"]["name"] for call in lone] == [{"const": "f"}, {"const": "g"}]
     assert (array["type"], array["maxItems"]) == ("array", 16)
     assert answer == {"$ref": "#/$defs/answer"} and schema["$defs"]["answer"] == SCHEMA
-    # Where any object will do, a call without brackets could be one with wrong arguments.
+    # If any object is allowed, a call without brackets could be one with invalid arguments.
     open_ = await structure(gateway, triton, "elder", **{**BOTH, "response_format": {"type": "json_object"}})
     assert [part.get("type") for part in open_["json"]["anyOf"]] == ["array", None]
     for unclear in ({"structured_outputs": {"json": True}}, {"structured_outputs": {"regex": "a"}}):
@@ -64,15 +66,15 @@ async def test_a_back_end_that_takes_schemas_alone_gets_one(gateway: RunningGate
         check_error(response, 400, code="unsupported_parameter", param=param)
 
 
-async def test_choices_and_expressions_stand_beside_tools_and_grammars_do_not(
+async def test_choices_and_expressions_combine_with_tools_and_grammars_do_not(
     gateway: RunningGateway, triton: FakeTriton
 ) -> None:
-    for wanted, parts in (
+    for expected, parts in (
         ({"choice": ["yes", "no"]}, [{"type": "const_string", "value": word} for word in ("yes", "no")]),
         ({"regex": "[0-9]"}, [{"type": "regex", "pattern": "[0-9]"}]),
     ):
-        found = await structure(gateway, triton, tools=[F], structured_outputs=wanted)
-        assert json.loads(found["structural_tag"])["format"]["elements"][1:] == parts
+        structures = await structure(gateway, triton, tools=[F], structured_outputs=expected)
+        assert json.loads(structures["structural_tag"])["format"]["elements"][1:] == parts
     response = await chat(gateway, tools=[F], structured_outputs={"grammar": 'start: "a"'})
     assert "supports only JSON structured outputs" in check_error(
         response, 400, code="unsupported_parameter", param="structured_outputs"
@@ -80,43 +82,50 @@ async def test_choices_and_expressions_stand_beside_tools_and_grammars_do_not(
 
 
 @pytest.mark.parametrize("choice", ["required", NAMED, "none"], ids=["required", "named", "none"])
-async def test_where_there_is_no_choice_there_is_one_structure(
-    gateway: RunningGateway, triton: FakeTriton, choice: Any
-) -> None:
+async def test_a_forced_choice_has_one_structure(gateway: RunningGateway, triton: FakeTriton, choice: Any) -> None:
     alone = {"tools": [F, G]} if choice != "none" else {"response_format": FORMAT}
-    wanted = await structure(gateway, triton, **alone, **({"tool_choice": choice} if choice != "none" else {}))
-    assert await structure(gateway, triton, **BOTH, tool_choice=choice) == wanted
+    expected = await structure(gateway, triton, **alone, **({"tool_choice": choice} if choice != "none" else {}))
+    assert await structure(gateway, triton, **BOTH, tool_choice=choice) == expected
 
 
-@pytest.mark.parametrize("way", [whole, streamed])
-async def test_the_answer_is_read_as_what_it_is(gateway: RunningGateway, way: Any) -> None:
-    text, (call,), reason = await way(gateway, "eager", **BOTH)
+@pytest.mark.parametrize("route", [whole, streamed])
+async def test_the_answer_is_parsed_as_call_or_structure(gateway: RunningGateway, route: Any) -> None:
+    text, (call,), reason = await route(gateway, "eager", **BOTH)
     assert (text, call["name"], json.loads(call["arguments"]), reason) == ("", "f", {"a": 1}, "tool_calls")
-    assert await way(gateway, "named", **BOTH) == ('{"a":1}', [], "stop")
+    assert await route(gateway, "named", **BOTH) == ('{"a":1}', [], "stop")
 
 
-@pytest.mark.parametrize("way", [whole, streamed])
+@pytest.mark.parametrize("route", [whole, streamed])
 @pytest.mark.parametrize("more", [{}, {"response_format": FORMAT}], ids=["free", "either"])
-async def test_a_call_that_was_cut_says_so(gateway: RunningGateway, way: Any, more: dict[str, Any]) -> None:
-    _, (call,), reason = await way(gateway, "eager-and-cut", tools=[F], **more)
+async def test_a_truncated_call_has_the_reason_length(
+    gateway: RunningGateway, route: Any, more: dict[str, Any]
+) -> None:
+    _, (call,), reason = await route(gateway, "eager-and-cut", tools=[F], **more)
     assert (call["name"], call["arguments"], reason) == ("f", '{"a":1', "length")
-    _, (call,), reason = await way(gateway, "eager-and-stopped", tools=[F], stop="x", **more)
+    _, (call,), reason = await route(gateway, "eager-and-stopped", tools=[F], stop="x", **more)
     assert (call["name"], call["arguments"], reason) == ("f", '{"a"', "stop")
-    _, (call,), reason = await way(gateway, "eager", tools=[F], stop="x", **more)
+    _, (call,), reason = await route(gateway, "eager", tools=[F], stop="x", **more)
     assert reason == "tool_calls"
 
 
-async def test_stops_are_taken_beside_structures(gateway: RunningGateway, triton: FakeTriton) -> None:
-    for asked in ({"response_format": FORMAT}, {"tools": [F], "tool_choice": "required"}, BOTH, {"guided_regex": "a*"}):
-        sampling = (await captured_call(gateway, triton, stop="}", stop_token_ids=[5], **asked)).sampling
+async def test_stop_strings_combine_with_structures(gateway: RunningGateway, triton: FakeTriton) -> None:
+    for fields in (
+        {"response_format": FORMAT},
+        {"tools": [F], "tool_choice": "required"},
+        BOTH,
+        {"guided_regex": "a*"},
+    ):
+        sampling = (await captured_call(gateway, triton, stop="}", stop_token_ids=[5], **fields)).sampling
         assert (sampling["stop"], sampling["stop_token_ids"]) == (["}"], [5])
         assert sampling["structured_outputs"]
 
 
 @pytest.mark.parametrize("kind", ["json_object", "json_schema"])
-async def test_a_schema_may_stand_in_the_format_itself(gateway: RunningGateway, triton: FakeTriton, kind: str) -> None:
-    found = await structure(gateway, triton, response_format={"type": kind, "schema": SCHEMA})
-    assert found == {"json": SCHEMA}
+async def test_a_schema_may_be_in_the_response_format_itself(
+    gateway: RunningGateway, triton: FakeTriton, kind: str
+) -> None:
+    structures = await structure(gateway, triton, response_format={"type": kind, "schema": SCHEMA})
+    assert structures == {"json": SCHEMA}
     large = {"type": kind, "schema": {"type": "object", "description": "x" * 300_000}}
     check_error(await chat(gateway, response_format=large), 400, param="response_format.schema")
 
@@ -125,10 +134,10 @@ FUNCTIONS = [F["function"], G["function"]]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_the_older_names_get_the_older_shape(gateway: RunningGateway, stream: bool) -> None:
+async def test_deprecated_functions_get_the_deprecated_response(gateway: RunningGateway, stream: bool) -> None:
     for model, choice, reason in (("caller", "auto", "function_call"), ("named", {"name": "f"}, "stop")):
         client = gateway.client()
-        asked: Any = {
+        fields: Any = {
             "model": model,
             "messages": [{"role": "user", "content": "?"}],
             "functions": FUNCTIONS,
@@ -136,12 +145,12 @@ async def test_the_older_names_get_the_older_shape(gateway: RunningGateway, stre
         }
         async with client:
             if not stream:
-                (only,) = (await client.chat.completions.create(**asked)).choices
+                (only,) = (await client.chat.completions.create(**fields)).choices
                 assert only.message.tool_calls is None and only.message.function_call
                 call, why = only.message.function_call, only.finish_reason
                 name, arguments = call.name, call.arguments
             else:
-                chunks = [chunk async for chunk in await client.chat.completions.create(**asked, stream=True)]
+                chunks = [chunk async for chunk in await client.chat.completions.create(**fields, stream=True)]
                 parts = [chunk.choices[0].delta.function_call for chunk in chunks]
                 name = "".join(part.name or "" for part in parts if part)
                 arguments = "".join(part.arguments or "" for part in parts if part)
@@ -151,14 +160,14 @@ async def test_the_older_names_get_the_older_shape(gateway: RunningGateway, stre
 
 
 async def test_an_answer_with_functions_has_one_call_at_most(gateway: RunningGateway, triton: FakeTriton) -> None:
-    found = await structure(gateway, triton, functions=FUNCTIONS, response_format=FORMAT)
-    assert json.loads(found["structural_tag"])["format"]["elements"][0]["stop_after_first"] is True
+    structures = await structure(gateway, triton, functions=FUNCTIONS, response_format=FORMAT)
+    assert json.loads(structures["structural_tag"])["format"]["elements"][0]["stop_after_first"] is True
     prompt = (await captured_call(gateway, triton, functions=FUNCTIONS)).prompt
     assert all(json.dumps(tool) in prompt for tool in (F, G))
     assert "# Tools" not in (await captured_call(gateway, triton, functions=FUNCTIONS, function_call="none")).prompt
 
 
-async def test_a_conversation_of_functions_goes_on(gateway: RunningGateway, triton: FakeTriton) -> None:
+async def test_a_conversation_with_functions_continues(gateway: RunningGateway, triton: FakeTriton) -> None:
     messages = [
         {"role": "user", "content": "?"},
         {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": '{"a": '}},

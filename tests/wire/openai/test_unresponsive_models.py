@@ -22,7 +22,7 @@ DRAWING = {"model": "painter", "prompt": "a cat", "size": "128x128"}
 K = circuit_breaker.FAILURE_THRESHOLD
 
 
-class Picky(FakeTriton):
+class PoisonedTriton(FakeTriton):
     """Fails on requests with the word poison, and answers all others."""
 
     async def _play(
@@ -41,39 +41,39 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(circuit_breaker, "_MAX_PROBE_SECONDS", 0.1)
 
 
-def play(triton: FakeTriton, name: str, script: tuple[Step, ...]) -> None:
+def set_script(triton: FakeTriton, name: str, script: tuple[Step, ...]) -> None:
     triton.models[name] = ScriptedModel(name, script)
 
 
-async def ask(
-    gateway: RunningGateway, count: int, way: TextRoute = CHAT, model: str = "hello", text: str = "Hi"
+async def post_many(
+    gateway: RunningGateway, count: int, route: TextRoute = CHAT, model: str = "hello", text: str = "Hi"
 ) -> list[int]:
-    answers = [await gateway.http.post(way.path, json=way.body(model, text)) for _ in range(count)]
+    answers = [await gateway.http.post(route.path, json=route.body(model, text)) for _ in range(count)]
     return [answer.status_code for answer in answers]
 
 
-def failing(response: httpx.Response) -> bool:
+def is_failing(response: httpx.Response) -> bool:
     return bool(response.json()["failing"])
 
 
-async def gauge(gateway: RunningGateway) -> list[float]:
+async def circuit_gauge(gateway: RunningGateway) -> list[float]:
     return [value for name, value in (await gateway.metrics()).items() if name.startswith("tritonic_model_failing{")]
 
 
-@pytest.mark.parametrize("way", [CHAT, TEXT_STREAM], ids=str)
-async def test_a_dead_engine_is_not_ready_until_it_answers(way: TextRoute) -> None:
+@pytest.mark.parametrize("route", [CHAT, TEXT_STREAM], ids=str)
+async def test_a_dead_engine_is_not_ready_until_it_answers(route: TextRoute) -> None:
     triton = await FakeTriton([ScriptedModel("hello", DEAD), ScriptedModel("other")]).start()
     async with run_gateway(triton.url) as gateway:
         assert (await gateway.http.get("/health/ready")).json()["failing"] == []
-        assert await ask(gateway, K, way) == [502] * K
-        ready = await gateway.until("/health/ready", failing)
+        assert await post_many(gateway, K, route) == [502] * K
+        ready = await gateway.until("/health/ready", is_failing)
         # Its neighbour serves.
         assert (ready.status_code, ready.json()["models"], ready.json()["failing"]) == (200, ["other"], ["hello"])
-        assert await ask(gateway, 1, way, "other") == [200]
-        assert await gauge(gateway) == [1.0]
+        assert await post_many(gateway, 1, route, "other") == [200]
+        assert await circuit_gauge(gateway) == [1.0]
         # There is no other: requests are tried all the same.
         before = len(triton.calls)
-        assert await ask(gateway, 2, way) == [502, 502]
+        assert await post_many(gateway, 2, route) == [502, 502]
         assert len(triton.calls) == before + 2
         triton.loaded.discard("other")
         ready = await gateway.until("/health/ready", lambda response: response.status_code == 503)
@@ -84,12 +84,12 @@ async def test_a_dead_engine_is_not_ready_until_it_answers(way: TextRoute) -> No
             "failing": ["hello"],
         }
         # Nobody need ask for it to be found well again.
-        play(triton, "hello", HELLO)
+        set_script(triton, "hello", HELLO)
         ready = await gateway.until("/health/ready", lambda response: response.status_code == 200)
         assert (ready.json()["models"], ready.json()["failing"]) == (["hello"], [])
-        assert await gauge(gateway) == [0.0]
+        assert await circuit_gauge(gateway) == [0.0]
         probes = len(triton.probes)
-        assert await ask(gateway, 1, way) == [200]
+        assert await post_many(gateway, 1, route) == [200]
         await asyncio.sleep(0.3)
         assert len(triton.probes) == probes
     await triton.stop()
@@ -99,68 +99,68 @@ async def test_an_answer_closes_the_circuit_at_once(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(circuit_breaker, "_MIN_PROBE_SECONDS", 30)
     triton = await FakeTriton([ScriptedModel("hello", DEAD)]).start()
     async with run_gateway(triton.url) as gateway:
-        await ask(gateway, K)
-        await gateway.until("/health/ready", failing)
-        play(triton, "hello", HELLO)
-        assert await ask(gateway, 1) == [200]
+        await post_many(gateway, K)
+        await gateway.until("/health/ready", is_failing)
+        set_script(triton, "hello", HELLO)
+        assert await post_many(gateway, 1) == [200]
         assert (await gateway.http.get("/health/ready")).json()["models"] == ["hello"]
     await triton.stop()
 
 
-async def test_a_server_that_comes_back_has_new_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_restarted_server_has_closed_circuits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(circuit_breaker, "_MIN_PROBE_SECONDS", 30)
     triton = await FakeTriton([ScriptedModel("hello", DEAD)]).start()
     async with run_gateway(triton.url) as gateway:
-        await ask(gateway, K)
-        await gateway.until("/health/ready", failing)
+        await post_many(gateway, K)
+        await gateway.until("/health/ready", is_failing)
         await triton.stop()
         await gateway.until("/health/ready", lambda response: not response.json()["triton"][0]["reachable"])
-        play(triton, "hello", HELLO)
+        set_script(triton, "hello", HELLO)
         await triton.start()
         await gateway.ready()
-        assert await ask(gateway, 1) == [200]
+        assert await post_many(gateway, 1) == [200]
     await triton.stop()
 
 
-@pytest.mark.parametrize("way", [CHAT, TEXT_STREAM], ids=str)
-async def test_another_server_takes_its_requests(way: TextRoute) -> None:
+@pytest.mark.parametrize("route", [CHAT, TEXT_STREAM], ids=str)
+async def test_another_server_gets_the_requests(route: TextRoute) -> None:
     dead, well = (
         await FakeTriton([ScriptedModel("hello", DEAD)]).start(),
         await FakeTriton([ScriptedModel("hello")]).start(),
     )
     async with run_gateway(dead.url, well.url) as gateway:
         await gateway.until("/health/ready", lambda r: all(one["reachable"] for one in r.json()["triton"]))
-        statuses = await ask(gateway, K, way)
+        statuses = await post_many(gateway, K, route)
         assert set(statuses) == {502}  # what fails has the least to do
-        assert await ask(gateway, 5, way) == [200] * 5
+        assert await post_many(gateway, 5, route) == [200] * 5
         ready = (await gateway.http.get("/health/ready")).json()
         assert (ready["models"], ready["failing"]) == (["hello"], [])
         assert len(well.calls) == 5 and len(dead.calls) == K
-        await _until(lambda: len(dead.probes) > 2)
-        play(dead, "hello", HELLO)
+        await _wait_until(lambda: len(dead.probes) > 2)
+        set_script(dead, "hello", HELLO)
         await asyncio.sleep(0.3)
-        assert await ask(gateway, 1, way) == [200]
+        assert await post_many(gateway, 1, route) == [200]
         assert len(dead.calls) == K + 1  # of those that have as little to do, it is the first
     await asyncio.gather(dead.stop(), well.stop())
 
 
-async def _until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+async def _wait_until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
         while not holds():
             await asyncio.sleep(0.01)
 
 
-async def test_what_one_caller_cannot_have_answered_takes_the_model_from_nobody() -> None:
+async def test_failing_requests_of_one_caller_do_not_open_the_circuit() -> None:
     """The word makes the engine fail; a probe shows the gateway that other requests succeed."""
-    triton = await Picky([ScriptedModel("hello")]).start()
+    triton = await PoisonedTriton([ScriptedModel("hello")]).start()
     async with run_gateway(triton.url) as gateway:
         for _ in range(4):
-            assert await ask(gateway, K + 1, text="poison") == [502] * (K + 1)
+            assert await post_many(gateway, K + 1, text="poison") == [502] * (K + 1)
             ready = await gateway.http.get("/health/ready")
             assert (ready.status_code, ready.json()["failing"]) == (200, [])
-        assert await ask(gateway, 1) == [200]
+        assert await post_many(gateway, 1) == [200]
         assert 0 < len(triton.probes) <= 4 * (K + 1) / K
-        assert await gauge(gateway) in ([], [0.0])
+        assert await circuit_gauge(gateway) in ([], [0.0])
     await triton.stop()
 
 
@@ -178,50 +178,50 @@ async def test_what_one_caller_cannot_have_answered_takes_the_model_from_nobody(
     ],
     ids=["mistake", "queue", "length"],
 )
-async def test_what_says_nothing_of_the_engine_does_not_count(script: tuple[Step, ...]) -> None:
+async def test_failures_unrelated_to_the_engine_do_not_count(script: tuple[Step, ...]) -> None:
     triton = await FakeTriton([ScriptedModel("hello", script)]).start()
     async with run_gateway(triton.url) as gateway:
-        assert all(status in (400, 429) for status in await ask(gateway, 2 * K))
+        assert all(status in (400, 429) for status in await post_many(gateway, 2 * K))
         await asyncio.sleep(0.1)
         assert not triton.probes
         assert (await gateway.http.get("/health/ready")).json()["failing"] == []
     await triton.stop()
 
 
-async def test_callers_who_hang_up_do_not_count() -> None:
+async def test_disconnects_do_not_count_as_failures() -> None:
     triton = await FakeTriton([ScriptedModel("hello", (*HELLO[:1], Pause()))]).start()
     async with run_gateway(triton.url) as gateway:
-        for way in STREAM_ROUTES * K:
-            async with gateway.http.stream("POST", way.path, json=way.body("hello")) as response:
+        for route in STREAM_ROUTES * K:
+            async with gateway.http.stream("POST", route.path, json=route.body("hello")) as response:
                 await anext(response.aiter_bytes())
         await asyncio.sleep(0.2)
         assert not triton.probes
     await triton.stop()
 
 
-async def test_a_success_between_them_starts_the_count_anew() -> None:
-    triton = await Picky([ScriptedModel("hello")]).start()
+async def test_a_success_resets_the_count_of_failures() -> None:
+    triton = await PoisonedTriton([ScriptedModel("hello")]).start()
     async with run_gateway(triton.url) as gateway:
         for _ in range(3):
-            await ask(gateway, K - 1, text="poison")
-            await ask(gateway, 1)
+            await post_many(gateway, K - 1, text="poison")
+            await post_many(gateway, 1)
         await asyncio.sleep(0.1)
         assert not triton.probes
     await triton.stop()
 
 
-async def test_an_engine_that_hangs() -> None:
+async def test_a_hanging_engine_opens_the_circuit() -> None:
     triton = await FakeTriton([ScriptedModel("hello", (Pause(),))]).start()
     async with run_gateway(triton.url, request_timeout=0.2) as gateway:
         answers = await asyncio.gather(*(chat(gateway) for _ in range(K)))
         assert {answer.status_code for answer in answers} == {504}
-        await gateway.until("/health/ready", failing)
-        play(triton, "hello", HELLO)
+        await gateway.until("/health/ready", is_failing)
+        set_script(triton, "hello", HELLO)
         await gateway.ready()
     await triton.stop()
 
 
-async def test_vectors_are_asked_for_too() -> None:
+async def test_embedding_models_are_probed_too() -> None:
     triton = await FakeTriton([ScriptedModel("vectors", is_embedding_model=True)]).start()
     real, broken = FakeTriton._play, True
 
@@ -238,14 +238,14 @@ async def test_vectors_are_asked_for_too() -> None:
             for _ in range(K):
                 answer = await gateway.http.post("/v1/embeddings", json={"model": "vectors", "input": "a"})
                 assert answer.status_code == 502
-            await gateway.until("/health/ready", failing)
+            await gateway.until("/health/ready", is_failing)
             broken = False
             await gateway.ready()
             assert [text.decode() for text in triton.probes[-1].tensors["text"]] == ["Hello"]
     await triton.stop()
 
 
-async def test_a_model_that_draws_is_left_to_others_and_stays_ready() -> None:
+async def test_an_image_model_is_avoided_and_stays_ready() -> None:
     """Image models are not probed: an image is expensive, and a failure may be the request's fault."""
     dead = await FakeTriton([ScriptedModel("painter", DEAD, is_image_model=True)]).start()
     well = await FakeTriton([ScriptedModel("painter", (DrawImages(),), is_image_model=True)]).start()

@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 
-from tests.fakes.triton import FakeTriton, InferCall
+from tests.fakes.triton import FakeTriton
+from tests.fakes.triton_messages import InferCall
 from tests.wire.gateway_server import RunningGateway
 
 Answer = dict[str, Any]
@@ -49,6 +50,7 @@ PLATFORM_CHAT = TextRoute("/tritonic/v1/chat/completions", False)
 PLATFORM_CHAT_STREAM = TextRoute("/tritonic/v1/chat/completions", True)
 TEXT_ROUTES = [CHAT, CHAT_STREAM, TEXT, TEXT_STREAM]
 STREAM_ROUTES = [CHAT_STREAM, TEXT_STREAM]
+ROUTES_OF_ALL_DIALECTS = [*TEXT_ROUTES, PLATFORM_CHAT, PLATFORM_CHAT_STREAM]
 
 
 def events(response: httpx.Response) -> list[Any]:
@@ -67,11 +69,11 @@ async def chat(gateway: RunningGateway, model: str = "hello", **more: Any) -> ht
 
 
 async def captured_call(
-    gateway: RunningGateway, triton: FakeTriton, way: TextRoute = CHAT, model: str = "hello", **more: Any
+    gateway: RunningGateway, triton: FakeTriton, route: TextRoute = CHAT, model: str = "hello", **more: Any
 ) -> InferCall:
     """Send a request that must succeed, and return the call that the model got."""
     before = len(triton.calls)
-    response = await gateway.http.post(way.path, json=way.body(model, **more))
+    response = await gateway.http.post(route.path, json=route.body(model, **more))
     assert response.status_code == 200, response.text
     (call,) = triton.calls[before:]
     return call

@@ -21,7 +21,7 @@ PLATFORMS = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def views(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
+async def platforms(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
     async with run_gateway(triton.url, platforms=PLATFORMS, api_keys=["sk-gateway"]) as gateway:
         yield gateway
 
@@ -47,9 +47,9 @@ def bearer(key: str) -> dict[str, str]:
         ("v1", "sk-gateway", 404),
     ],
 )
-async def test_each_platform_has_its_own_keys(views: RunningGateway, platform: str, key: str, status: int) -> None:
+async def test_each_platform_has_its_own_keys(platforms: RunningGateway, platform: str, key: str, status: int) -> None:
     body = chat_body("Hello!") | {"model": "hello"}
-    response = await views.http.post(f"/{platform}/v1/chat/completions", json=body, headers=bearer(key))
+    response = await platforms.http.post(f"/{platform}/v1/chat/completions", json=body, headers=bearer(key))
     if status == 200:
         assert response.status_code == 200, response.text
     elif status == 401:
@@ -69,15 +69,17 @@ async def test_each_platform_has_its_own_keys(views: RunningGateway, platform: s
         ("none", "nothing", "Models: none."),
     ],
 )
-async def test_what_a_platform_does_not_have(views: RunningGateway, platform: str, model: str, known: str) -> None:
-    """Nor does the error list models of other platforms."""
+async def test_models_of_other_platforms_are_not_found(
+    platforms: RunningGateway, platform: str, model: str, known: str
+) -> None:
+    """The error does not list models of other platforms either."""
     key = "sk-own" if platform == "own" else "sk-gateway"
     body = chat_body("Hello!") | {"model": model}
-    response = await views.http.post(f"/{platform}/v1/chat/completions", json=body, headers=bearer(key))
+    response = await platforms.http.post(f"/{platform}/v1/chat/completions", json=body, headers=bearer(key))
     assert known in check_error(response, 404, code="model_not_found", param="model")
 
 
-async def test_a_platform_without_keys_of_a_gateway_without_keys(gateway: RunningGateway) -> None:
+async def test_a_gateway_without_keys_has_an_open_default_platform(gateway: RunningGateway) -> None:
     body = chat_body("Hello!") | {"model": "hello"}
     assert (await gateway.http.post("/tritonic/v1/chat/completions", json=body)).status_code == 200
 
@@ -93,7 +95,9 @@ async def test_a_platform_without_keys_of_a_gateway_without_keys(gateway: Runnin
         ("POST", "/tritonic%2Fx/v1/chat/completions", 404),
     ],
 )
-async def test_what_is_not_there(gateway: RunningGateway, method: str, path: str, status: int) -> None:
+async def test_unknown_routes_of_a_platform_are_refused(
+    gateway: RunningGateway, method: str, path: str, status: int
+) -> None:
     response = await gateway.http.request(method, path, json={})
     assert response.status_code == status
     assert response.json()["error"]["message"] and response.json()["code"] == 1001

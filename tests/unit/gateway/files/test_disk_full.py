@@ -26,22 +26,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-async def test_nothing_half_written_is_left(make: Callable[..., FileStore], small_disk: Path) -> None:
+async def test_a_failed_write_leaves_no_partial_file(make: Callable[..., FileStore], small_disk: Path) -> None:
     files = make(files=str(small_disk / "files"))
-    kept = await files.put(bytes(700_000), "image/png", name="kept")
+    stored = await files.put(bytes(700_000), "image/png", name="stored")
     for _ in range(3):
         with pytest.raises(StorageFull) as refused:
             await files.put(bytes(600_000), "image/png")
         assert refused.value.status == 507 and "full" in refused.value.message
     with pytest.raises(StorageFull):
-        await files.put(bytes(600_000), "image/png", name="kept")
-    assert [path.name for path in (small_disk / "files").iterdir()] == [kept]
-    assert await files.read(kept) == bytes(700_000)
-    await files.delete(kept)
+        await files.put(bytes(600_000), "image/png", name="stored")
+    assert [path.name for path in (small_disk / "files").iterdir()] == [stored]
+    assert await files.read(stored) == bytes(700_000)
+    await files.delete(stored)
     assert len(await files.read(await files.put(bytes(900_000), "image/png"))) == 900_000
 
 
-async def test_a_folder_that_cannot_be(make: Callable[..., FileStore], tmp_path: Path) -> None:
+async def test_an_unusable_folder_is_an_error(make: Callable[..., FileStore], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(Overloaded):
         await make(files=str(tmp_path / "file" / "files")).put(b"x", "image/png")

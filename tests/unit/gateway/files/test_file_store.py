@@ -16,28 +16,30 @@ Make = Callable[..., FileStore]
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40
 
 
-async def test_what_is_kept_comes_back(make: Make, tmp_path: Path) -> None:
+async def test_a_stored_file_can_be_read(make: Make, tmp_path: Path) -> None:
     files = make()
     id = await files.put(PICTURE, "image/png")
     assert await files.read(id) == PICTURE and await files.size(id) == len(PICTURE)
     assert content_type(id) == "image/png" and id.endswith(".png")
     assert (tmp_path / "state" / "files" / id).read_bytes() == PICTURE
-    found = await files.get(id, (10, 20))
-    assert b"".join([chunk async for chunk in found.chunks]) == PICTURE[10:20]
-    assert (found.start, found.end, found.size) == (10, 20, len(PICTURE))
+    part = await files.get(id, (10, 20))
+    assert b"".join([chunk async for chunk in part.chunks]) == PICTURE[10:20]
+    assert (part.start, part.end, part.size) == (10, 20, len(PICTURE))
     # Another gateway, or this one after a restart, finds it too.
     assert await make().read(id) == PICTURE
 
 
-@pytest.mark.parametrize(("told", "kept"), [("image/jpeg", "image/jpeg"), ("text/html", "application/octet-stream")])
-async def test_nothing_that_a_browser_would_run_keeps_its_type(make: Make, told: str, kept: str) -> None:
-    assert content_type(await make().put(b"<script>", told)) == kept
+@pytest.mark.parametrize(
+    ("declared", "stored"), [("image/jpeg", "image/jpeg"), ("text/html", "application/octet-stream")]
+)
+async def test_types_that_a_browser_would_execute_are_replaced(make: Make, declared: str, stored: str) -> None:
+    assert content_type(await make().put(b"<script>", declared)) == stored
 
 
-async def test_names_are_new_or_always_the_same(make: Make) -> None:
+async def test_names_are_random_or_derived_from_a_given_name(make: Make) -> None:
     files, other = make(), make(files_key="another key, of another service")
-    drawn = {await files.put(b"x", "image/png") for _ in range(100)}
-    assert len(drawn) == 100 and all(len(id) == 36 for id in drawn)
+    names = {await files.put(b"x", "image/png") for _ in range(100)}
+    assert len(names) == 100 and all(len(id) == 36 for id in names)
     named = await files.put(b"first", "image/png", name="task/0")
     assert named == await files.put(b"second", "image/png", name="task/0") == await files.find("task/0", "image/png")
     assert await files.read(named) == b"second"
@@ -63,7 +65,7 @@ async def test_names_are_new_or_always_the_same(make: Make) -> None:
         *("a" * 32 + ".png", "a" * 32 + ".png#1", "x" * 100_000),
     ],
 )
-async def test_no_other_name_reaches_the_store(make: Make, id: str) -> None:
+async def test_invalid_names_do_not_reach_the_store(make: Make, id: str) -> None:
     files = make()
     await files.put(PICTURE, "image/png")
     for ask in (files.read, files.get, files.size):
@@ -71,7 +73,7 @@ async def test_no_other_name_reaches_the_store(make: Make, id: str) -> None:
             await ask(id)
 
 
-async def test_the_key_is_for_its_owner_alone_and_made_once(make: Make, tmp_path: Path) -> None:
+async def test_the_key_file_is_private_and_created_once(make: Make, tmp_path: Path) -> None:
     ids = await asyncio.gather(*(make().put(b"x", "image/png", name="the same") for _ in range(20)))
     assert len(set(ids)) == 1
     key = tmp_path / "state" / "files.key"
@@ -79,7 +81,7 @@ async def test_the_key_is_for_its_owner_alone_and_made_once(make: Make, tmp_path
     assert sorted(path.name for path in key.parent.iterdir()) == ["files", "files.key"]
 
 
-async def test_a_key_that_is_none_is_said(make: Make, tmp_path: Path) -> None:
+async def test_an_invalid_key_file_is_reported(make: Make, tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "files.key").write_text("short")
     with pytest.raises(Overloaded):
@@ -90,12 +92,12 @@ async def test_a_key_that_is_none_is_said(make: Make, tmp_path: Path) -> None:
         make().url("a" * 32 + ".png", "http://here")
 
 
-async def test_nothing_is_touched_before_the_first_use(make: Make, tmp_path: Path) -> None:
+async def test_no_file_is_created_before_the_first_use(make: Make, tmp_path: Path) -> None:
     make()
     assert not (tmp_path / "state").exists()
 
 
-async def test_what_is_old_goes(make: Make, tmp_path: Path) -> None:
+async def test_expired_files_are_deleted(make: Make, tmp_path: Path) -> None:
     files = make(files_retention=3600)
     old, new = await files.put(b"old", "image/png"), await files.put(b"new", "image/png")
     folder = tmp_path / "state" / "files"
@@ -115,18 +117,18 @@ async def test_what_is_old_goes(make: Make, tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == sorted([new, "notes.txt", young.name])
 
 
-async def test_the_oldest_go_when_all_are_too_many(make: Make, tmp_path: Path) -> None:
+async def test_the_oldest_files_are_deleted_when_the_store_is_full(make: Make, tmp_path: Path) -> None:
     files = make(files_max_bytes=2500)
     ids = [await make().put(bytes(1000), "image/png") for _ in range(5)]
     for age, id in enumerate(reversed(ids)):
         when = time.time() - age
         os.utime(tmp_path / "state" / "files" / id, (when, when))
     assert await files.sweep() == (3, 2000)
-    kept = {path.name for path in (tmp_path / "state" / "files").iterdir()}
-    assert kept == set(ids[3:])
+    stored = {path.name for path in (tmp_path / "state" / "files").iterdir()}
+    assert stored == set(ids[3:])
 
 
-async def test_what_is_put_makes_room_for_itself(make: Make, tmp_path: Path) -> None:
+async def test_a_new_file_makes_room_for_itself(make: Make, tmp_path: Path) -> None:
     files = make(files_max_bytes=10_000)
     await files.sweep()
     folder = tmp_path / "state" / "files"
@@ -135,14 +137,14 @@ async def test_what_is_put_makes_room_for_itself(make: Make, tmp_path: Path) -> 
         ids.append(await files.put(bytes(1000), "image/png"))
         when = time.time() - age
         os.utime(folder / ids[-1], (when, when))
-        kept = {path.name for path in folder.iterdir()}
-        assert len(kept) <= 10 and kept == set(ids[-len(kept) :]), "the newest stay"
+        stored = {path.name for path in folder.iterdir()}
+        assert len(stored) <= 10 and stored == set(ids[-len(stored) :]), "the newest stay"
     together = [files.put(bytes(1000), "image/png") for _ in range(8)]
     kept_now = set(await asyncio.gather(*together))
     assert kept_now <= {path.name for path in folder.iterdir()} and len(list(folder.iterdir())) <= 10
 
 
-async def test_a_full_store_is_not_looked_through_for_each_file(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_store_is_not_scanned_for_each_file(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     files, sweeps = make(files_max_bytes=100_000), []
     sweep = files.sweep
 
@@ -156,7 +158,7 @@ async def test_a_full_store_is_not_looked_through_for_each_file(make: Make, monk
     assert sweeps == [10_000] * 5
 
 
-async def test_removing_twice_does_not_matter(make: Make) -> None:
+async def test_removing_a_file_twice_is_no_error(make: Make) -> None:
     files = make()
     id = await files.put(b"x", "image/png")
     await files.delete(id, id, "nonsense")
@@ -164,7 +166,7 @@ async def test_removing_twice_does_not_matter(make: Make) -> None:
         await files.read(id)
 
 
-async def test_a_bucket_is_like_a_folder(make: Make) -> None:
+async def test_a_bucket_behaves_like_a_folder(make: Make) -> None:
     files = make(files="memory:///")
     id = await files.put(PICTURE, "image/webp")
     assert await files.read(id) == PICTURE
@@ -174,7 +176,7 @@ async def test_a_bucket_is_like_a_folder(make: Make) -> None:
         await files.read(id)
 
 
-async def test_a_bucket_that_is_away_is_said(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unreachable_bucket_is_reported(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
         "AWS_ALLOW_HTTP": "true",

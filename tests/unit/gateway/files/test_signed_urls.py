@@ -19,7 +19,7 @@ def parts(url: str) -> tuple[str, str, str]:
     return urlsplit(url).path.removeprefix("/files/"), query["expires"][0], query["signature"][0]
 
 
-async def test_an_address_opens_its_file(make: Make) -> None:
+async def test_a_signed_url_opens_its_file(make: Make) -> None:
     files = make(files_url_seconds=100)
     id = await files.put(b"x", "image/png")
     url = files.url(id, "https://api.example/")
@@ -28,12 +28,12 @@ async def test_an_address_opens_its_file(make: Make) -> None:
     assert make().verify(*parts(url)), "another start has the same key"
 
 
-async def test_what_was_changed_opens_nothing(make: Make) -> None:
+async def test_a_changed_url_is_refused(make: Make) -> None:
     files = make()
     id, other = await files.put(b"x", "image/png"), await files.put(b"y", "image/png")
     _, expires, signature = parts(files.url(id, "https://api.example"))
     foreign = parts(make(files_key="somebody else's key").url(id, "https://api.example"))
-    for wrong in (
+    for invalid in (
         (other, expires, signature),
         (id, str(int(expires) + 1), signature),
         (id, expires, signature[:-1]),
@@ -48,23 +48,23 @@ async def test_what_was_changed_opens_nothing(make: Make) -> None:
         foreign,
     ):
         with pytest.raises(Forbidden):
-            files.verify(*wrong)
+            files.verify(*invalid)
 
 
-async def test_an_address_expires(make: Make) -> None:
+async def test_a_signed_url_expires(make: Make) -> None:
     files = make()
     id = await files.put(b"x", "image/png")
     with pytest.raises(Forbidden, match="expired"):
         files.verify(*parts(files.url(id, "https://api.example", seconds=-1)))
 
 
-async def test_a_good_signature_of_no_file_opens_nothing(make: Make) -> None:
+async def test_a_valid_signature_of_a_missing_file_is_not_found(make: Make) -> None:
     files = make()
     with pytest.raises(FileNotFound):
         files.verify(*parts(files.url("../../etc/passwd", "https://api.example")))
 
 
-async def test_paths_are_told_where_they_are_wanted(make: Make, tmp_path) -> None:
+async def test_paths_are_returned_where_the_setting_says_so(make: Make, tmp_path) -> None:
     files = make(files_style="path", files=str(tmp_path / "photos"))
     id = await files.put(b"x", "image/png")
     assert files.url(id, "https://api.example") == str(tmp_path / "photos" / id)
@@ -72,10 +72,10 @@ async def test_paths_are_told_where_they_are_wanted(make: Make, tmp_path) -> Non
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "invalid",
     [{"files": "s3://bucket", "files_style": "path"}, {"files": "nonsense://bucket"}, {"files": "s3://"}],
     ids=["paths into a bucket", "no such store", "no bucket"],
 )
-def test_a_store_that_cannot_be_is_refused_at_the_start(wrong: dict) -> None:
+def test_an_invalid_store_setting_is_refused_at_startup(invalid: dict) -> None:
     with pytest.raises(StoreError, match="TRITONIC_FILES"):
-        check_settings(Settings(**wrong))
+        check_settings(Settings(**invalid))

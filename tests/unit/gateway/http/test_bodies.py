@@ -36,7 +36,7 @@ async def read(queue: asyncio.Queue[Message], caller: str, room: MemoryPool, sec
     return dict(request._json)
 
 
-async def test_bodies_that_do_not_end_leave_room_for_others() -> None:
+async def test_unfinished_bodies_of_a_caller_leave_memory_for_others() -> None:
     room = MemoryPool(8 * KB)
     slow = [asyncio.create_task(read(sent(b" " * KB, whole=False), "slow", room)) for _ in range(4)]
     await asyncio.sleep(0)
@@ -50,7 +50,7 @@ async def test_bodies_that_do_not_end_leave_room_for_others() -> None:
     assert room._free == 8 * KB and not room._held
 
 
-async def test_however_a_body_ends_its_room_is_given_back() -> None:
+async def test_memory_of_a_body_is_released_however_it_ends() -> None:
     room = MemoryPool(8 * KB)
     with pytest.raises(InvalidRequest):
         await read(sent(b"[" * KB), "a", room)
@@ -62,7 +62,7 @@ async def test_however_a_body_ends_its_room_is_given_back() -> None:
     assert room._free == 8 * KB and not room._held
 
 
-async def test_what_was_packed_is_counted_as_what_it_became() -> None:
+async def test_a_gzip_body_counts_with_its_unpacked_size() -> None:
     room = MemoryPool(64 * KB)
     packed = gzip.compress(b'{"a":"' + b"b" * 12 * KB + b'"}')
     assert len(packed) < KB

@@ -120,7 +120,7 @@ async def test_a_disconnect_closes_the_source() -> None:
     while connection.body != CHUNK:
         await asyncio.sleep(0)
     connection.disconnected.set()
-    await asyncio.wait_for(delivering, 20)
+    await asyncio.wait_for(delivering, 30)
     assert source.closed.is_set() and connection.trace.disconnected and not connection.is_complete
 
 
@@ -155,7 +155,7 @@ async def serve(source: Chunks, send_timeout: float, **options: Any) -> AsyncIte
 async def test_the_client_sees_that_the_body_is_incomplete(headers: dict[str, str]) -> None:
     """The server closes the connection before the announced length, or without the last chunk."""
     source = Chunks(CHUNK, failure=Overloaded("The store does not answer."))
-    async with serve(source, 60.0, headers=headers) as (_, client), asyncio.timeout(20):
+    async with serve(source, 60.0, headers=headers) as (_, client), asyncio.timeout(30):
         received = b""
         while data := await asyncio.get_running_loop().sock_recv(client, 2**16):
             received += data
@@ -166,7 +166,7 @@ async def test_the_client_sees_that_the_body_is_incomplete(headers: dict[str, st
 
 async def test_a_client_that_reads_nothing_is_disconnected() -> None:
     source = Chunks(b"x" * 32_000_000)
-    async with serve(source, 0.2) as (state, _), asyncio.timeout(20):
+    async with serve(source, 0.2) as (state, _), asyncio.timeout(30):
         await source.closed.wait()
         while state.trace is None or not state.trace.disconnected:
             await asyncio.sleep(0.01)

@@ -54,11 +54,11 @@ def status(server: tuple[str, int] | None, host: str, /, **settings: Any) -> int
         (None, "10.1.2.3", 403),
     ],
 )
-def test_the_address_that_was_called(server: tuple[str, int] | None, host: str, expected: int) -> None:
+def test_the_host_that_was_connected_to_is_trusted(server: tuple[str, int] | None, host: str, expected: int) -> None:
     assert status(server, host) == expected
 
 
-def test_addresses_of_the_settings() -> None:
+def test_hosts_of_the_settings_are_trusted() -> None:
     assert status(("172.18.0.3", 1088), "192.168.1.5", node_url="http://192.168.1.5:6000") == 403
     node = {"node_url": "http://192.168.1.5:6000", "node_api_url": "http://192.168.1.5:1088"}
     assert status(("172.18.0.3", 1088), "192.168.1.5:1088", **node) == 200
@@ -67,14 +67,15 @@ def test_addresses_of_the_settings() -> None:
 
 
 @pytest.mark.parametrize("text", ["http://a", "a:1", "a b", "*.", "*a", "a/", "[::1]"])
-def test_what_the_setting_does_not_take(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_hosts_of_the_setting_are_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITONIC_ALLOWED_HOSTS", f"localhost,{text}")
     with pytest.raises(ValueError, match="is no host"):
         Settings()
 
 
-def test_values_that_were_seen_take_no_memory_without_end() -> None:
-    check = HostOriginMiddleware(lambda *_: None, Settings(), lambda error: Response())  # type: ignore[arg-type]
+def test_the_cache_of_hosts_is_bounded() -> None:
+    app: Any = None
+    check = HostOriginMiddleware(app, Settings(), lambda _, error: Response())
     for number in range(3000):
         check._parse_host(b"localhost:%d" % number)
     assert len(check._host_cache) <= 1024

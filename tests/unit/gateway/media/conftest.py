@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
-from media_stubs import AutoBudgetLoader, StubSite
 
 from gateway.media.loader import MediaLoader
 from gateway.settings import Settings
+from tests.unit.gateway.media.media_stubs import AutoBudgetLoader, StubSite
 
 
 @pytest.fixture
@@ -22,20 +22,20 @@ async def site() -> AsyncGenerator[StubSite]:
 
 @pytest.fixture
 async def make_media(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Callable[..., MediaLoader]]:
-    made = []
+    loaders = []
 
     def make(resolve: Any = None, **settings: Any) -> MediaLoader:
         extra = {} if resolve is None else {"resolve": resolve}
-        made.append(AutoBudgetLoader(Settings(**{"media_timeout": 5.0, **settings}), **extra))
+        loaders.append(AutoBudgetLoader(Settings(**{"media_timeout": 5.0, **settings}), **extra))
         # The machine may be busy, so wall time is not limited, except in tests of these limits.
         if settings.get("document_timeout", 20) > 10:
-            made[-1]._document_pool._wall_timeout = 120.0
+            loaders[-1]._document_pool._wall_timeout = 120.0
         if "picture_timeout" not in settings:
-            made[-1]._image_pool._wall_timeout = 120.0
-        return made[-1]
+            loaders[-1]._image_pool._wall_timeout = 120.0
+        return loaders[-1]
 
     yield make
-    for media in made:
+    for media in loaders:
         await media.close()
 
 

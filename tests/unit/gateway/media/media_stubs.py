@@ -12,12 +12,15 @@ StubResponse = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 class StubSite:
-    """Plain HTTP/1.1, one response a connection. `requests` are the headers of the requests."""
+    """Plain HTTP/1.1, one response a connection. `requests` are the headers of the requests.
+
+    `num_open` connections are open now, and `most_open` were at a time.
+    """
 
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.responses: dict[str, StubResponse] = {}
-        self.num_open = 0
+        self.num_open = self.most_open = 0
         self.port = 0
 
     def url(self, path: str) -> str:
@@ -40,6 +43,7 @@ class StubSite:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.num_open += 1
+        self.most_open = max(self.most_open, self.num_open)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             self.requests.append(head)
@@ -54,19 +58,19 @@ class StubSite:
 class AutoBudgetLoader(MediaLoader):
     """Creates a budget for each reference that comes without one."""
 
-    async def load_image(self, reference: str, *, budget: Budget | None = None, **more: Any) -> EncodedImage:
-        with budget or self.new_budget("caller") as taken:
-            return await super().load_image(reference, budget=taken, **more)
+    async def load_image(self, reference: str, *, allowance: Budget | None = None, **options: Any) -> EncodedImage:
+        with allowance or self.new_budget("caller") as budget:
+            return await super().load_image(reference, allowance=budget, **options)
 
-    async def load_document(self, reference: str, *, budget: Budget | None = None, **more: Any) -> str:
-        with budget or self.new_budget("caller") as taken:
-            return await super().load_document(reference, budget=taken, **more)
+    async def load_document(self, reference: str, *, allowance: Budget | None = None, **options: Any) -> str:
+        with allowance or self.new_budget("caller") as budget:
+            return await super().load_document(reference, allowance=budget, **options)
 
     async def load_audio(
-        self, data_base64: str, declared_format: AudioFormat, *, budget: Budget | None = None, **more: Any
+        self, data_base64: str, form: AudioFormat, *, allowance: Budget | None = None, **options: Any
     ) -> Audio:
-        with budget or self.new_budget("caller") as taken:
-            return await super().load_audio(data_base64, declared_format, budget=taken, **more)
+        with allowance or self.new_budget("caller") as budget:
+            return await super().load_audio(data_base64, form, allowance=budget, **options)
 
     def new_budget(self, caller: str = "caller") -> Budget:
         return super().new_budget(caller)

@@ -3,19 +3,19 @@ import base64
 import math
 
 import pytest
-from media_samples import audio_tone, image_bytes
 
 from gateway.errors import InvalidRequest
 from gateway.media.loader import Audio
+from tests.unit.gateway.media.media_samples import audio_tone, image_bytes
 
 
-async def listen(media, data: bytes, form: str = "wav") -> Audio:
+async def decode_audio(media, data: bytes, form: str = "wav") -> Audio:
     return await media.load_audio(base64.b64encode(data).decode(), form, param="input_audio.data")
 
 
-async def refusal(media, data: bytes) -> str:
+async def refusal_message(media, data: bytes) -> str:
     with pytest.raises(InvalidRequest) as failure:
-        await listen(media, data)
+        await decode_audio(media, data)
     assert failure.value.param == "input_audio.data"
     return failure.value.message
 
@@ -41,28 +41,28 @@ def strength(samples: array.array, hertz: float) -> float:
         ("webm", "webm", "libopus", 48_000),
     ],
 )
-async def test_every_form_becomes_the_same_samples(media, form, container, codec, rate):
-    found = await listen(media, audio_tone(container, codec, rate=rate), form)
-    samples = array.array("f", found.data)
-    assert found.seconds == len(samples) / 16_000 == pytest.approx(1.0, abs=0.06)
+async def test_every_audio_format_decodes_to_the_same_samples(media, form, container, codec, rate):
+    audio = await decode_audio(media, audio_tone(container, codec, rate=rate), form)
+    samples = array.array("f", audio.data)
+    assert audio.seconds == len(samples) / 16_000 == pytest.approx(1.0, abs=0.06)
     # Half the full scale on one of two sides is a quarter in the middle.
     middle = samples[2000:14_000]
     assert strength(middle, 440) == pytest.approx(0.25, abs=0.02)
     assert strength(middle, 880) < 0.01
 
 
-async def test_what_is_declared_does_not_matter(media):
-    assert (await listen(media, audio_tone("flac", "flac"), "mp3")).seconds == pytest.approx(1.0, abs=0.01)
+async def test_the_declared_format_does_not_matter(media):
+    assert (await decode_audio(media, audio_tone("flac", "flac"), "mp3")).seconds == pytest.approx(1.0, abs=0.01)
 
 
-async def test_what_is_no_sound(media, make_media):
-    assert "expected an audio file" in await refusal(media, image_bytes())
-    assert "expected an audio file" in await refusal(media, b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
-    assert "damaged" in await refusal(media, b"RIFF\x10\0\0\0WAVEjunk" + b"\xff" * 100)
+async def test_files_without_audio_are_refused(media, make_media):
+    assert "expected a sound" in await refusal_message(media, image_bytes())
+    assert "expected a sound" in await refusal_message(media, b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
+    assert "broken" in await refusal_message(media, b"RIFF\x10\0\0\0WAVEjunk" + b"\xff" * 100)
     assert "not valid base64" in (await refusal_of(media, "%%"))
     assert "not a URL" in (await refusal_of(media, "https://example.com/a.wav"))
     short = make_media(sound_max_seconds=0.5)
-    assert "longer than the limit of 0.5 seconds" in await refusal(short, audio_tone("wav", "pcm_s16le"))
+    assert "longer than this service takes, 0.5 seconds" in await refusal_message(short, audio_tone("wav", "pcm_s16le"))
 
 
 async def refusal_of(media, reference: str) -> str:

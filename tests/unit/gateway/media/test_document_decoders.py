@@ -9,7 +9,9 @@ import zipfile
 
 import psutil
 import pytest
-from media_samples import (
+
+from gateway.errors import InvalidRequest
+from tests.unit.gateway.media.media_samples import (
     audio_tone,
     data_url,
     document_bytes,
@@ -20,14 +22,12 @@ from media_samples import (
     word_document,
 )
 
-from gateway.errors import InvalidRequest
-
 
 async def read(media, data: bytes, filename: str | None = None) -> str:
     return await media.load_document(base64.b64encode(data).decode(), filename=filename, param="file_data")
 
 
-async def refusal(media, data: bytes, filename: str | None = None) -> str:
+async def refusal_message(media, data: bytes, filename: str | None = None) -> str:
     with pytest.raises(InvalidRequest) as failure:
         await read(media, data, filename)
     assert failure.value.param == "file_data"
@@ -44,11 +44,11 @@ async def test_pdf_that_needs_no_password_though_encrypted(media):
 
 
 async def test_pdf_that_cannot_be_read(media):
-    assert "encrypted" in await refusal(media, pdf_bytes("x", owner_password="o", user_password="u"))
-    assert "the PDF has no text (pages: 1); if its pages are scans" in await refusal(media, pdf_bytes(""))
-    assert "no text (pages: 2)" in await refusal(media, pdf_bytes("", ""))
-    assert "damaged" in await refusal(media, pdf_bytes("x")[:200])
-    assert "damaged" in await refusal(media, b"%PDF-1.7\n" + bytes(range(256)) * 40)
+    assert "encrypted" in await refusal_message(media, pdf_bytes("x", owner_password="o", user_password="u"))
+    assert "no text on the page of the PDF; it seems to be scanned" in await refusal_message(media, pdf_bytes(""))
+    assert "no text on the 2 pages" in await refusal_message(media, pdf_bytes("", ""))
+    assert "broken" in await refusal_message(media, pdf_bytes("x")[:200])
+    assert "broken" in await refusal_message(media, b"%PDF-1.7\n" + bytes(range(256)) * 40)
 
 
 async def test_word(media):
@@ -84,7 +84,7 @@ async def test_spreadsheet(media):
     )
 
 
-async def test_a_page(media):
+async def test_html(media):
     page = (
         "<!-- x --><!DOCTYPE html><html><head><title>News</title><style>p{}</style></head><body><h2>To_day</h2>"
         "<script>alert(1)</script><p>Rain <b>soon</b>, see <a href='/map'>map</a>.<img src='data:,x' alt='a cloud'></p>"
@@ -130,11 +130,11 @@ async def test_encodings(media, encoding):
         (b" \n\t\n", "contains no text"),
     ],
 )
-async def test_what_is_no_document(media, data, reason):
-    assert reason in await refusal(media, data)
+async def test_other_files_are_refused(media, data, reason):
+    assert reason in await refusal_message(media, data)
 
 
-async def test_references_that_hold_nothing(media):
+async def test_empty_references_are_refused(media):
     for reference, reason in (
         ("data:application/pdf;base64,", "the file is empty"),
         ("data:application/pdf;base64", "has no comma"),
@@ -146,7 +146,7 @@ async def test_references_that_hold_nothing(media):
             await media.load_document(reference, param="p")
 
 
-async def test_base64_is_read_as_it_is_commonly_written(media):
+async def test_common_spellings_of_base64_are_decoded(media):
     data = "ÿ?>~ text, padded or not".encode()
     plain = base64.b64encode(data).decode()
     lines = "\n".join(plain[at : at + 10] for at in range(0, len(plain), 10))
@@ -154,7 +154,7 @@ async def test_base64_is_read_as_it_is_commonly_written(media):
         assert await media.load_document(f"data:;base64,{form}", param="p") == data.decode()
 
 
-def packed(**parts: bytes) -> bytes:
+def zip_archive(**parts: bytes) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in parts.items():
@@ -162,63 +162,65 @@ def packed(**parts: bytes) -> bytes:
     return out.getvalue()
 
 
-async def test_bombs(media):
-    assert "ZIP archive, not a document" in await refusal(media, packed(**{"a.txt": b"x"}))
-    assert "unpacked, it is larger" in await refusal(media, packed(**{"word/document.xml": bytes(300 * 2**20)}))
+async def test_decompression_bombs_are_refused(media):
+    assert "ZIP archive, not a document" in await refusal_message(media, zip_archive(**{"a.txt": b"x"}))
+    assert "unpacked it is larger" in await refusal_message(
+        media, zip_archive(**{"word/document.xml": bytes(300 * 2**20)})
+    )
     laughs = b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><w>&b;</w>'
     for name in ("word/document.xml", "ppt/presentation.xml", "xl/workbook.xml"):
-        assert "XML entities" in await refusal(media, packed(**{name: laughs}))
-        assert "XML entities" in await refusal(media, packed(**{name: laughs.decode().encode("utf-16")}))
-    assert "damaged" in await refusal(media, packed(**{"word/document.xml": b"<w>"}))
+        assert "XML entities" in await refusal_message(media, zip_archive(**{name: laughs}))
+        assert "XML entities" in await refusal_message(media, zip_archive(**{name: laughs.decode().encode("utf-16")}))
+    assert "broken" in await refusal_message(media, zip_archive(**{"word/document.xml": b"<w>"}))
     nested = "<html>" + "<div>" * 100_000
     with pytest.raises(InvalidRequest):
         await media.load_document(data_url(nested.encode()), param="p")
 
 
-async def test_a_sheet_as_wide_as_the_world_is_refused(media):
+async def test_a_sheet_with_too_many_columns_is_refused(media):
     def fill(book, first):
         first.write(0, 0, "a")
         first.write(1_048_575, 16_383, "z")
 
-    assert "memory" in await refusal(media, spreadsheet_bytes(fill))
+    assert "memory" in await refusal_message(media, spreadsheet_bytes(fill))
 
 
-async def test_limits_of_length(make_media):
+async def test_long_documents_are_refused(make_media):
     media = make_media(document_max_characters=1000)
     assert await read(media, b"a" * 1000) == "a" * 1000
-    assert "longer than the limit of 1000 characters" in await refusal(media, b"a" * 1001)
-    assert "longer" in await refusal(media, pdf_bytes(*["many words " * 20] * 10))
+    assert "longer than this service takes, 1000 characters" in await refusal_message(media, b"a" * 1001)
+    assert "longer" in await refusal_message(media, pdf_bytes(*["many words " * 20] * 10))
 
 
-async def test_a_document_that_takes_too_long_is_left(make_media):
+async def test_a_document_that_takes_too_long_is_given_up(make_media):
     media = make_media(document_timeout=0.6)
     endless = ("<html>" + "<p>words <b>more</b></p>" * 70_000).encode()
-    media._document_pool._wall_timeout = 20.0  # others work on this machine
+    media._document_pool._wall_timeout = 120.0  # others work on this machine
     started = time.monotonic()
-    assert "within 0.6 seconds" in await refusal(media, endless)
-    assert time.monotonic() - started < 15
-    await all_ended()
+    assert "within 0.6 seconds" in await refusal_message(media, endless)
+    assert time.monotonic() - started < 90
+    await wait_until_processes_end()
 
 
-async def test_hanging_up_ends_the_process(media):
+async def test_a_disconnect_ends_the_decoding_process(media):
     endless = ("<html>" + "<p>words <b>more</b></p>" * 70_000).encode()
     reading = asyncio.create_task(read(media, endless))
-    while not readers():
+    while not decoding_processes():
         await asyncio.sleep(0.01)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
-    await all_ended()
+    await wait_until_processes_end()
 
 
-async def test_no_more_are_read_at_a_time_than_allowed(make_media):
+async def test_no_more_documents_are_decoded_at_a_time_than_allowed(make_media):
     media = make_media(document_workers=1)
     most, done = 0, asyncio.Event()
 
     async def watch():
         nonlocal most
         while not done.is_set():
-            most = max(most, len(readers()))
+            most = max(most, len(decoding_processes()))
             await asyncio.sleep(0.005)
 
     watching = asyncio.create_task(watch())
@@ -229,18 +231,18 @@ async def test_no_more_are_read_at_a_time_than_allowed(make_media):
     assert [text[-6:] for text in texts] == ["text 0", "text 1", "text 2", "text 3"] and most == 1
 
 
-async def all_ended() -> None:
-    async with asyncio.timeout(3):
-        while readers():
+async def wait_until_processes_end() -> None:
+    async with asyncio.timeout(30):
+        while decoding_processes():
             await asyncio.sleep(0.01)
 
 
-def readers() -> list[psutil.Process]:
-    """The processes that read now."""
-    found = []
+def decoding_processes() -> list[psutil.Process]:
+    """Return the processes that decode documents now."""
+    processes = []
     for child in psutil.Process().children():
         # Other tests may have left processes of their own: multiprocessing keeps one to the end.
         with contextlib.suppress(psutil.NoSuchProcess):  # it ends while we look
             if "gateway.media.decoders" in child.cmdline():
-                found += child.children()
-    return found
+                processes += child.children()
+    return processes

@@ -1,4 +1,4 @@
-"""Documents that would hold a process for long are refused before they are read, and nobody holds all processes."""
+"""Documents that would occupy a process for long are refused before they are read."""
 
 import asyncio
 import base64
@@ -7,14 +7,14 @@ import zipfile
 from io import BytesIO
 
 import pytest
-from media_samples import slide_show, spreadsheet_bytes
 
 from gateway.errors import InvalidRequest
+from tests.unit.gateway.media.media_samples import slide_show, spreadsheet_bytes
 
 _WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 
 
-def packed(parts: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def zip_archive(parts: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     out = BytesIO()
     with zipfile.ZipFile(out, "w", method) as archive:
         for name, data in parts.items():
@@ -23,47 +23,52 @@ def packed(parts: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes
 
 
 def word(body: str) -> bytes:
-    return packed({"word/document.xml": f'<w:document xmlns:w="{_WORD}"><w:body>{body}</w:body></w:document>'.encode()})
+    return zip_archive(
+        {"word/document.xml": f'<w:document xmlns:w="{_WORD}"><w:body>{body}</w:body></w:document>'.encode()}
+    )
 
 
-async def read(media, data: bytes, **more) -> str:
-    return await media.load_document(base64.b64encode(data).decode(), param="file_data", **more)
+async def read(media, data: bytes, **options) -> str:
+    return await media.load_document(base64.b64encode(data).decode(), param="file_data", **options)
 
 
-async def refusal(media, data: bytes, **more) -> str:
+async def refusal_message(media, data: bytes, **options) -> str:
     with pytest.raises(InvalidRequest) as failure:
-        await read(media, data, **more)
+        await read(media, data, **options)
     assert failure.value.param == "file_data"
     return failure.value.message
 
 
 @pytest.mark.parametrize("piece", ["<a ", "<!--", "<p>x</p>"])
-async def test_too_many_tags_of_a_page(media, piece):
+async def test_too_many_tags_of_a_page_are_refused(media, piece):
     page = (piece * 330_000).encode()
-    assert "more tags than the limit of 300000" in await refusal(media, page, filename="a.html")
+    assert "more tags than this service takes, 300000" in await refusal_message(media, page, filename="a.html")
 
 
-async def test_too_many_parts_of_a_document(media):
-    assert "up to its part 'word/document.xml', the document has more tags than the limit of 400000" in await refusal(
-        media, word("<w:p/>" * 2_000_000)
+async def test_too_many_parts_of_an_archive_are_refused(media):
+    assert (
+        "with its part 'word/document.xml', the document has more tags than this service takes, 400000"
+        in await refusal_message(media, word("<w:p/>" * 2_000_000))
     )
-    spread = packed({f"word/{i}.xml": b"<a/>" * 90_000 for i in range(5)} | {"word/document.xml": b"<a/>"})
-    assert "up to its part 'word/4.xml'" in await refusal(media, spread)
-    assert "more bytes of XML" in await refusal(media, word(" " * (65 * 2**20)))
-    many = packed({str(i): b"" for i in range(20_001)}, zipfile.ZIP_STORED)
-    assert "it contains 20001 parts; the limit is 20000" in await refusal(media, many)
+    spread = zip_archive({f"word/{i}.xml": b"<a/>" * 90_000 for i in range(5)} | {"word/document.xml": b"<a/>"})
+    assert "with its part 'word/4.xml'" in await refusal_message(media, spread)
+    assert "more bytes of XML" in await refusal_message(media, word(" " * (65 * 2**20)))
+    many = zip_archive({str(i): b"" for i in range(20_001)}, zipfile.ZIP_STORED)
+    assert "it holds 20001 parts; this service takes up to 20000" in await refusal_message(media, many)
 
 
-async def test_what_an_archive_says_of_its_sizes_is_not_trusted(media):
+async def test_declared_sizes_of_an_archive_are_not_trusted(media):
     data = word("<w:p/>" * 100)
     size = len(f'<w:document xmlns:w="{_WORD}"><w:body></w:body></w:document>') + 600
     assert data.count(size.to_bytes(4, "little")) == 2
-    assert "damaged or truncated" in await refusal(media, data.replace(size.to_bytes(4, "little"), bytes([9, 0, 0, 0])))
-    packing = packed({"word/document.xml": b"x"}, zipfile.ZIP_BZIP2)
-    assert "compression method that Office documents do not use" in await refusal(media, packing)
+    assert "broken or cut off" in await refusal_message(
+        media, data.replace(size.to_bytes(4, "little"), bytes([9, 0, 0, 0]))
+    )
+    packing = zip_archive({"word/document.xml": b"x"}, zipfile.ZIP_BZIP2)
+    assert "packed in a way that no Office document is" in await refusal_message(media, packing)
 
 
-async def test_a_sheet_with_more_cells_than_its_text_may_have_characters(make_media):
+async def test_a_sheet_with_too_many_cells_is_refused(make_media):
     def fill(height):
         def write(book, first):
             first.write(0, 0, "a")
@@ -72,7 +77,7 @@ async def test_a_sheet_with_more_cells_than_its_text_may_have_characters(make_me
         return write
 
     media = make_media(document_max_characters=1000)
-    assert "its sheet 'Stock' has 101 rows of 10 cells; the limit is 1000 cells" in await refusal(
+    assert "its sheet 'Stock' has 101 rows of 10 cells; this service takes up to 1000 cells" in await refusal_message(
         media, spreadsheet_bytes(fill(101))
     )
     assert (await read(media, spreadsheet_bytes(fill(90)))).endswith(",z")
@@ -86,9 +91,9 @@ def pdf(pages: int) -> bytes:
     return f"%PDF-1.7\n{body}trailer<</Root 1 0 R>>\n%%EOF".encode()
 
 
-async def test_too_many_pages(media):
-    assert "the PDF has 10001 pages; the limit is 10000" in await refusal(media, pdf(10_001))
-    assert "no text (pages: 10000)" in await refusal(media, pdf(10_000))
+async def test_too_many_pages_are_refused(media):
+    assert "the PDF has 10001 pages; this service takes up to 10000" in await refusal_message(media, pdf(10_001))
+    assert "no text on the 10000 pages" in await refusal_message(media, pdf(10_000))
 
 
 @pytest.mark.parametrize(
@@ -107,19 +112,21 @@ async def test_too_many_pages(media):
     ],
     ids=["comments", "sections", "tags", "items", "pictures", "scripts", "cells", "breaks", "rows", "bodies"],
 )
-async def test_pages_are_read_in_time_that_grows_with_them(make_media, page, text):
-    """With a step that looks at all the rest for each, every one of these takes longer than that."""
+async def test_pages_are_converted_in_linear_time(make_media, page, text):
+    """A step that scans the rest of the page for each element would exceed the timeout on each of these."""
     media = make_media(document_timeout=15.0)
-    found = await read(media, page.encode(), filename="a.html")
-    assert found.endswith(text) if text else found.startswith("x")
+    document = await read(media, page.encode(), filename="a.html")
+    assert document.endswith(text) if text else document.startswith("x")
 
 
-async def test_quotations_within_quotations(media):
+async def test_markers_of_nested_quotations_count_as_text(media):
     page = "<blockquote>" * 90 + "x<br>" * 90_000
-    assert "text is longer than the limit of 1000000" in await refusal(media, page.encode(), filename="a.html")
+    assert "text is longer than this service takes, 1000000" in await refusal_message(
+        media, page.encode(), filename="a.html"
+    )
 
 
-async def test_a_table_of_many_rows_on_a_slide(make_media):
+async def test_a_table_of_many_rows_on_a_slide_is_read(make_media):
     import copy
 
     show = slide_show()
@@ -132,7 +139,7 @@ async def test_a_table_of_many_rows_on_a_slide(make_media):
     assert (await read(make_media(document_timeout=15.0), out.getvalue())).count("| Bolt | 0.10 |") == 20_001
 
 
-async def test_documents_of_one_request_are_read_one_after_another(media):
+async def test_documents_of_one_request_are_decoded_one_after_another(media):
     """So a request with many slow ones leaves a place to the others."""
     slow = ("<html>" + "<p>words <b>more</b></p>" * 20_000).encode()
     allowance = media.new_budget()
@@ -142,5 +149,6 @@ async def test_documents_of_one_request_are_read_one_after_another(media):
     assert not any(task.done() for task in many[1:])
     started = time.monotonic()
     await media.close()
-    await asyncio.gather(*many, return_exceptions=True)
-    assert time.monotonic() - started < 5
+    results = await asyncio.gather(*many, return_exceptions=True)
+    assert not any(isinstance(result, str) for result in results[1:])
+    assert time.monotonic() - started < 60

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from media_samples import data_url, image_bytes, pdf_bytes
 
 from gateway.errors import InvalidRequest, Overloaded
 from gateway.media.decoders.child_process import LENGTH_PREFIX
 from gateway.media.fork_server import ForkServer, Job, ResponseTooLarge
+from tests.unit.gateway.media.media_samples import data_url, image_bytes, pdf_bytes
 
 TEXT = {"task": "document", "media_type": "text/plain", "is_html": False, "max_characters": 10**6}
 PICTURE = {"task": "image", "media_type": "image/png", "max_pixels": 10**6, "pixels_left": 10**6}
@@ -30,43 +30,43 @@ async def server() -> AsyncGenerator[ForkServer]:
     await server.close()
 
 
-async def begin(server: ForkServer, task=TEXT, *, size=5, memory=2**28, seconds=5.0) -> Job:
+async def begin_job(server: ForkServer, task=TEXT, *, size=5, memory=2**28, seconds=5.0) -> Job:
     return await server.begin(task, size=size, memory=memory, seconds=seconds)
 
 
-async def child_of(server: ForkServer) -> psutil.Process:
+async def child_process(server: ForkServer) -> psutil.Process:
     """The process of the one job that is under way, which waits for its file."""
     assert server._process is not None
     parent = psutil.Process(server._process.pid)
 
-    found: list[psutil.Process] = []
+    children: list[psutil.Process] = []
 
     def look() -> bool:
         with contextlib.suppress(psutil.NoSuchProcess):  # that of an earlier job is just ending
-            found.extend(child for child in parent.children() if len(child.net_connections("unix")) == 1)
-        return bool(found)
+            children.extend(child for child in parent.children() if len(child.net_connections("unix")) == 1)
+        return bool(children)
 
-    await until(look)
-    return found[0]
+    await wait_until(look)
+    return children[0]
 
 
-async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+async def wait_until(true: Callable[[], bool], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not true():
             await asyncio.sleep(0.01)
 
 
-async def test_a_child_has_limits_and_nothing_else(server, monkeypatch):
+async def test_a_decoding_process_is_limited_and_inherits_nothing(server, monkeypatch):
     monkeypatch.setenv("TRITONIC_API_KEYS", "secret")
-    other = await begin(server, size=9)  # of which the next has nothing
-    await child_of(server)
-    job = await begin(server)
+    other = await begin_job(server, size=9)  # of which the next has nothing
+    await child_process(server)
+    job = await begin_job(server)
     assert server._process is not None
     parent = psutil.Process(server._process.pid)
-    await until(lambda: len(parent.children()) == 2)
+    await wait_until(lambda: len(parent.children()) == 2)
     child = max(parent.children(), key=lambda each: each.pid)
-    await until(lambda: child.num_fds() == 4)
-    await until(lambda: child.rlimit(psutil.RLIMIT_NOFILE) == (64, 64))
+    await wait_until(lambda: child.num_fds() == 4)
+    await wait_until(lambda: child.rlimit(psutil.RLIMIT_NOFILE) == (64, 64))
     kinds = {str(Path(f"/proc/{child.pid}/fd/{number}").readlink()) for number in range(3)}
     assert kinds == {os.devnull} and child.num_fds() == 4
     assert str(Path(f"/proc/{child.pid}/fd/3").readlink()).startswith("socket:")
@@ -84,18 +84,18 @@ async def test_a_child_has_limits_and_nothing_else(server, monkeypatch):
     assert "TRITONIC_API_KEYS" not in parent.environ()
 
 
-async def test_who_ends_a_job_ends_its_process(server):
-    job = await begin(server, size=100)
-    child = await child_of(server)
+async def test_ending_a_job_ends_its_process(server):
+    job = await begin_job(server, size=100)
+    child = await child_process(server)
     server.end(job)
     assert (await job.exited).status != 0
     assert not child.is_running()
-    job = await begin(server)
-    assert (await job.send_file(b"again", max_body_bytes=10)) == ({"refusal": None}, b"again")
+    job = await begin_job(server)
+    assert (await job.send_file(b"again", largest=10)) == ({"refusal": None}, b"again")
     server.end(job)
 
 
-async def test_nothing_is_left_when_the_gateway_dies():
+async def test_no_process_outlives_the_gateway():
     """Nor when it has no time to say so."""
     program = (
         "import asyncio\n"
@@ -110,11 +110,11 @@ async def test_nothing_is_left_when_the_gateway_dies():
     gateway = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert gateway.stdout is not None
     parent = psutil.Process(int(await asyncio.to_thread(gateway.stdout.readline)))
-    await until(lambda: bool(parent.children()))
+    await wait_until(lambda: bool(parent.children()))
     children = parent.children()
     gateway.kill()
     gateway.wait()
-    await until(lambda: not any(_runs(each) for each in (parent, *children)))
+    await wait_until(lambda: not any(_runs(each) for each in (parent, *children)))
     gateway.stdout.close()
 
 
@@ -125,11 +125,11 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
-async def test_a_server_that_was_killed_is_replaced(media):
+async def test_a_killed_fork_server_is_replaced(media):
     await media.load_document("data:,hello", param="p")
     server = media._fork_server
-    job = await begin(server, size=100)
-    await child_of(server)
+    job = await begin_job(server, size=100)
+    await child_process(server)
     killed = server._process
     killed.kill()
     with pytest.raises(asyncio.CancelledError):
@@ -138,7 +138,7 @@ async def test_a_server_that_was_killed_is_replaced(media):
     assert server._process is not killed
 
 
-async def test_a_server_that_hangs_is_replaced(media, monkeypatch):
+async def test_a_hanging_fork_server_is_replaced(media, monkeypatch):
     monkeypatch.setattr("gateway.media.fork_server._KILL_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(media._document_pool, "_wall_timeout", 0.6)
     await media.load_document("data:,hello", param="p")
@@ -151,21 +151,21 @@ async def test_a_server_that_hangs_is_replaced(media, monkeypatch):
     assert media._fork_server._process is not hung
 
 
-async def test_a_server_that_nobody_needs_ends():
+async def test_an_unused_fork_server_ends():
     server = ForkServer(idle=0.2)
     for _ in range(2):
-        job = await begin(server)
-        await job.send_file(b"hello", max_body_bytes=10)
+        job = await begin_job(server)
+        await job.send_file(b"hello", largest=10)
         server.end(job)
         process = server._process
         assert process is not None
-        await until(lambda: server._control is None)
+        await wait_until(lambda: server._control is None)
         await process.wait()
     await server.close()
 
 
 async def test_the_libraries_are_loaded_once(media):
-    """What a second file of a kind costs is a fork, and no start of an interpreter."""
+    """A second file of a kind costs a fork, not the start of an interpreter."""
     for make in (
         lambda: media.load_image(data_url(image_bytes()), param="p"),
         lambda: media.load_document(data_url(pdf_bytes("x")), param="p"),
@@ -182,7 +182,7 @@ async def test_the_libraries_are_loaded_once(media):
         assert spent < 0.5
 
 
-def answered(*pieces: bytes) -> Job:
+def job_with_reply(*pieces: bytes) -> Job:
     """A job whose process answers so."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
@@ -204,31 +204,31 @@ def answered(*pieces: bytes) -> Job:
         (LENGTH_PREFIX.pack(4, 0), b"null"),
     ],
 )
-async def test_what_a_process_says_is_not_trusted(pieces):
-    job = answered(*pieces)
+async def test_replies_of_a_decoding_process_are_validated(pieces):
+    job = job_with_reply(*pieces)
     with job.connection:
         assert await job.send_file(b"", max_body_bytes=10) is None
 
 
-async def test_a_process_says_no_more_than_it_may():
+async def test_replies_of_a_decoding_process_are_bounded():
     for lengths in (LENGTH_PREFIX.pack(2, 11), LENGTH_PREFIX.pack(2, 2**63), LENGTH_PREFIX.pack(2**31, 0)):
-        job = answered(lengths, b"{}")
+        job = job_with_reply(lengths, b"{}")
         with job.connection, pytest.raises(ResponseTooLarge):
             await job.send_file(b"", max_body_bytes=10)
 
 
-async def test_limits_of_time_are_those_of_a_core(make_media):
-    """What is stopped by the clock alone was kept from its work by others: it is not to blame."""
+async def test_time_limits_count_cpu_time(make_media):
+    """A process that only the wall clock stops was waiting for a CPU: that is an overload, not an invalid file."""
     media = make_media(document_timeout=0.5)
     endless = ("<html>" + "<p>words <b>more</b></p>" * 70_000).encode()
-    media._document_pool._wall_timeout = 30.0  # others work on this machine
-    with pytest.raises(InvalidRequest, match=r"could not be decoded within 0\.5 seconds"):
+    media._document_pool._wall_timeout = 120.0  # others work on this machine
+    with pytest.raises(InvalidRequest, match=r"could not be read within 0\.5 seconds"):
         await media.load_document(data_url(endless), param="p")
     media._document_pool._timeout, media._document_pool._wall_timeout = 10.0, 2.0
     reading = asyncio.create_task(media.load_document(data_url(endless), param="p"))
-    child = await child_of(media._fork_server)
+    child = await child_process(media._fork_server)
     child.suspend()
     began = time.monotonic()
     with pytest.raises(Overloaded):
         await reading
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60

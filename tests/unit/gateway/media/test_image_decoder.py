@@ -3,13 +3,13 @@ import struct
 import zlib
 
 import pytest
-from media_samples import data_url, image_bytes
 from PIL import Image
 
 from gateway.errors import InvalidRequest
+from tests.unit.gateway.media.media_samples import data_url, image_bytes
 
 
-async def refusal(media, data: bytes) -> str:
+async def refusal_message(media, data: bytes) -> str:
     with pytest.raises(InvalidRequest) as failure:
         await media.load_image(data_url(data, "image/png"), param="image_url.url")
     assert failure.value.param == "image_url.url"
@@ -17,46 +17,48 @@ async def refusal(media, data: bytes) -> str:
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp", "gif", "bmp"])
-async def test_pictures_come_as_they_were(media, form):
+async def test_images_are_passed_on_unchanged(media, form):
     data = image_bytes(form.upper())
-    found = await media.load_image(data_url(data), param="p")
-    assert (found.data, found.media_type, found.width, found.height) == (data, f"image/{form}", 40, 30)
+    image = await media.load_image(data_url(data), param="p")
+    assert (image.data, image.media_type, image.width, image.height) == (data, f"image/{form}", 40, 30)
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
-async def test_the_first_of_many_pictures_counts(media, form):
+async def test_the_first_frame_of_an_animation_counts(media, form):
     out = io.BytesIO()
     frames = [Image.new("RGB", (20, 10), color) for color in ("red", "blue", "green")]
     frames[0].save(out, form, save_all=True, append_images=frames[1:])
-    found = await media.load_image(data_url(out.getvalue()), param="p")
-    assert (found.width, found.height, found.media_type) == (20, 10, f"image/{form.lower()}")
+    image = await media.load_image(data_url(out.getvalue()), param="p")
+    assert (image.width, image.height, image.media_type) == (20, 10, f"image/{form.lower()}")
 
 
-async def test_a_turned_picture_is_left_as_encoded(media):
+async def test_an_exif_rotation_is_not_applied(media):
     exif = Image.Exif()
     exif[0x0112] = 6
-    found = await media.load_image(data_url(image_bytes("JPEG", exif=exif)), param="p")
-    assert (found.width, found.height) == (40, 30)
+    image = await media.load_image(data_url(image_bytes("JPEG", exif=exif)), param="p")
+    assert (image.width, image.height) == (40, 30)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
-async def test_a_part_of_a_picture_is_refused(media, form, share):
+async def test_a_truncated_image_is_refused(media, form, share):
     data = image_bytes(form, (200, 200))
-    assert "damaged or truncated" in await refusal(media, data[: max(40, int(len(data) * share))])
+    assert "broken or cut off" in await refusal_message(media, data[: max(40, int(len(data) * share))])
 
 
-async def test_other_formats_are_named(media):
+async def test_unsupported_formats_are_named(media):
     out = io.BytesIO()
     Image.new("RGB", (9, 9)).save(out, "TIFF")
-    assert "PNG, JPEG, WebP, GIF or BMP), got a file of the type image/tiff" in await refusal(media, out.getvalue())
-    assert "expected an image" in await refusal(media, b"<svg xmlns='http://www.w3.org/2000/svg'/>")
-    assert "base64" not in await refusal(media, b"plain text")
+    assert "PNG, JPEG, WebP, GIF or BMP), but it is of the type image/tiff" in await refusal_message(
+        media, out.getvalue()
+    )
+    assert "expected a picture" in await refusal_message(media, b"<svg xmlns='http://www.w3.org/2000/svg'/>")
+    assert "base64" not in await refusal_message(media, b"plain text")
     with pytest.raises(InvalidRequest, match="expected an http or https URL, or a data URL"):
         await media.load_image("aGVsbG8=", param="p")
 
 
-async def test_bombs_are_refused_by_their_head(media, make_media):
+async def test_images_of_too_many_pixels_are_refused_by_their_header(media, make_media):
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -64,14 +66,18 @@ async def test_bombs_are_refused_by_their_head(media, make_media):
     bomb = (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
     )
-    assert "50000000" in await refusal(media, bomb)
+    assert "50000000" in await refusal_message(media, bomb)
     small = make_media(picture_max_pixels=1000)
-    assert "30 pixels; the limit is 1000" in await refusal(small, image_bytes())
-    assert "larger than the limit of 500 bytes" in await refusal(make_media(media_max_bytes=500), image_bytes())
+    assert "30 pixels; this service takes up to 1000" in await refusal_message(small, image_bytes())
+    assert "larger than this service takes, 500 bytes" in await refusal_message(
+        make_media(media_max_bytes=500), image_bytes()
+    )
 
 
-async def test_a_line_is_no_picture(media):
+async def test_the_side_of_an_image_is_limited(media):
     """Shrinking it would take gigabytes, however few its pixels are."""
-    assert "65536 pixels; the limit is 65535 per side" in await refusal(media, image_bytes("PNG", (1, 65_536)))
-    found = await media.load_image(data_url(image_bytes("PNG", (65_535, 1))), param="p")
-    assert found.width == 65_535
+    assert "65536 pixels; this service takes up to 65535 a side" in await refusal_message(
+        media, image_bytes("PNG", (1, 65_536))
+    )
+    image = await media.load_image(data_url(image_bytes("PNG", (65_535, 1))), param="p")
+    assert image.width == 65_535

@@ -6,12 +6,12 @@ import struct
 import zlib
 
 import pytest
-from media_samples import data_url, image_bytes
 from PIL import Image
 
 from gateway.errors import InvalidRequest, Overloaded
 from gateway.media.decoders import scans
 from gateway.media.invalid_media import InvalidMedia
+from tests.unit.gateway.media.media_samples import data_url, image_bytes
 
 
 def progressive(scans: int, side: int = 64) -> bytes:
@@ -45,20 +45,20 @@ def large() -> str:
     return data_url(data)
 
 
-async def look(media, data: bytes, **more):
-    return await media.load_image(data_url(data), param="p", **more)
+async def load_image(media, data: bytes, **options):
+    return await media.load_image(data_url(data), param="p", **options)
 
 
-async def test_scans_are_counted(media):
-    assert (await look(media, progressive(100))).width == 64
+async def test_scans_of_a_jpeg_are_limited(media):
+    assert (await load_image(media, progressive(100))).width == 64
     for count in (101, 6000):
-        with pytest.raises(InvalidRequest, match="more scans than the limit of 100"):
-            await look(media, progressive(count))
+        with pytest.raises(InvalidRequest, match="more than the 100 scans"):
+            await load_image(media, progressive(count))
 
 
 @pytest.mark.parametrize("quality", [10, 75, 100])
 @pytest.mark.parametrize("progression", [False, True])
-def test_pictures_of_programs_have_few_scans(quality: int, progression: bool) -> None:
+def test_jpegs_of_common_encoders_have_few_scans(quality: int, progression: bool) -> None:
     out = io.BytesIO()
     noise = Image.effect_noise((300, 200), 90).convert("RGB")
     thumbnail = io.BytesIO()
@@ -76,7 +76,7 @@ def test_pictures_of_programs_have_few_scans(quality: int, progression: bool) ->
     scans.check(image_bytes("PNG") + b"\xff\xda" * 1000)
 
 
-def test_more_segments_than_any_jpeg_has() -> None:
+def test_too_many_segments_of_a_jpeg_are_refused() -> None:
     data = progressive(10)
     scans.check(data[:2] + b"\xff\xfe\0\2" * 9900 + data[2:])
     with pytest.raises(InvalidMedia, match="more segments than the limit of 10000"):
@@ -99,31 +99,31 @@ def test_more_segments_than_any_jpeg_has() -> None:
     ids=["text", "international", "profile", "texts", "many", "cut", "plain"],
 )
 async def test_a_png_is_read_or_refused(media, data, readable):
-    """What Pillow makes of them is its own affair; they take neither long nor the gateway's memory."""
+    """Pillow may read or refuse them. Either is quick, and uses little memory of the gateway."""
     try:
-        found = await look(media, data)
+        image = await load_image(media, data)
     except InvalidRequest:
         assert readable is not True
     else:
-        assert readable is not False and found.width == 8
+        assert readable is not False and image.width == 8
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
-async def test_of_many_frames_one_is_read(media, form):
+async def test_only_one_frame_is_decoded(media, form):
     out = io.BytesIO()
     frames = [Image.new("RGB", (64, 64), (n % 256, n // 256, 0)) for n in range(1000)]
     frames[0].save(out, form, save_all=True, append_images=frames[1:])
-    assert (await look(media, out.getvalue())).width == 64
+    assert (await load_image(media, out.getvalue())).width == 64
 
 
-async def test_a_canvas_larger_than_its_frame(media):
+async def test_a_canvas_larger_than_its_frame_is_refused(media):
     data = bytearray(image_bytes("GIF"))
     data[6:10] = struct.pack("<HH", 65_535, 65_535)
     with pytest.raises(InvalidRequest, match="50000000"):
-        await look(media, bytes(data))
+        await load_image(media, bytes(data))
 
 
-async def test_a_picture_that_takes_too_long_is_to_blame(make_media, large):
+async def test_an_image_that_takes_too_long_is_refused(make_media, large):
     media = make_media(picture_timeout=0.1)
     media._image_pool._wall_timeout = 10.0
     with pytest.raises(InvalidRequest, match=r"the image could not be decoded within 0\.1 seconds"):
@@ -133,7 +133,7 @@ async def test_a_picture_that_takes_too_long_is_to_blame(make_media, large):
         await media.load_image(large, param="p")
 
 
-async def test_heavy_pictures_keep_nobody_from_light_ones(make_media, large):
+async def test_slow_images_do_not_block_fast_ones(make_media, large):
     """Twenty requests of sixteen such pictures each: another caller's picture waits for none of them."""
     media = make_media()
     small = image_bytes()
@@ -148,17 +148,17 @@ async def test_heavy_pictures_keep_nobody_from_light_ones(make_media, large):
     await asyncio.sleep(0.2)
     for _ in range(10):
         with media.new_budget("honest") as allowance:
-            assert (await look(media, small, budget=allowance)).width == 40
-        assert media._image_pool._slots._held["attacker"] <= 2
+            assert (await load_image(media, small, allowance=allowance)).width == 40
+        assert media._image_pool._places._held["attacker"] <= 2
     assert not any(attacker.done() for attacker in attackers)
     for attacker in attackers:
         attacker.cancel()
     await asyncio.gather(*attackers, return_exceptions=True)
 
 
-async def test_a_picture_that_finds_no_place_is_not_to_blame(make_media):
+async def test_an_image_that_finds_no_worker_is_an_overload(make_media):
     media = make_media(picture_workers=1, picture_timeout=0.1)
     await media._image_pool._slots.acquire("another", seconds=1)
     with pytest.raises(Overloaded) as raised:
-        await look(media, image_bytes())
+        await load_image(media, image_bytes())
     assert raised.value.retry_after

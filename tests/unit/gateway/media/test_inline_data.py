@@ -42,7 +42,7 @@ def test_escapes_are_read(text: str) -> None:
 @pytest.mark.parametrize("every", [1, 3, 76, 100_000])
 @pytest.mark.parametrize("space", ["", "\n", "\r\n", " \t"])
 @pytest.mark.parametrize("alphabet", ["+/", "-_"])
-def test_base64_as_people_write_it(rest: int, every: int, space: str, alphabet: str) -> None:
+def test_common_base64_spellings_are_read(rest: int, every: int, space: str, alphabet: str) -> None:
     """Pieces end anywhere among the lines."""
     data = random.Random(rest).randbytes((300_000 if every > 9 else 3000) + rest)
     text = base64.b64encode(data, alphabet.encode()).decode()
@@ -55,7 +55,7 @@ def test_base64_as_people_write_it(rest: int, every: int, space: str, alphabet: 
     ["%", "AAAA%", "AA%zzAA", "%%%%", "AA%C3%A9A", "AAéA%2B", "%3D%3DAAAA", "AA%ud800", "AAéA", "A", "AAAAA", "AA=A",
      "AA==AAAA", "=AAA", "A A A A A", "AA\ud800A", "AAAA.", "A" * 262_143 + "=A", "A" * 262_142 + "==" + "AAAA"],
 )  # fmt: skip
-def test_what_is_no_base64_is_refused(text: str) -> None:
+def test_invalid_base64_is_refused(text: str) -> None:
     with pytest.raises(InvalidMedia, match="not valid base64"):
         from_base64(text)
 
@@ -67,8 +67,8 @@ def test_escapes_are_read_as_the_standard_library_reads_them() -> None:
         assert inline_data.percent_decode(text) == unquote_to_bytes(text)
 
 
-def test_sizes_are_known_before_anything_is_unpacked() -> None:
-    with pytest.raises(InvalidMedia, match="larger than the limit of 3000 bytes"):
+def test_sizes_are_checked_before_decoding() -> None:
+    with pytest.raises(InvalidMedia, match="larger than this service takes, 3000 bytes"):
         inline_data.parse_base64("A" * 5000, limit=3000)
     with pytest.raises(InvalidMedia, match="larger"):
         inline_data.parse_data_url("data:," + "%41" * 3001, limit=3000)
@@ -78,7 +78,7 @@ def test_sizes_are_known_before_anything_is_unpacked() -> None:
 
 
 @pytest.mark.usefixtures("frozen_heap")
-def test_the_head_of_a_data_url_is_short() -> None:
+def test_the_header_of_a_data_url_is_bounded() -> None:
     what, declared = inline_data.parse_data_url("data:Image/PNG;charset=x; Base64 ,QUFB", limit=LIMIT)
     assert (what.base64, what.to_bytes(), declared) == (True, b"QUFB", "image/png")
     assert inline_data.parse_data_url("data:,a", limit=LIMIT)[1] == "text/plain"
@@ -103,20 +103,20 @@ HEAVY = {
 
 @pytest.mark.usefixtures("frozen_heap")
 @pytest.mark.parametrize("name", HEAVY)
-async def test_nothing_holds_the_loop_or_much_memory(make_media, name: str) -> None:
-    """What is unpacked takes its turns, and what takes long is another process's work."""
+async def test_decoding_does_not_block_the_event_loop(make_media, name: str) -> None:
+    """Decoding of base64 yields to the event loop, and slow steps run in another process."""
     media, url = make_media(media_max_bytes=30_000_000), HEAVY[name]
     await media.load_document("data:,warm", param="p")
     tracemalloc.start()
-    asked = asyncio.create_task(media.load_image(url, param="p"))
+    loading = asyncio.create_task(media.load_image(url, param="p"))
     longest = 0.0
-    while not asked.done():
+    while not loading.done():
         began = time.thread_time()
         await asyncio.sleep(0.001)
         longest = max(longest, time.thread_time() - began)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    with pytest.raises(InvalidRequest, match="expected an image"):
-        await asked
+    with pytest.raises(InvalidRequest, match="expected a picture"):
+        await loading
     assert longest < 0.1
     assert most < 128 * 2**20, "besides the text itself"

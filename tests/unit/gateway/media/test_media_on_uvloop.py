@@ -1,15 +1,15 @@
-"""The loop that serves (`uvloop`), beside asyncio's own, under which the other tests run."""
+"""Media on `uvloop`, the production event loop. The other tests run on asyncio's own."""
 
 import asyncio
 from pathlib import Path
 
 import pytest
 import uvloop
-from media_samples import data_url, image_bytes, pdf_bytes
-from media_stubs import AutoBudgetLoader, StubSite
 
 from gateway.errors import InvalidRequest
 from gateway.settings import Settings
+from tests.unit.gateway.media.media_samples import data_url, image_bytes, pdf_bytes
+from tests.unit.gateway.media.media_stubs import AutoBudgetLoader, StubSite
 
 
 def test_files_are_fetched_and_read() -> None:

@@ -4,15 +4,15 @@ from collections.abc import AsyncGenerator
 from io import BytesIO
 
 import pytest
-from media_samples import image_bytes
 from PIL import Image as Pillow
 
 from gateway.errors import ModelFailed
 from gateway.media.resize import resize_images
 from gateway.operations.generate_image import GenerateImage, Image, ImageEvent
+from tests.unit.gateway.media.media_samples import image_bytes
 
 
-async def scaled(data: bytes) -> bytes:
+async def resize_to(data: bytes) -> bytes:
     async def events() -> AsyncGenerator[ImageEvent]:
         yield Image(0, data, 1)
 
@@ -28,12 +28,12 @@ def blank(side: int) -> bytes:
     return out.getvalue()
 
 
-async def test_a_picture_is_brought_to_size():
-    assert Pillow.open(BytesIO(await scaled(image_bytes()))).size == (20, 10)
-    assert await scaled(image_bytes(size=(20, 10))) != b""
+async def test_an_image_is_resized():
+    assert Pillow.open(BytesIO(await resize_to(image_bytes()))).size == (20, 10)
+    assert await resize_to(image_bytes(size=(20, 10))) != b""
 
 
 @pytest.mark.parametrize("data", [b"no picture", image_bytes()[:60], blank(6000), blank(15_000)])
-async def test_what_a_model_should_not_send(data: bytes):
-    with pytest.raises(ModelFailed, match="that is not an image"):
-        await scaled(data)
+async def test_invalid_images_of_a_model_are_failures(data: bytes):
+    with pytest.raises(ModelFailed, match="what is no picture"):
+        await resize_to(data)

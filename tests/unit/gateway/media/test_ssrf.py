@@ -14,7 +14,7 @@ from gateway.media.ssrf import is_public_address
         "fe80::1%eth0", "3fff::1", "4000::1", "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "localhost", "",
     ],
 )  # fmt: skip
-def test_what_only_the_gateway_reaches_is_not_public(address):
+def test_private_addresses_are_not_public(address):
     assert not is_public_address(address)
 
 
@@ -22,5 +22,5 @@ def test_what_only_the_gateway_reaches_is_not_public(address):
     "address",
     ["8.8.8.8", "93.184.216.34", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"],
 )
-def test_what_anybody_reaches_is_public(address):
+def test_public_addresses_are_public(address):
     assert is_public_address(address)

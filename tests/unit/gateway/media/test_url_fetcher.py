@@ -5,20 +5,21 @@ import ssl
 
 import pytest
 import trustme
-from media_samples import fetch_blob, fetch_error
+
+from tests.unit.gateway.media.media_samples import DOCUMENT, fetch_blob, fetch_error
 
 PUBLIC = "93.184.216.34"
 
 
-async def test_a_page_is_fetched_plainly(site, media, monkeypatch):
+async def test_a_page_is_fetched(site, media, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     url = site.page("/notes.txt?x=1", b"hello", "Content-Type: text/plain", "Set-Cookie: a=b")
-    blob = await fetch_blob(media, url + "#part", param="p", accept=("document",))
+    blob = await fetch_blob(media, url + "#part", param="p", accept=DOCUMENT)
     assert (blob.data, blob.kind, blob.media_type, blob.declared_type, blob.name) == (
         b"hello", "document", "text/plain", "text/plain", "notes.txt",
     )  # fmt: skip
-    await fetch_blob(media, url, param="p", accept=("document",))
+    await fetch_blob(media, url, param="p", accept=DOCUMENT)
     for head in site.requests:
         lines = head.lower().split("\r\n")
         assert lines[0] == "get /notes.txt?x=1 http/1.1"
@@ -61,7 +62,7 @@ async def test_an_unusual_spelling_of_a_public_address_is_refused_too(make_media
         ("", "expected an http or https URL"),
     ],
 )
-async def test_what_is_no_url_of_ours(media, url, reason):
+async def test_unsupported_urls_are_refused(media, url, reason):
     assert reason in await fetch_error(media, url)
 
 
@@ -75,20 +76,20 @@ async def test_a_name_with_one_private_address_is_refused(make_media):
 async def test_allowed_hosts_may_be_private_and_their_redirects_may_not(site, make_media):
     media = make_media(media_allowed_hosts=["LocalHost"])
     site.page("/file", b"inside")
-    blob = await fetch_blob(media, f"http://localhost:{site.port}/file", param="p", accept=("document",))
+    blob = await fetch_blob(media, f"http://localhost:{site.port}/file", param="p", accept=DOCUMENT)
     assert blob.data == b"inside"
     site.redirect("/away", site.url("/file"))
     assert "public Internet" in await fetch_error(media, f"http://localhost:{site.port}/away")
 
 
-async def test_a_name_that_changes_its_mind_leads_where_it_was_looked_at(site, make_media):
+async def test_the_checked_address_is_the_one_that_is_connected_to(site, make_media):
     other = await asyncio.start_server(site.serve, "127.0.0.2", site.port)
     answers = [["127.0.0.1"], ["127.0.0.2"]]
-    asked = []
+    lookups = []
 
     async def resolve(host, port):
-        asked.append((host, port))
-        return answers[len(asked) - 1]
+        lookups.append((host, port))
+        return answers[len(lookups) - 1]
 
     reached = []
 
@@ -98,30 +99,30 @@ async def test_a_name_that_changes_its_mind_leads_where_it_was_looked_at(site, m
 
     site.script("/", answer)
     media = make_media(resolve, media_allow_private=True)
-    await fetch_blob(media, f"http://rebind.example:{site.port}/", param="p", accept=("document",))
+    await fetch_blob(media, f"http://rebind.example:{site.port}/", param="p", accept=DOCUMENT)
     other.close()
-    assert asked == [("rebind.example", site.port)] and reached == ["127.0.0.1"]
+    assert lookups == [("rebind.example", site.port)] and reached == ["127.0.0.1"]
     assert f"Host: rebind.example:{site.port}" in site.requests[0]
 
 
-async def test_a_name_that_was_public_does_not_lead_to_loopback(site, make_media):
-    asked = []
+async def test_dns_rebinding_does_not_reach_loopback(site, make_media):
+    lookups = []
 
     async def resolve(host, port):
-        asked.append(host)
-        return [PUBLIC] if len(asked) == 1 else ["127.0.0.1"]
+        lookups.append(host)
+        return [PUBLIC] if len(lookups) == 1 else ["127.0.0.1"]
 
     site.page("/", b"secret")
     await fetch_error(make_media(resolve, media_timeout=1.0), f"http://rebind.example:{site.port}/")
-    assert asked == ["rebind.example"] and site.requests == []
+    assert lookups == ["rebind.example"] and site.requests == []
 
 
-async def test_redirects_are_followed_by_hand(site, media, make_media):
+async def test_each_redirect_is_checked(site, media, make_media):
     site.page("/d/end", b"here")
     site.redirect("/c", "d/end")
     site.redirect("/b", "/c")
     url = site.redirect("/a", site.url("/b"))
-    assert (await fetch_blob(media, url, param="p", accept=("document",))).data == b"here"
+    assert (await fetch_blob(media, url, param="p", accept=DOCUMENT)).data == b"here"
     longer = site.redirect("/0", "/a")
     assert "redirects more than 3 times" in await fetch_error(media, longer)
     assert "more than 3" in await fetch_error(media, site.redirect("/loop", "/loop"))
@@ -136,7 +137,7 @@ async def test_redirects_are_followed_by_hand(site, media, make_media):
     assert "'metadata.example'" in await fetch_error(guarded, f"http://first.example:{site.port}/meta")
 
 
-async def test_tls_is_checked_by_name(make_media, monkeypatch, tmp_path):
+async def test_certificates_are_checked_against_the_name(make_media, monkeypatch, tmp_path):
     authority = trustme.CA()
     names = []
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -160,7 +161,7 @@ async def test_tls_is_checked_by_name(make_media, monkeypatch, tmp_path):
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     media = make_media(resolve, media_allow_private=True)
-    assert (await fetch_blob(media, url, param="p", accept=("document",))).data == b"safe"
+    assert (await fetch_blob(media, url, param="p", accept=DOCUMENT)).data == b"safe"
     assert "certificate" in await fetch_error(media, f"https://other.example:{port}/")
     server.close()
     assert names == ["safe.example", "safe.example", "other.example"]

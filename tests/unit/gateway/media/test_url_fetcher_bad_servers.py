@@ -8,9 +8,9 @@ import threading
 import time
 
 import pytest
-from media_samples import fetch_blob, fetch_error, image_bytes
 
 from gateway.errors import InvalidRequest, Overloaded
+from tests.unit.gateway.media.media_samples import DOCUMENT, IMAGE, fetch_blob, fetch_error, image_bytes
 
 
 async def test_statuses_and_broken_servers(site, media):
@@ -30,7 +30,7 @@ async def test_statuses_and_broken_servers(site, media):
     assert "the file is empty" in await fetch_error(media, site.page("/empty", b""))
 
 
-async def test_a_server_that_does_not_speak_tls(media):
+async def test_a_server_without_tls_is_refused(media):
     async def serve(_, writer):
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
@@ -42,7 +42,7 @@ async def test_a_server_that_does_not_speak_tls(media):
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_an_endless_answer_is_cut_at_the_limit(site, make_media, chunked):
+async def test_an_endless_response_is_cut_at_the_limit(site, make_media, chunked):
     sent = 0
 
     async def endless(out):
@@ -58,18 +58,18 @@ async def test_an_endless_answer_is_cut_at_the_limit(site, make_media, chunked):
     assert sent < 20 * 10**6
 
 
-async def test_an_answer_that_says_it_is_too_large_is_not_read(site, make_media):
+async def test_a_response_with_a_too_large_length_is_not_read(site, make_media):
     async def announce(out):
         out.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n")
-        await asyncio.sleep(3)
+        await asyncio.sleep(60)
 
     media = make_media(media_allow_private=True, media_max_bytes=10**6)
     started = time.monotonic()
     assert "larger" in await fetch_error(media, site.script("/", announce))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 30
 
 
-async def test_a_slow_drip_ends_in_time(site, make_media):
+async def test_a_slow_response_times_out(site, make_media):
     async def drip(out):
         out.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
         while not out.is_closing():
@@ -80,10 +80,10 @@ async def test_a_slow_drip_ends_in_time(site, make_media):
     media = make_media(media_allow_private=True, media_timeout=0.5)
     started = time.monotonic()
     assert "within 0.5 seconds" in await fetch_error(media, site.script("/", drip))
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
 
 
-async def test_a_resolver_that_hangs_ends_in_time(make_media):
+async def test_a_hanging_resolver_times_out(make_media):
     async def resolve(host, port):
         await asyncio.sleep(60)
 
@@ -94,7 +94,7 @@ async def test_a_gzip_bomb_is_cut_at_the_limit(site, media):
     bomb = gzip.compress(bytes(2**30), 9)
     assert len(bomb) < 1_100_000
     await fetch_blob(
-        media, site.page("/ok", gzip.compress(b"fine"), "Content-Encoding: gzip"), param="p", accept=("document",)
+        media, site.page("/ok", gzip.compress(b"fine"), "Content-Encoding: gzip"), param="p", accept=DOCUMENT
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert "larger" in await fetch_error(media, site.page("/", bomb, "Content-Encoding: gzip"))
@@ -102,15 +102,15 @@ async def test_a_gzip_bomb_is_cut_at_the_limit(site, media):
     assert grown < 200, f"{grown} MiB"
 
 
-async def test_what_comes_is_judged_by_its_bytes(site, media):
+async def test_types_are_sniffed_from_the_bytes(site, media):
     script = site.page("/a.png", b"#!/bin/sh\necho hi\n", "Content-Type: image/png")
-    assert "expected an image" in await fetch_error(media, script, accept=("image",))
+    assert "expected a picture" in await fetch_error(media, script, accept=IMAGE)
     png = site.page("/a.txt", image_bytes(), "Content-Type: text/plain")
     assert "of the type image/png" in await fetch_error(media, png)
     assert (await media.load_image(png, param="p")).media_type == "image/png"
 
 
-async def test_no_more_are_fetched_at_a_time_than_allowed(site, make_media):
+async def test_no_more_urls_are_fetched_at_a_time_than_allowed(site, make_media):
     most = 0
 
     async def slowly(out):
@@ -121,7 +121,7 @@ async def test_no_more_are_fetched_at_a_time_than_allowed(site, make_media):
 
     url = site.script("/", slowly)
     media = make_media(media_allow_private=True, media_concurrency=4)
-    await asyncio.gather(*(fetch_blob(media, url, param="p", accept=("document",)) for _ in range(6)))
+    await asyncio.gather(*(fetch_blob(media, url, param="p", accept=DOCUMENT) for _ in range(6)))
     assert most == 2, "one caller takes no more than it leaves to others"
 
     async def hang(out):
@@ -129,26 +129,26 @@ async def test_no_more_are_fetched_at_a_time_than_allowed(site, make_media):
 
     media = make_media(media_allow_private=True, media_concurrency=1, media_timeout=0.4)
     hung = site.script("/hang", hang)
-    found = await asyncio.gather(
-        *(fetch_blob(media, hung, param="p", accept=("document",)) for _ in range(3)), return_exceptions=True
+    results = await asyncio.gather(
+        *(fetch_blob(media, hung, param="p", accept=DOCUMENT) for _ in range(3)), return_exceptions=True
     )
-    assert {type(each) for each in found} == {InvalidRequest, Overloaded}
+    assert {type(each) for each in results} == {InvalidRequest, Overloaded}
 
 
-async def test_closing_ends_what_is_under_way(site, media):
+async def test_closing_cancels_running_fetches(site, media):
     async def hang(out):
         await asyncio.sleep(30)
 
-    fetching = asyncio.create_task(fetch_blob(media, site.script("/", hang), param="p", accept=("document",)))
+    fetching = asyncio.create_task(fetch_blob(media, site.script("/", hang), param="p", accept=DOCUMENT))
     while not site.requests:
         await asyncio.sleep(0.01)
     await media.close()
     assert fetching.cancelled()
     with pytest.raises(Overloaded):
-        await fetch_blob(media, site.url("/"), param="p", accept=("document",))
+        await fetch_blob(media, site.url("/"), param="p", accept=DOCUMENT)
 
 
-async def pour(out: asyncio.StreamWriter, start: bytes, again: bytes) -> None:
+async def send_endlessly(out: asyncio.StreamWriter, start: bytes, again: bytes) -> None:
     """Send without end, as fast as it is taken."""
     out.write(start)
     while not out.is_closing():
@@ -177,9 +177,9 @@ OK = b"HTTP/1.1 200 OK\r\n"
     ids=["continue", "hints", "announced", "headers", "header", "reason", "empty", "chunks", "extension", "trailers",
          "blocks"],
 )  # fmt: skip
-async def test_what_never_ends_is_left_early(site, make_media, start, again, reason):
+async def test_endless_responses_are_refused_early(site, make_media, start, again, reason):
     media = make_media(media_allow_private=True, media_max_bytes=2_000_000)
-    url = site.script("/", lambda out: pour(out, start, again))
+    url = site.script("/", lambda out: send_endlessly(out, start, again))
     began = time.thread_time()
     assert reason in await fetch_error(media, url)
     # The server is part of this thread: it, too, sends no more than some megabytes.
@@ -187,10 +187,12 @@ async def test_what_never_ends_is_left_early(site, make_media, start, again, rea
 
 
 @pytest.mark.usefixtures("frozen_heap")
-async def test_other_requests_have_their_turn_while_a_server_pours(site, make_media):
+async def test_a_fast_server_does_not_block_other_requests(site, make_media):
     media = make_media(media_allow_private=True)
     head = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-    fetching = asyncio.create_task(fetch_error(media, site.script("/", lambda out: pour(out, head, b"4\r\nxxxx\r\n"))))
+    fetching = asyncio.create_task(
+        fetch_error(media, site.script("/", lambda out: send_endlessly(out, head, b"4\r\nxxxx\r\n")))
+    )
     longest, turns = 0.0, 0
     while not fetching.done():
         began = time.thread_time()
@@ -200,36 +202,36 @@ async def test_other_requests_have_their_turn_while_a_server_pours(site, make_me
     assert longest < 0.1 and turns > 10
 
 
-async def test_an_announced_answer_is_read(site, media):
+async def test_interim_responses_are_skipped(site, media):
     async def announce(out):
         out.write(b"HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n\r\n" + OK + b"Content-Length: 4\r\n\r\nfine")
 
-    found = await fetch_blob(media, site.script("/", announce), param="p", accept=("document",))
-    assert found.data == b"fine"
+    blob = await fetch_blob(media, site.script("/", announce), param="p", accept=DOCUMENT)
+    assert blob.data == b"fine"
 
 
-async def test_an_answer_may_end_with_its_connection(site, media):
+async def test_a_response_may_end_with_its_connection(site, media):
     async def answer(out):
         out.write(OK + b"Content-Type: Text/Plain; charset=x\r\n\r\nto the ")
         await out.drain()
         await asyncio.sleep(0.05)
         out.write(b"end")
 
-    found = await fetch_blob(media, site.script("/", answer), param="p", accept=("document",))
-    assert (found.data, found.declared_type) == (b"to the end", "text/plain")
+    blob = await fetch_blob(media, site.script("/", answer), param="p", accept=DOCUMENT)
+    assert (blob.data, blob.declared_type) == (b"to the end", "text/plain")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-async def test_what_is_packed_all_the_same_is_unpacked(site, media, encoding):
+async def test_unrequested_compression_is_decoded(site, media, encoding):
     import zlib
 
     packed = gzip.compress(b"x" * 10**6) if encoding == "gzip" else zlib.compress(b"x" * 10**6)
     header = f"Content-Encoding: {encoding}"
-    found = await fetch_blob(media, site.page("/", packed, header), param="p", accept=("document",))
-    assert found.data == b"x" * 10**6
-    assert "truncated" in await fetch_error(media, site.page("/cut", packed[:-10], header))
-    assert "truncated" in await fetch_error(media, site.page("/not", b"not packed at all", header))
-    assert "content encoding 'br'" in await fetch_error(media, site.page("/br", b"x", "Content-Encoding: br"))
+    blob = await fetch_blob(media, site.page("/", packed, header), param="p", accept=DOCUMENT)
+    assert blob.data == b"x" * 10**6
+    assert "cut off" in await fetch_error(media, site.page("/cut", packed[:-10], header))
+    assert "cut off" in await fetch_error(media, site.page("/not", b"not packed at all", header))
+    assert "packed by 'br'" in await fetch_error(media, site.page("/br", b"x", "Content-Encoding: br"))
 
 
 @pytest.mark.parametrize(
@@ -243,7 +245,7 @@ async def test_what_is_packed_all_the_same_is_unpacked(site, media, encoding):
         b" folded: x\r\n",
     ],
 )
-async def test_heads_that_contradict_themselves(site, media, head):
+async def test_contradictory_headers_are_refused(site, media, head):
     async def answer(out):
         out.write(OK + head + b"\r\nabc")
 
@@ -251,7 +253,7 @@ async def test_heads_that_contradict_themselves(site, media, head):
     assert "valid HTTP response" in reason or "larger" in reason or "truncated" in reason
 
 
-async def test_a_handshake_that_stalls_ends_in_time(make_media):
+async def test_a_stalled_tls_handshake_times_out(make_media):
     async def serve(reader, writer):
         await reader.read()
 
@@ -262,15 +264,15 @@ async def test_a_handshake_that_stalls_ends_in_time(make_media):
     server.close()
 
 
-async def test_lookups_that_hang_are_one_callers_own(make_media, monkeypatch):
+async def test_hanging_lookups_use_only_their_callers_slots(make_media, monkeypatch):
     """The system's resolver cannot be stopped; others' look-ups have places of theirs, whoever still waits."""
     go_on, running = threading.Event(), 0
     ask = socket.getaddrinfo
 
-    def look_up(host, *more, **options):
+    def look_up(host, *arguments, **options):
         nonlocal running
         if host != "slow.example":
-            return ask(host, *more, **options)
+            return ask(host, *arguments, **options)
         running += 1
         go_on.wait(10)
         raise OSError

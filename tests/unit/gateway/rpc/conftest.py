@@ -14,20 +14,20 @@ def pytest_asyncio_loop_factories(config, item):
 
 
 @pytest.fixture(autouse=True)
-async def nothing_left(request):
+async def check_nothing_left(request):
     """No task, timer or failure may be left behind. Tasks of grpcio end when its thread has heard of the end."""
-    loop, wrong = asyncio.get_running_loop(), []
-    loop.set_exception_handler(lambda _, context: wrong.append(context))
+    loop, exceptions = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: exceptions.append(context))
     before = asyncio.all_tasks()
     yield
     for _ in range(3):
         await asyncio.sleep(0)
     if "GrpcTransport" in request.node.name:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while asyncio.all_tasks() - before - {asyncio.current_task()}:
                 await asyncio.sleep(0.01)
     gc.collect()
-    assert not wrong
+    assert not exceptions
     assert not asyncio.all_tasks() - before - {asyncio.current_task()}
     assert not [timer for timer in getattr(loop, "_scheduled", ()) if not timer.cancelled()]
 
@@ -35,14 +35,14 @@ async def nothing_left(request):
 @pytest.fixture
 async def make_pair():
     """A client and its peer, whose rules the client must not break."""
-    made = []
+    pairs = []
 
     def make(**options):
-        made.append(ConnectedPair(**options))
-        return made[-1]
+        pairs.append(ConnectedPair(**options))
+        return pairs[-1]
 
     yield make
-    for pair in made:
+    for pair in pairs:
         pair.connection.close()
         await pair.settle()
         assert pair.peer.wrong == []

@@ -9,7 +9,7 @@ from gateway.triton.rpc.channel import Channel
 from gateway.triton.transport import Connect, Transport
 
 
-class TestService(grpc.GenericRpcHandler):
+class TestService(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Methods of `/a.B/`, whose messages are plain bytes.
 
     Echo sends a message back as often as its first byte says; Hold answers once and waits; Flood answers without end

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from typing import cast
 
 from h2 import events
 from h2.config import H2Configuration
@@ -55,8 +56,8 @@ class H2Peer(asyncio.Protocol):
             self.sends(data)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        self.sends = transport.write
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's have no base class in common
+        self.sends = self._transport.write
         self.greet()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -79,7 +80,7 @@ class H2Peer(asyncio.Protocol):
     def _note(self, event: events.Event) -> None:
         match event:
             case events.RequestReceived():
-                self.headers[event.stream_id] = dict(event.headers)
+                self.headers[event.stream_id] = dict(cast("list[tuple[str, str]]", event.headers))
                 self.requests[event.stream_id] = bytearray()
             case events.DataReceived():
                 self.requests[event.stream_id] += event.data
@@ -99,7 +100,7 @@ class H2Peer(asyncio.Protocol):
                 self.settled += 1
 
     async def until(self, condition: Callable[["H2Peer"], object]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not condition(self):
                 self._changed.clear()
                 await self._changed.wait()
@@ -169,11 +170,11 @@ class MemoryTransport(asyncio.Transport):
         self.stuck: int | None = None
         """Bytes that the peer has not taken, where it does not read."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.closing
         self.written += data
         if self.stuck is None:
-            self.peer.data_received(data)
+            self.peer.data_received(bytes(data))
         else:
             self.stuck += len(data)
 
@@ -242,7 +243,7 @@ class PeerServer:
         return self
 
     async def peer(self, number: int = 0) -> H2Peer:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while len(self.peers) <= number:
                 self._more.clear()
                 await self._more.wait()

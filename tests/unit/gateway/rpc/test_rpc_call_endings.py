@@ -9,13 +9,13 @@ from gateway.triton.rpc.status import RpcError, Status
 from tests.unit.gateway.rpc.h2_peer import ConnectedPair, grpc_message, read_all
 
 
-async def failed(call) -> tuple[Status, str]:
+async def failure_of(call) -> tuple[Status, str]:
     with pytest.raises(RpcError) as failure:
         await read_all(call)
     return failure.value.status, failure.value.message
 
 
-async def test_a_call_that_is_given_up_is_reset_once(make_pair):
+async def test_a_cancelled_call_is_reset_once(make_pair):
     pair = make_pair()
     call = await pair.call()
     pair.peer.open(1)
@@ -24,10 +24,10 @@ async def test_a_call_that_is_given_up_is_reset_once(make_pair):
         call.cancel()
     assert pair.peer.resets == [(1, 8)]
     assert not call.has_message
-    assert (await failed(call))[0] is Status.CANCELLED
+    assert (await failure_of(call))[0] is Status.CANCELLED
 
 
-async def test_a_call_that_is_over_is_not_reset(make_pair):
+async def test_a_finished_call_is_not_reset(make_pair):
     pair = make_pair()
     call = await pair.call()
     pair.peer.answer(1, b"one")
@@ -48,7 +48,7 @@ async def test_a_reader_that_is_cancelled_can_read_on(make_pair):
     assert await read_all(call) == [b"one"]
 
 
-async def test_a_reader_waits_while_the_call_is_given_up(make_pair):
+async def test_cancelling_a_call_wakes_its_reader(make_pair):
     pair = make_pair()
     call = await pair.call()
     reading = asyncio.create_task(call.read())
@@ -70,11 +70,11 @@ async def test_resets(make_pair, code, status):
     pair.peer.h2.reset_stream(1, code)
     pair.peer.flush()
     assert await call.read() == b"one"
-    assert await failed(call) == (Status[status], f"The server reset the call (HTTP/2 error {code}).")
+    assert await failure_of(call) == (Status[status], f"The server reset the call (HTTP/2 error {code}).")
     assert pair.peer.resets == []
 
 
-async def test_silence(make_pair):
+async def test_a_silent_server_times_out(make_pair):
     """Only waiting counts, and a call that was silent once can be again."""
     pair = make_pair()
     call = await pair.call(idle=0.02)
@@ -92,7 +92,7 @@ async def test_silence(make_pair):
     call.cancel()
 
 
-async def test_the_clock_strikes_while_nobody_waits(make_pair):
+async def test_the_idle_timeout_does_not_end_a_call_without_a_reader(make_pair):
     pair = make_pair()
     call = await pair.call(idle=0.01)
     first = call._idle_timer
@@ -104,23 +104,23 @@ async def test_the_clock_strikes_while_nobody_waits(make_pair):
     assert await read_all(call) == [b"one"]
 
 
-def away(pair: ConnectedPair, last: int) -> None:
+def send_goaway(pair: ConnectedPair, last: int) -> None:
     pair.peer.raw(b"\0\0\x08\x07\0\0\0\0\0" + last.to_bytes(4, "big") + bytes(4))
 
 
-async def test_a_server_goes_away_in_two_steps(make_pair):
+async def test_a_graceful_goaway_lets_accepted_calls_finish(make_pair):
     """As gRPC's servers do: no number first, a ping, and then the last call that it has seen."""
     pair = make_pair()
     begun, late = await pair.call(), await pair.call()
     pair.peer.open(1)
-    away(pair, MAX_WINDOW_BYTES)
+    send_goaway(pair, MAX_WINDOW_BYTES)
     pair.peer.h2.ping(b"goodbye!")
     pair.peer.flush()
     assert pair.peer.pings == [b"goodbye!"]
     assert not pair.connection.accepts_calls and not pair.connection.closed
     assert await pair.connection.call(b"", b"", 1) is None
-    away(pair, 1)
-    assert await failed(late) == (Status.UNAVAILABLE, "The server is going away.")
+    send_goaway(pair, 1)
+    assert await failure_of(late) == (Status.UNAVAILABLE, "The server is going away.")
     assert pair.peer.resets == []  # it does not know of that one
     pair.peer.send_messages(1, b"one")
     assert not pair.connection.closed
@@ -129,29 +129,29 @@ async def test_a_server_goes_away_in_two_steps(make_pair):
     assert await read_all(begun) == [b"one"]
 
 
-async def test_a_server_goes_away_while_calls_wait_for_their_turn(make_pair):
+async def test_a_goaway_releases_calls_that_wait_for_a_stream(make_pair):
     pair = make_pair(settings={3: 1})
     first = await pair.call()
     waiting = asyncio.create_task(pair.connection.call(b"", b"", 60))
     await pair.settle()
-    away(pair, 1)
+    send_goaway(pair, 1)
     assert await waiting is None
     pair.peer.answer(1)
     assert await read_all(first) == []
     assert pair.connection.closed
 
 
-async def test_a_server_goes_away_and_nobody_is_there(make_pair):
+async def test_a_goaway_without_calls_closes_the_connection(make_pair):
     pair = make_pair()
-    away(pair, 0)
+    send_goaway(pair, 0)
     assert pair.connection.closed
 
 
-async def test_a_server_goes_away_in_the_middle_of_a_request(make_pair):
+async def test_a_goaway_in_the_middle_of_a_request(make_pair):
     pair = make_pair(takes=False)
     asking = pair.task(b"x" * 100_000)
     await pair.settle()
-    away(pair, 1)
+    send_goaway(pair, 1)
     pair.peer.h2.increment_flow_control_window(50_000)
     pair.peer.h2.increment_flow_control_window(50_000, 1)
     pair.peer.flush()
@@ -162,7 +162,7 @@ async def test_a_server_goes_away_in_the_middle_of_a_request(make_pair):
 
 
 @pytest.mark.parametrize("state", ["asked", "answering", "in a message", "in a frame", "in the request", "in line"])
-async def test_the_connection_is_lost(make_pair, state):
+async def test_a_lost_connection_fails_its_calls(make_pair, state):
     pair = make_pair(takes=False, settings={3: 1})
     if state == "in the request":
         asking = pair.task(b"x" * 100_000)
@@ -184,12 +184,12 @@ async def test_the_connection_is_lost(make_pair, state):
         pair.connection.connection_lost(None)
         if waiting:
             assert await waiting is None
-    assert await failed(call) == (Status.UNAVAILABLE, "The connection to the server is lost.")
+    assert await failure_of(call) == (Status.UNAVAILABLE, "The connection to the server is lost.")
     assert await pair.connection.call(b"", b"", 60) is None
     assert pair.connection.closed
 
 
-async def test_the_connection_is_closed_while_calls_run(make_pair):
+async def test_closing_the_connection_cancels_its_calls(make_pair):
     pair = make_pair()
     calls = [await pair.call() for _ in range(3)]
     reading = asyncio.create_task(calls[0].read())
@@ -199,18 +199,18 @@ async def test_the_connection_is_closed_while_calls_run(make_pair):
         await reading
     assert failure.value.status is Status.CANCELLED
     for call in calls:
-        assert await failed(call) == (Status.CANCELLED, "The connection was closed.")
+        assert await failure_of(call) == (Status.CANCELLED, "The connection was closed.")
     assert not pair.wire.aborted
 
 
-async def test_a_server_that_does_not_read_is_not_waited_for(make_pair):
+async def test_closing_does_not_wait_for_a_server_that_does_not_read(make_pair):
     pair = make_pair()
     pair.connection.pause_writing()
     pair.connection.close()
     assert pair.wire.aborted
 
 
-async def test_the_numbers_of_streams_come_to_their_end(make_pair):
+async def test_stream_ids_run_out(make_pair):
     pair = make_pair()
     first = await pair.call()
     pair.connection._next_stream_id = 2**30 - 3

@@ -2,8 +2,10 @@
 
 import asyncio
 import socket
+from typing import Any
 
 import pytest
+from h2.settings import SettingCodes
 
 from gateway.triton.rpc import channel as channels
 from gateway.triton.rpc import connection as connections
@@ -14,8 +16,8 @@ from tests.unit.gateway.rpc.h2_peer import H2Peer, PeerServer, read_all
 ASK = "/a.B/C"
 
 
-class Mute(asyncio.Protocol):
-    """Takes a connection, and says `words` where it is given any; closes it where `leaves`."""
+class SilentServer(asyncio.Protocol):
+    """A server that accepts a connection, sends `words` if there are any, and closes it if `leaves`."""
 
     def __init__(self, words: bytes = b"", leaves: bool = False) -> None:
         self.words, self.leaves = words, leaves
@@ -37,18 +39,18 @@ class Mute(asyncio.Protocol):
 
 @pytest.fixture
 async def make_channel():
-    made = []
+    channels = []
 
     def make(url: str) -> Channel:
-        made.append(Channel(url))
-        return made[-1]
+        channels.append(Channel(url))
+        return channels[-1]
 
     yield make
-    for channel in made:
+    for channel in channels:
         await channel.close()
 
 
-async def refused(channel: Channel) -> str:
+async def connection_error(channel: Channel) -> str:
     with pytest.raises(RpcError) as failure:
         await channel.call(ASK, b"", idle=60)
     assert failure.value.status is Status.UNAVAILABLE
@@ -57,7 +59,7 @@ async def refused(channel: Channel) -> str:
 
 async def reachable(host: str) -> bool:
     try:
-        async with await PeerServer(lambda: Mute(leaves=True)).start(host) as server:
+        async with await PeerServer(lambda: SilentServer(leaves=True)).start(host) as server:
             reader, writer = await asyncio.open_connection(host, server.port)
             await reader.read()
             writer.close()
@@ -73,14 +75,14 @@ def test_an_address_in_brackets():
 
 
 @pytest.mark.parametrize("url", ["", "host", ":1", "host:", "host:x", "host:0", "host:65536", "host:-1", "host:²"])
-def test_addresses_that_are_none(url):
+def test_invalid_addresses_are_refused(url):
     with pytest.raises(ValueError):
         Channel(url)
 
 
 @pytest.mark.parametrize("host, name", [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("127.0.0.1", "localhost")])
-async def test_one_answer(make_channel, host, name):
-    """`localhost` has two addresses here, and nobody listens at the first."""
+async def test_a_call_with_one_response(make_channel, host, name):
+    """`localhost` has two addresses here, and the first refuses connections."""
     if not await reachable(host):
         pytest.skip(f"this machine does not reach itself at {host}")
     async with await PeerServer().start(host) as server:
@@ -103,7 +105,7 @@ async def test_one_answer(make_channel, host, name):
         assert peer.wrong == [] and peer.resets == []
 
 
-async def test_a_unary_call_has_one_answer(make_channel):
+async def test_a_unary_call_has_one_response(make_channel):
     async with PeerServer() as server:
         channel = make_channel(server.url)
         for stream, messages in ((1, []), (3, [b"one", b"two"])):
@@ -115,7 +117,7 @@ async def test_a_unary_call_has_one_answer(make_channel):
                 await asking
 
 
-async def test_a_unary_call_takes_too_long(make_channel):
+async def test_a_unary_call_times_out(make_channel):
     async with PeerServer() as server:
         channel = make_channel(server.url)
         (await channel.call(ASK, b"", idle=60)).cancel()  # connecting takes time of its own
@@ -126,11 +128,11 @@ async def test_a_unary_call_takes_too_long(make_channel):
         await peer.until(lambda peer: peer.resets == [(1, 8), (3, 8)])
 
 
-async def test_nobody_listens(make_channel):
+async def test_a_refused_connection_is_unavailable(make_channel):
     async with PeerServer() as server:
         url = server.url
     channel = make_channel(url)
-    assert "cannot be reached" in await refused(channel)
+    assert "cannot be reached" in await connection_error(channel)
     async with await PeerServer().start(port=int(url.rpartition(":")[2])) as server:  # it comes later
         call = await channel.call(ASK, b"question", idle=60)
         peer = await server.peer()
@@ -140,43 +142,43 @@ async def test_nobody_listens(make_channel):
 
 
 @pytest.mark.parametrize("host", ["a" * 64, "a..b"])
-async def test_names_that_are_none(make_channel, host):
-    assert "cannot be reached" in await refused(make_channel(f"{host}:1"))
+async def test_invalid_names_are_refused(make_channel, host):
+    assert "cannot be reached" in await connection_error(make_channel(f"{host}:1"))
 
 
-async def test_a_name_that_nobody_has(make_channel, monkeypatch):
-    async def unknown(*given):
+async def test_an_unknown_host_is_unavailable(make_channel, monkeypatch):
+    async def unknown(*arguments):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", unknown)  # resolvers may take their time
-    assert await refused(make_channel("nobody.invalid:1")) == (
+    assert await connection_error(make_channel("nobody.invalid:1")) == (
         f"The server cannot be reached: [Errno {int(socket.EAI_NONAME)}] Name or service not known"
     )
 
 
-async def test_a_server_that_says_nothing(make_channel, monkeypatch):
+async def test_a_silent_server_is_unavailable(make_channel, monkeypatch):
     monkeypatch.setattr(channels, "_CONNECT_SECONDS", 0.05)
-    async with PeerServer(Mute) as server:
-        assert await refused(make_channel(server.url)) == "The connection to the server timed out."
-        await asyncio.wait_for(server.peers[0].lost.wait(), 20)
+    async with PeerServer(SilentServer) as server:
+        assert await connection_error(make_channel(server.url)) == "The server takes no connection."
+        await asyncio.wait_for(server.peers[0].lost.wait(), 30)
 
 
-async def test_a_server_of_another_kind(make_channel):
+async def test_a_server_of_another_protocol_is_unavailable(make_channel):
     page = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    async with PeerServer(lambda: Mute(page)) as server:
-        assert "does not speak gRPC" in await refused(make_channel(server.url))
-        await asyncio.wait_for(server.peers[0].lost.wait(), 20)
+    async with PeerServer(lambda: SilentServer(page)) as server:
+        assert "does not speak gRPC" in await connection_error(make_channel(server.url))
+        await asyncio.wait_for(server.peers[0].lost.wait(), 30)
 
 
-async def test_a_server_that_closes_at_once(make_channel):
-    async with PeerServer(lambda: Mute(leaves=True)) as server:
+async def test_a_server_that_closes_at_once_is_unavailable(make_channel):
+    async with PeerServer(lambda: SilentServer(leaves=True)) as server:
         channel = make_channel(server.url)
         for tries in range(1, 4):
-            await refused(channel)
+            await connection_error(channel)
             assert len(server.peers) == tries
 
 
-async def test_callers_share_a_connection_that_one_of_them_does_not_wait_for(make_channel):
+async def test_cancelling_one_caller_keeps_the_shared_connection(make_channel):
     async with PeerServer() as server:
         channel = make_channel(server.url)
         callers = [asyncio.create_task(channel.call(ASK, b"%d" % number, idle=60)) for number in range(4)]
@@ -190,7 +192,7 @@ async def test_callers_share_a_connection_that_one_of_them_does_not_wait_for(mak
             call.cancel()
 
 
-async def test_all_callers_go_while_the_connection_begins(make_channel):
+async def test_cancelling_all_callers_ends_the_connection_attempt(make_channel):
     async with PeerServer() as server:
         url = server.url
     channel = make_channel(url)
@@ -203,22 +205,22 @@ async def test_all_callers_go_while_the_connection_begins(make_channel):
     await asyncio.wait([connecting])  # and nobody is told that it failed
 
 
-async def test_close_while_the_connection_begins(make_channel):
-    async with PeerServer(Mute) as server:
+async def test_closing_ends_a_connection_attempt(make_channel):
+    async with PeerServer(SilentServer) as server:
         channel = make_channel(server.url)
         caller = asyncio.create_task(channel.call(ASK, b"", idle=60))
-        mute = await server.peer()
+        silent: Any = await server.peer()
         await channel.close()
         with pytest.raises(RpcError) as failure:
             await caller
         assert failure.value.status is Status.CANCELLED
-        await asyncio.wait_for(mute.lost.wait(), 20)
+        await asyncio.wait_for(silent.lost.wait(), 30)
         with pytest.raises(RpcError):
             await channel.call(ASK, b"", idle=60)
         assert len(server.peers) == 1
 
 
-async def test_close_at_any_moment_of_connecting(make_channel):
+async def test_closing_at_any_moment_of_connecting(make_channel):
     async with PeerServer() as server:
         for moments in range(12):
             channel = make_channel(server.url)
@@ -233,8 +235,8 @@ async def test_close_at_any_moment_of_connecting(make_channel):
             await peer.until(lambda peer: peer.lost)
 
 
-async def test_a_server_that_goes_away_is_followed_by_another_connection(make_channel):
-    async with PeerServer(lambda: H2Peer({3: 1})) as server:
+async def test_a_goaway_opens_a_new_connection(make_channel):
+    async with PeerServer(lambda: H2Peer({SettingCodes.MAX_CONCURRENT_STREAMS: 1})) as server:
         channel = make_channel(server.url)
         first = await channel.call(ASK, b"first", idle=60)
         waiting = asyncio.create_task(channel.call(ASK, b"second", idle=60))
@@ -253,7 +255,7 @@ async def test_a_server_that_goes_away_is_followed_by_another_connection(make_ch
         assert not new.lost and old.wrong == new.wrong == []
 
 
-async def test_a_lost_connection_is_made_again(make_channel):
+async def test_a_lost_connection_is_reopened(make_channel):
     async with PeerServer() as server:
         channel = make_channel(server.url)
         for number in range(3):
@@ -266,7 +268,7 @@ async def test_a_lost_connection_is_made_again(make_channel):
             assert failure.value.status is Status.UNAVAILABLE
 
 
-async def test_close_while_calls_run(make_channel):
+async def test_closing_cancels_running_calls(make_channel):
     async with PeerServer() as server:
         channel = make_channel(server.url)
         call = await channel.call(ASK, b"", idle=60)
@@ -279,7 +281,7 @@ async def test_close_while_calls_run(make_channel):
         await (await server.peer()).until(lambda peer: peer.lost)
 
 
-async def deaf(channel, server) -> H2Peer:
+async def stop_reading(channel, server) -> H2Peer:
     """A connection that was good once, and whose other end says nothing any more."""
     asking = asyncio.create_task(channel.unary(ASK, b"", timeout=20))
     peer = await server.peer()
@@ -291,10 +293,10 @@ async def deaf(channel, server) -> H2Peer:
     return peer
 
 
-async def test_a_connection_on_which_nothing_comes_is_left_for_another(make_channel):
+async def test_a_silent_connection_is_replaced(make_channel):
     async with PeerServer() as server:
         channel = make_channel(server.url)
-        first = await deaf(channel, server)
+        first = await stop_reading(channel, server)
         with pytest.raises(RpcError) as failure:
             await channel.unary(ASK, b"", timeout=0.1)
         assert failure.value.status is Status.DEADLINE_EXCEEDED
@@ -303,11 +305,11 @@ async def test_a_connection_on_which_nothing_comes_is_left_for_another(make_chan
         call.cancel()
 
 
-async def test_what_goes_on_there_fails_after_a_while(make_channel, monkeypatch):
+async def test_calls_of_a_silent_connection_fail(make_channel, monkeypatch):
     monkeypatch.setattr(connections, "_SILENCE_TIMEOUT_SECONDS", 0.1)
     async with PeerServer() as server:
         channel = make_channel(server.url)
-        await deaf(channel, server)
+        await stop_reading(channel, server)
         call = await channel.call(ASK, b"", idle=60)
         with pytest.raises(RpcError):
             await channel.unary(ASK, b"", timeout=0.1)
@@ -316,14 +318,15 @@ async def test_what_goes_on_there_fails_after_a_while(make_channel, monkeypatch)
         assert failure.value.status is Status.UNAVAILABLE
 
 
-async def test_a_server_that_wakes_up_keeps_what_it_has(make_channel, monkeypatch):
+async def test_a_server_that_resumes_keeps_its_calls(make_channel, monkeypatch):
     monkeypatch.setattr(connections, "_SILENCE_TIMEOUT_SECONDS", 0.2)
     async with PeerServer() as server:
         channel = make_channel(server.url)
-        peer = await deaf(channel, server)
+        peer = await stop_reading(channel, server)
         call = await channel.call(ASK, b"", idle=60)
         with pytest.raises(RpcError):
             await channel.unary(ASK, b"", timeout=0.05)
+        assert peer._transport
         peer.sends = peer._transport.write
         peer.answer(3, b"late")
         assert await read_all(call) == [b"late"]

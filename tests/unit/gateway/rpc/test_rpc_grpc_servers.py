@@ -15,7 +15,7 @@ from tests.unit.gateway.rpc.grpc_peer import GrpcServer, TestService, count_echo
 pytestmark = pytest.mark.parametrize("connect", [Channel, GrpcTransport])
 
 
-async def fails(transport: Transport) -> RpcError:
+async def failure_of(transport: Transport) -> RpcError:
     """Call until the first message, and return the failure."""
     with pytest.raises(RpcError) as failure:
         await (await transport.call("/a.B/Echo", b"\1", idle=60)).read()
@@ -31,7 +31,7 @@ async def test_streams(connect: Connect) -> None:
 async def test_large_messages(connect: Connect) -> None:
     async with GrpcServer(TestService(), connect, max_receive_message_length=-1) as served:
         large = b"\2" + bytes(range(256)) * 40_000
-        calls = count_echoes(served.transport, large), count_echoes(served.transport, b"\x50small")
+        calls = [count_echoes(served.transport, large), count_echoes(served.transport, b"\x50small")]
         assert await asyncio.gather(*calls) == [2, 80]
 
 
@@ -63,7 +63,7 @@ async def test_failures(connect: Connect) -> None:
         assert failure.value.status is Status.UNIMPLEMENTED
 
 
-async def test_a_message_that_the_server_finds_too_large(connect: Connect) -> None:
+async def test_a_message_over_the_servers_limit_fails(connect: Connect) -> None:
     async with GrpcServer(TestService(), connect, max_receive_message_length=1_000) as served:
         with pytest.raises(RpcError) as failure:
             await count_echoes(served.transport, b"\1" * 500_000)
@@ -71,7 +71,7 @@ async def test_a_message_that_the_server_finds_too_large(connect: Connect) -> No
         assert await count_echoes(served.transport, b"\3") == 3
 
 
-async def test_a_server_that_answers_before_it_reads(connect: Connect) -> None:
+async def test_a_response_before_the_request_is_read(connect: Connect) -> None:
     async with GrpcServer(TestService(), connect, max_receive_message_length=-1) as served:
         call = await served.transport.call("/a.B/Early", b"x" * 3_000_000, idle=60)
         assert await call.read() == b"one"
@@ -85,17 +85,17 @@ async def test_cancelling_reaches_the_server(connect: Connect) -> None:
         call = await served.transport.call("/a.B/Hold", b"x", idle=60)
         assert await call.read() == b"one"
         call.cancel()
-        await asyncio.wait_for(service.given_up.wait(), 20)
+        await asyncio.wait_for(service.given_up.wait(), 30)
         with pytest.raises(RpcError) as failure:
             await call.read()
         assert failure.value.status is Status.CANCELLED and not call.has_message
 
 
-async def test_a_message_that_is_here(connect: Connect) -> None:
+async def test_a_buffered_message_is_reported(connect: Connect) -> None:
     async with GrpcServer(TestService(), connect) as served:
         call = await served.transport.call("/a.B/Echo", b"\3", idle=60)
         assert await call.read() == b"\3"
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not call.has_message:
                 await asyncio.sleep(0.001)
         assert [await call.read() for _ in range(3)] == [b"\3", b"\3", None]
@@ -115,7 +115,7 @@ async def test_a_reader_that_is_cancelled_can_read_on(connect: Connect) -> None:
         call.cancel()
 
 
-async def test_silence(connect: Connect) -> None:
+async def test_a_silent_server_times_out(connect: Connect) -> None:
     """A read raises `TimeoutError` after `idle` seconds, and again; the call goes on."""
     service = TestService()
     async with GrpcServer(service, connect) as served:
@@ -133,7 +133,7 @@ async def test_silence(connect: Connect) -> None:
         call.cancel()
 
 
-async def test_a_unary_call_that_takes_too_long(connect: Connect) -> None:
+async def test_a_unary_call_times_out(connect: Connect) -> None:
     service = TestService()
     async with GrpcServer(service, connect) as served:
         assert await count_echoes(served.transport, b"\1") == 1  # connecting takes time of its own
@@ -141,11 +141,11 @@ async def test_a_unary_call_that_takes_too_long(connect: Connect) -> None:
             await served.transport.unary("/a.B/Hold", b"", timeout=0.2)
         assert failure.value.status is Status.DEADLINE_EXCEEDED
         assert failure.value.message == "The server did not answer for 0.2 seconds."
-        await asyncio.wait_for(service.given_up.wait(), 20)
+        await asyncio.wait_for(service.given_up.wait(), 30)
 
 
 async def test_backpressure(connect: Connect) -> None:
-    """A server whose messages nobody reads stops sending."""
+    """A server stops sending while its messages are not read."""
     service = TestService()
     async with GrpcServer(service, connect) as served:
         call = await served.transport.call("/a.B/Flood", b"x", idle=60)
@@ -160,7 +160,7 @@ async def test_backpressure(connect: Connect) -> None:
         call.cancel()
 
 
-async def test_more_calls_than_the_server_takes(connect: Connect) -> None:
+async def test_calls_beyond_the_servers_limit_wait(connect: Connect) -> None:
     """gRPC's server counts a call a moment longer than it answers it, and may refuse the next one meanwhile."""
 
     async def retried(transport: Transport) -> int:
@@ -176,7 +176,7 @@ async def test_more_calls_than_the_server_takes(connect: Connect) -> None:
 
 
 async def test_the_server_stops(connect: Connect) -> None:
-    """The call that runs is cut off by the server when its grace is over; new ones find nobody."""
+    """The server ends the running call after its grace period; new calls find no server."""
     async with GrpcServer(TestService(), connect) as served:
         call = await served.transport.call("/a.B/Hold", b"x", idle=60)
         assert await call.read() == b"one"
@@ -185,18 +185,18 @@ async def test_the_server_stops(connect: Connect) -> None:
             await call.read()
         assert failure.value.status in (Status.CANCELLED, Status.UNAVAILABLE)
         await stopping
-        assert (await fails(served.transport)).status is Status.UNAVAILABLE
+        assert (await failure_of(served.transport)).status is Status.UNAVAILABLE
 
 
-async def test_a_server_that_comes_later(connect: Connect) -> None:
+async def test_a_server_that_starts_later_is_found(connect: Connect) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
     transport = connect(f"127.0.0.1:{port}", ())
     try:
         for _ in range(3):
-            assert (await fails(transport)).status is Status.UNAVAILABLE
-        async with GrpcServer(TestService(), connect, port=port), asyncio.timeout(20):
+            assert (await failure_of(transport)).status is Status.UNAVAILABLE
+        async with GrpcServer(TestService(), connect, port=port), asyncio.timeout(30):
             while True:
                 try:
                     assert await count_echoes(transport, b"\3") == 3
@@ -219,5 +219,5 @@ async def test_the_transport_is_closed(connect: Connect) -> None:
         with pytest.raises(RpcError) as failure:
             await reading
         assert failure.value.status is Status.CANCELLED
-        await asyncio.wait_for(service.given_up.wait(), 20)
-        assert (await fails(served.transport)).status is Status.CANCELLED
+        await asyncio.wait_for(service.given_up.wait(), 30)
+        assert (await failure_of(served.transport)).status is Status.CANCELLED

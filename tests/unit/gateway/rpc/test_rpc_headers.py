@@ -17,7 +17,7 @@ def read(reader: HeaderDecoder, block: bytes) -> dict[bytes, bytes] | None:
 
 
 @given(st.lists(FIELDS, max_size=12), st.sampled_from([0, 64, 200, 4096]))
-def test_answers_are_read_alike_after_any_others(answers: list[list[tuple[bytes, bytes]]], table: int) -> None:
+def test_responses_are_decoded_alike_after_any_others(answers: list[list[tuple[bytes, bytes]]], table: int) -> None:
     """Small tables forget, so that the same block comes to mean other fields."""
     encoder, decoder, reader = Encoder(), Decoder(), HeaderDecoder()
     encoder.header_table_size = table
@@ -27,16 +27,16 @@ def test_answers_are_read_alike_after_any_others(answers: list[list[tuple[bytes,
             assert read(reader, block) == dict(decoder.decode(block, raw=True)) == dict(fields)
 
 
-def test_what_is_read_is_the_callers_own() -> None:
+def test_decoded_headers_are_not_shared() -> None:
     encoder, reader = Encoder(), HeaderDecoder()
     fields = [(b":status", b"200"), (b"content-type", b"application/grpc")]
     for _ in range(3):
-        found = read(reader, encoder.encode(fields))
-        assert found == dict(fields)
-        found.clear()
+        headers = read(reader, encoder.encode(fields))
+        assert headers == dict(fields)
+        headers.clear()
 
 
-def test_no_more_is_kept_than_servers_say() -> None:
+def test_the_header_table_is_bounded() -> None:
     reader = HeaderDecoder()
     for first in range(0x82, 0x87):
         for second in range(0x88, 0x8F):

@@ -1,4 +1,4 @@
-"""Servers that say what no server may, or more than anybody wants to keep."""
+"""Servers that break the protocol, or send more than a client can store."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ def literal(name: bytes, value: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "written",
     [
         b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
         frames.encode_frame(FrameType.DATA, 0, 1, bytes(16_385)),
@@ -44,21 +44,21 @@ def literal(name: bytes, value: bytes) -> bytes:
         frames.encode_frame(FrameType.WINDOW_UPDATE, 0, 9, bytes(4)),
     ],
 )
-async def test_no_http2(said):
+async def test_a_server_without_http2_is_unavailable(written):
     pair = ConnectedPair()
     call = await pair.call()
-    pair.connection.data_received(said)
+    pair.connection.data_received(written)
     with pytest.raises(RpcError) as failure:
         await call.read()
     assert failure.value.status is Status.UNAVAILABLE
     assert "does not speak gRPC" in failure.value.message
     assert pair.connection.closed and not pair.connection._receive_buffer
-    pair.connection.data_received(said)  # the rest of what was under way
+    pair.connection.data_received(written)  # the rest of what was under way
     assert frames.encode_frame(FrameType.GOAWAY, 0, 0, bytes(7) + b"\1") in pair.wire.written
 
 
-async def test_headers_without_end():
-    """Each frame is small; all of them together are not kept."""
+async def test_endless_headers_end_the_connection():
+    """Each frame is small. Together they exceed the limit."""
     pair = ConnectedPair()
     call = await pair.call()
     pair.connection.data_received(frames.encode_frame(FrameType.HEADERS, 0, 1, b""))
@@ -67,7 +67,7 @@ async def test_headers_without_end():
     assert call.done and pair.connection.closed
 
 
-async def test_headers_that_grow_when_they_are_read():
+async def test_header_bombs_are_refused():
     pair = ConnectedPair()
     call = await pair.call()
     entry = b"\x40\1a\x7f\x81\x1e" + b"v" * 4_000
@@ -78,7 +78,7 @@ async def test_headers_that_grow_when_they_are_read():
         await call.read()
 
 
-async def test_headers_again_and_again(make_pair):
+async def test_repeated_headers_are_refused(make_pair):
     pair = make_pair()
     call = await pair.call()
     pair.peer.open(1)
@@ -92,7 +92,7 @@ async def test_headers_again_and_again(make_pair):
 
 
 @pytest.mark.parametrize("frame", [frames.encode_settings({}), frames.encode_frame(FrameType.PING, 0, 0, bytes(8))])
-async def test_questions_of_a_server_that_does_not_read(frame):
+async def test_settings_and_pings_of_a_server_that_does_not_read_are_bounded(frame):
     pair = ConnectedPair()
     call = await pair.call()
     pair.wire.stuck = 0
@@ -106,7 +106,7 @@ async def test_questions_of_a_server_that_does_not_read(frame):
         await call.read()
 
 
-async def test_questions_of_a_server_that_reads(make_pair):
+async def test_pings_of_a_server_that_reads_are_answered(make_pair):
     pair = make_pair()
     for _ in range(100):
         pair.connection.data_received(frames.encode_frame(FrameType.PING, 0, 0, bytes(8)) * 100)
@@ -114,7 +114,7 @@ async def test_questions_of_a_server_that_reads(make_pair):
     assert pair.connection.accepts_calls
 
 
-async def test_nothing_again_and_again(make_pair):
+async def test_empty_frames_are_ignored(make_pair):
     pair = make_pair()
     call = await pair.call()
     pair.peer.open(1)
@@ -126,7 +126,7 @@ async def test_nothing_again_and_again(make_pair):
     assert await read_all(call) == [b"one"]
 
 
-async def test_more_than_the_window_lets():
+async def test_data_beyond_the_window_is_an_error():
     pair = ConnectedPair()
     call = await pair.call()
     pair.peer.open(1)
@@ -136,57 +136,59 @@ async def test_more_than_the_window_lets():
         await read_all(call)
 
 
-async def test_whatever_a_server_may_say_however_it_is_cut():
+async def test_any_split_of_valid_frames_is_read():
     for seed in range(30):
-        await _said_and_cut(random.Random(seed))
+        await _write_and_split(random.Random(seed))
 
 
-async def _said_and_cut(dice: random.Random) -> None:
-    pair, asked = ConnectedPair(), {}
-    said: list[bytes] = []
-    pair.peer.sends = said.append
-    opened, streams, calls = set(), [], {}
-    for _ in range(dice.randint(1, 6)):
+async def _write_and_split(rng: random.Random) -> None:
+    pair, messages = ConnectedPair(), {}
+    written: list[bytes] = []
+    pair.peer.sends = written.append
+    opened: set[int] = set()
+    streams: list[tuple[int, bytearray]] = []
+    calls = {}
+    for _ in range(rng.randint(1, 6)):
         call = await pair.call()
         calls[call.stream] = call
-        asked[call.stream] = [dice.randbytes(dice.choice([0, 1, 5, 300, 3_000])) for _ in range(dice.randint(0, 6))]
-        streams.append([call.stream, b"".join(map(grpc_message, asked[call.stream]))])
+        messages[call.stream] = [rng.randbytes(rng.choice([0, 1, 5, 300, 3_000])) for _ in range(rng.randint(0, 6))]
+        streams.append((call.stream, bytearray(b"".join(map(grpc_message, messages[call.stream])))))
     while streams:
-        entry = dice.choice(streams)
+        entry = rng.choice(streams)
         stream, rest = entry
         h2 = pair.peer.h2
-        match dice.randrange(8):
+        match rng.randrange(8):
             case 0:
-                h2.ping(dice.randbytes(8))
+                h2.ping(rng.randbytes(8))
             case 1:
-                h2.update_settings({4: dice.randrange(2**31)})
+                h2.update_settings({4: rng.randrange(2**31)})
             case 2:
-                h2.increment_flow_control_window(dice.randint(1, 1_000))
+                h2.increment_flow_control_window(rng.randint(1, 1_000))
             case 3:
-                said.append(
-                    frames.encode_frame(dice.randint(10, 255), dice.randrange(256), dice.randrange(2**31), b"?")
+                written.append(
+                    frames.encode_frame(rng.randint(10, 255), rng.randrange(256), rng.randrange(2**31), b"?")
                 )
             case _ if stream not in opened:
-                h2.send_headers(stream, [*HEAD, ("x-some", "y" * dice.choice([1, 10, 300]))])
+                h2.send_headers(stream, [*HEAD, ("x-some", "y" * rng.choice([1, 10, 300]))])
                 opened.add(stream)
             case _ if rest:
-                size = dice.randint(0, min(len(rest), 9_000))
-                h2.send_data(stream, rest[:size], pad_length=dice.choice([None, 0, 3, 255]))
-                entry[1] = rest[size:]
+                size = rng.randint(0, min(len(rest), 9_000))
+                h2.send_data(stream, bytes(rest[:size]), pad_length=rng.choice([None, 0, 3, 255]))
+                del rest[:size]
             case _:
                 h2.send_headers(stream, [*OK, ("grpc-message", "%41")], end_stream=True)
                 streams.remove(entry)
         pair.peer.flush()
-    whole = b"".join(said)
+    whole = b"".join(written)
     reading = {stream: asyncio.create_task(read_all(call)) for stream, call in calls.items()}
     at = 0
     while at < len(whole):
-        size = dice.choice([1, 9, 10, 100, 1_000, 20_000])
+        size = rng.choice([1, 9, 10, 100, 1_000, 20_000])
         pair.connection.data_received(whole[at : at + size])
         at += size
-        if not dice.randrange(4):
+        if not rng.randrange(4):
             await asyncio.sleep(0)
-    assert {stream: await task for stream, task in reading.items()} == asked
+    assert {stream: await task for stream, task in reading.items()} == messages
     assert pair.peer.resets == [] and pair.peer.wrong == []
     pair.connection.close()
 
@@ -196,19 +198,19 @@ async def test_garbage_never_raises_and_never_hangs():
         await _garbage(random.Random(seed))
 
 
-async def _garbage(dice: random.Random) -> None:
+async def _garbage(rng: random.Random) -> None:
     pair = ConnectedPair()
     calls = [await pair.call() for _ in range(3)]
     pair.wire.peer.sends = None
     pair.wire.stuck = 0
-    for _ in range(dice.randint(1, 60)):
-        kind, stream = dice.choice([*range(10), dice.randrange(256)]), dice.choice([0, 1, 1, 3, 5, 7])
-        content = dice.randbytes(dice.choice([0, 1, 4, 4, 5, 6, 8, 12, 40, 500]))
-        if dice.random() < 0.5:
-            content = dice.choice([grpc_message(content), b"\x88", literal(b"grpc-status", b"%d" % dice.randrange(20))])
-        data = frames.encode_frame(kind, dice.choice([0, 1, 4, 5, 8, 32, dice.randrange(256)]), stream, content)
-        if dice.random() < 0.1:
-            data = dice.randbytes(dice.randint(1, 100))
+    for _ in range(rng.randint(1, 60)):
+        kind, stream = rng.choice([*range(10), rng.randrange(256)]), rng.choice([0, 1, 1, 3, 5, 7])
+        content = rng.randbytes(rng.choice([0, 1, 4, 4, 5, 6, 8, 12, 40, 500]))
+        if rng.random() < 0.5:
+            content = rng.choice([grpc_message(content), b"\x88", literal(b"grpc-status", b"%d" % rng.randrange(20))])
+        data = frames.encode_frame(kind, rng.choice([0, 1, 4, 5, 8, 32, rng.randrange(256)]), stream, content)
+        if rng.random() < 0.1:
+            data = rng.randbytes(rng.randint(1, 100))
         pair.connection.data_received(data)
     pair.connection.connection_lost(None)
     for call in calls:

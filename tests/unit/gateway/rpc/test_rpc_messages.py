@@ -1,4 +1,4 @@
-"""What comes: messages however they are cut, and how a call ends."""
+"""Received messages, however frames split them, and the end of a call."""
 
 import pytest
 from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, PingFrame, SettingsFrame
@@ -21,7 +21,7 @@ async def test_one_message_out_and_one_in(make_pair):
     assert call.done
 
 
-async def test_several_messages_in_one_frame(make_pair):
+async def test_several_messages_in_one_frame_are_read(make_pair):
     pair = make_pair()
     call = await pair.call()
     pair.peer.open(1)
@@ -57,7 +57,7 @@ async def test_every_byte_in_a_frame_of_its_own(make_pair):
 
 def _answered(peer) -> bytes:
     """All that a server says to one call, with padding, a priority, CONTINUATION and frames of unknown kinds."""
-    said, peer.sends = [], lambda data: said.append(data)
+    written, peer.sends = [], lambda data: written.append(data)
     peer.raw(frames.encode_frame(0xFA, 0xFF, 77, b"unknown"))
     peer.raw(SettingsFrame(0, settings={0xF00: 7, frames.Setting.MAX_CONCURRENT_STREAMS: 50}).serialize())
     block = peer.h2.encoder.encode(HEAD)
@@ -71,10 +71,10 @@ def _answered(peer) -> bytes:
     block = peer.h2.encoder.encode([*OK, ("grpc-message", "fine")])
     peer.raw(HeadersFrame(1, block[:1], flags=["END_STREAM", "PRIORITY"]).serialize())
     peer.raw(ContinuationFrame(1, block[1:], flags=["END_HEADERS"]).serialize())
-    return b"".join(said)
+    return b"".join(written)
 
 
-async def test_every_split_of_what_comes_over_the_network():
+async def test_every_split_of_the_bytes_is_read():
     reference = ConnectedPair()
     await reference.call()
     whole = _answered(reference.peer)
@@ -88,7 +88,7 @@ async def test_every_split_of_what_comes_over_the_network():
         pair.connection.close()
 
 
-async def test_byte_by_byte():
+async def test_bytes_that_arrive_one_by_one_are_read():
     reference = ConnectedPair()
     await reference.call()
     whole = _answered(reference.peer)
@@ -101,7 +101,7 @@ async def test_byte_by_byte():
     pair.connection.close()
 
 
-async def test_padding_and_priority_of_headers_are_no_part_of_them(make_pair):
+async def test_padding_and_priority_of_headers_are_skipped(make_pair):
     pair = make_pair()
     call = await pair.call()
     block = pair.peer.h2.encoder.encode(HEAD)
@@ -121,7 +121,7 @@ async def test_pings_are_answered(make_pair):
     pair.peer.raw(PingFrame(0, b"87654321", flags=["ACK"]).serialize())  # nobody asked: nothing to say
 
 
-async def test_a_message_longer_than_every_window(make_pair):
+async def test_a_message_longer_than_the_window_is_read(make_pair):
     pair, message = make_pair(), bytes(range(256)) * 4_000
     call = await pair.call()
     pair.peer.open(1)
@@ -129,7 +129,7 @@ async def test_a_message_longer_than_every_window(make_pair):
     assert await read_all(call) == [message, b"after"]
 
 
-async def test_a_reader_that_does_not_read_keeps_the_server_within_its_window_and_holds_nobody(make_pair):
+async def test_an_idle_reader_stops_only_its_own_stream(make_pair):
     pair = make_pair()
     slow, quick = await pair.call(), await pair.call()
     pair.peer.open(1)
@@ -144,7 +144,7 @@ async def test_a_reader_that_does_not_read_keeps_the_server_within_its_window_an
     assert len(await read_all(slow)) == 500
 
 
-async def test_large_messages_that_nobody_reads_yet(make_pair):
+async def test_large_unread_messages_do_not_stall(make_pair):
     """A message that is not whole must not be waited for by a server that may send no more of it."""
     pair = make_pair()
     call = await pair.call()
@@ -171,7 +171,7 @@ async def test_large_messages_that_nobody_reads_yet(make_pair):
     ],
 )
 @pytest.mark.parametrize("only", [True, False])
-async def test_what_the_last_headers_say(make_pair, trailers, status, message, only):
+async def test_trailers_become_the_status(make_pair, trailers, status, message, only):
     pair = make_pair()
     call = await pair.call()
     if only:
@@ -204,7 +204,7 @@ async def test_http_errors(make_pair, code, body):
     assert failure.value.status.name == expected.get(code, "UNKNOWN" if code == "500" else "UNAVAILABLE")
 
 
-async def test_a_page_is_no_answer(make_pair):
+async def test_an_html_page_is_no_response(make_pair):
     pair = make_pair()
     call = await pair.call()
     pair.peer.open(1, [(":status", "200"), ("content-type", "text/html")])
@@ -212,7 +212,7 @@ async def test_a_page_is_no_answer(make_pair):
         await call.read()
 
 
-async def test_interim_answers_come_before_the_first(make_pair):
+async def test_interim_responses_are_skipped(make_pair):
     pair = make_pair()
     call = await pair.call()
     pair.peer.h2.send_headers(1, [(":status", "103"), ("link", "x")])
@@ -220,7 +220,7 @@ async def test_interim_answers_come_before_the_first(make_pair):
     assert await read_all(call) == [b"answer"]
 
 
-async def test_the_end_without_trailers(make_pair):
+async def test_a_stream_without_trailers_fails(make_pair):
     pair = make_pair()
     call = await pair.call()
     pair.peer.open(1)
@@ -231,12 +231,12 @@ async def test_the_end_without_trailers(make_pair):
         await call.read()
 
 
-@pytest.mark.parametrize("kept", [1, 4, 5, 9])
-async def test_a_message_cut_off_by_the_end(make_pair, kept):
+@pytest.mark.parametrize("received", [1, 4, 5, 9])
+async def test_a_truncated_message_fails(make_pair, received):
     pair = make_pair()
     call = await pair.call()
     pair.peer.open(1)
-    pair.peer.h2.send_data(1, grpc_message(b"whole") + grpc_message(b"question")[:kept])
+    pair.peer.h2.send_data(1, grpc_message(b"whole") + grpc_message(b"question")[:received])
     pair.peer.end(1)
     assert await call.read() == b"whole"
     with pytest.raises(RpcError, match="cut off") as failure:
@@ -245,7 +245,7 @@ async def test_a_message_cut_off_by_the_end(make_pair, kept):
 
 
 @pytest.mark.parametrize("start", [grpc_message(b"x", compressed=1), b"\1", b"\0\xff\xff\xff\xff", b"\0\x10\0\0\1abc"])
-async def test_messages_that_no_server_may_send(make_pair, start):
+async def test_invalid_messages_fail(make_pair, start):
     """Compressed ones, and ones that would fill the memory: given up as soon as they are announced."""
     pair = make_pair()
     call = await pair.call()
@@ -263,7 +263,7 @@ async def test_messages_that_no_server_may_send(make_pair, start):
     assert pair.peer.resets == [(1, 8)]
 
 
-async def test_the_connection_says_first_what_it_takes():
+async def test_the_connection_begins_with_its_settings():
     connection = Connection()
     assert connection.closed
     pair = ConnectedPair()

@@ -1,4 +1,4 @@
-"""What goes out: large requests, small windows, many callers."""
+"""Sent requests: large ones, small windows, many callers."""
 
 import asyncio
 
@@ -13,13 +13,13 @@ LARGE = bytes(range(256)) * 1_000
 WINDOW, MOST = SettingCodes.INITIAL_WINDOW_SIZE, SettingCodes.MAX_CONCURRENT_STREAMS
 
 
-def change(pair: ConnectedPair, settings: dict) -> None:
+def change_settings(pair: ConnectedPair, settings: dict) -> None:
     pair.peer.h2.update_settings(settings)
     pair.peer.flush()
 
 
 @pytest.mark.parametrize("window", [1_000, 16_384, 65_535, 300_000])
-async def test_a_large_request_in_a_window(make_pair, window):
+async def test_a_large_request_respects_the_window(make_pair, window):
     pair = make_pair(settings={WINDOW: window})
     call = await pair.call(LARGE)
     assert await pair.peer.wait_for_request(1) == LARGE
@@ -28,8 +28,8 @@ async def test_a_large_request_in_a_window(make_pair, window):
 
 
 @pytest.mark.parametrize("size", range(10))
-async def test_windows_at_the_end_of_a_request(make_pair, size):
-    """Where a window ends just before, at and after the end, the end is said once."""
+async def test_window_updates_at_the_end_of_a_request(make_pair, size):
+    """The end of a request is sent once, also when the window ends just before, at or after it."""
     pair = make_pair(settings={WINDOW: 8}, takes=False)
     asking = pair.task(bytes(size))
     await pair.settle()
@@ -41,23 +41,23 @@ async def test_windows_at_the_end_of_a_request(make_pair, size):
     assert await read_all(await asking) == []
 
 
-async def test_no_window_at_first(make_pair):
+async def test_a_request_waits_for_a_window(make_pair):
     pair = make_pair(settings={WINDOW: 0}, takes=False)
     asking = pair.task()
     await pair.settle()
     assert 1 in pair.peer.requests and not pair.peer.requests[1]  # the server knows of it
-    change(pair, {WINDOW: 100})
+    change_settings(pair, {WINDOW: 100})
     assert await pair.peer.wait_for_request(1) == b"question"
     pair.peer.answer(1)
     assert await read_all(await asking) == []
 
 
-async def test_a_window_that_becomes_negative(make_pair):
+async def test_a_negative_window_stops_the_request(make_pair):
     pair = make_pair(settings={WINDOW: 1_000}, takes=False)
     asking = pair.task(LARGE[:3_000])
     await pair.settle()
     assert len(pair.peer.requests[1]) == 1_000
-    change(pair, {WINDOW: 100})
+    change_settings(pair, {WINDOW: 100})
     await pair.settle()
     pair.peer.h2.increment_flow_control_window(900, 1)  # -900 + 900
     await pair.settle()
@@ -65,13 +65,13 @@ async def test_a_window_that_becomes_negative(make_pair):
     pair.peer.h2.increment_flow_control_window(1, 1)
     await pair.settle()
     assert len(pair.peer.requests[1]) == 1_001
-    change(pair, {WINDOW: 50_000})
+    change_settings(pair, {WINDOW: 50_000})
     assert await pair.peer.wait_for_request(1) == LARGE[:3_000]
     pair.peer.answer(1)
     await read_all(await asking)
 
 
-async def test_a_larger_frame_is_allowed_and_not_needed(make_pair):
+async def test_larger_frames_are_not_used(make_pair):
     pair = make_pair(settings={SettingCodes.MAX_FRAME_SIZE: 2**24 - 1, WINDOW: 2**20})
     call = await pair.call(LARGE)
     assert await pair.peer.wait_for_request(1) == LARGE
@@ -79,7 +79,7 @@ async def test_a_larger_frame_is_allowed_and_not_needed(make_pair):
     await read_all(call)
 
 
-async def test_a_large_request_starves_nobody(make_pair):
+async def test_a_large_request_does_not_block_others(make_pair):
     """The connection's window is used up by one; the next one's first frame comes after one frame of that."""
     pair = make_pair(settings={WINDOW: 2**30}, takes=False)
     large = pair.task(b"x" * 5_000_000)
@@ -117,7 +117,7 @@ async def test_nothing_is_written_while_the_server_does_not_read(make_pair):
         (await asking).cancel()
 
 
-async def test_an_answer_that_comes_before_the_whole_request(make_pair):
+async def test_a_response_before_the_end_of_the_request(make_pair):
     pair = make_pair(takes=False)
     asking = pair.task(LARGE)
     await pair.settle()
@@ -127,7 +127,7 @@ async def test_an_answer_that_comes_before_the_whole_request(make_pair):
     assert not pair.connection._flow.has_waiters and not pair.connection._calls
 
 
-async def test_a_refusal_before_the_whole_request(make_pair):
+async def test_an_error_before_the_end_of_the_request(make_pair):
     pair = make_pair(takes=False)
     asking = pair.task(LARGE)
     await pair.settle()
@@ -139,7 +139,7 @@ async def test_a_refusal_before_the_whole_request(make_pair):
     assert pair.peer.resets == []  # a reset is never answered by one
 
 
-async def test_a_request_that_is_given_up_half_way(make_pair):
+async def test_a_request_that_is_cancelled_half_way(make_pair):
     pair = make_pair(takes=False)
     asking = pair.task(LARGE)
     await pair.settle()
@@ -150,7 +150,7 @@ async def test_a_request_that_is_given_up_half_way(make_pair):
     assert not pair.connection._calls and not pair.connection._flow.has_waiters
 
 
-async def test_a_server_that_takes_no_more_of_a_request(make_pair):
+async def test_an_upload_to_a_server_that_stops_reading_times_out(make_pair):
     pair = make_pair(takes=False)
     with pytest.raises(TimeoutError):
         await pair.connection.call(b"\x20", LARGE, 0.01)
@@ -159,7 +159,7 @@ async def test_a_server_that_takes_no_more_of_a_request(make_pair):
     assert not pair.connection._calls
 
 
-async def test_more_calls_than_the_server_takes_at_once(make_pair):
+async def test_calls_beyond_the_limit_of_streams_wait(make_pair):
     pair = make_pair(settings={MOST: 2})
     asking = [pair.task(b"%d" % number) for number in range(7)]
     await pair.settle()
@@ -174,7 +174,7 @@ async def test_more_calls_than_the_server_takes_at_once(make_pair):
     assert [bytes(body[5:]) for body in pair.peer.requests.values()] == [b"0", b"1", b"2", b"3", b"5", b"6"]
 
 
-async def test_who_is_let_in_and_cancelled_at_once_leaves_the_place_to_the_next(make_pair):
+async def test_a_cancelled_call_gives_its_stream_to_the_next(make_pair):
     pair = make_pair(settings={MOST: 1})
     first, second, third = (pair.task() for _ in range(3))
     await pair.settle()
@@ -189,7 +189,7 @@ async def test_who_is_let_in_and_cancelled_at_once_leaves_the_place_to_the_next(
         await second
 
 
-async def test_nobody_overtakes_who_is_let_in(make_pair):
+async def test_waiting_calls_keep_their_order(make_pair):
     pair = make_pair(settings={MOST: 1})
     asking = [pair.task(b"%d" % number) for number in range(2)]
     await pair.settle()
@@ -203,7 +203,7 @@ async def test_nobody_overtakes_who_is_let_in(make_pair):
     assert [bytes(body[5:]) for body in pair.peer.requests.values()] == [b"0", b"1", b"2", b"3", b"4"]
 
 
-async def test_who_is_let_in_and_cancelled_when_nobody_waits_leaves_the_place_to_who_comes(make_pair):
+async def test_a_cancelled_call_frees_its_stream_for_later_calls(make_pair):
     pair = make_pair(settings={MOST: 1})
     first, second = pair.task(), pair.task()
     await pair.settle()
@@ -219,30 +219,30 @@ async def test_who_is_let_in_and_cancelled_when_nobody_waits_leaves_the_place_to
         await second
 
 
-async def test_the_limit_of_calls_changes(make_pair):
+async def test_the_limit_of_streams_changes(make_pair):
     pair = make_pair(settings={MOST: 0})
     asking = [pair.task() for _ in range(3)]
     await pair.settle()
     assert not pair.peer.requests
-    change(pair, {MOST: 2})
+    change_settings(pair, {MOST: 2})
     await pair.settle()
     assert list(pair.peer.requests) == [1, 3]
-    change(pair, {MOST: 100})
+    change_settings(pair, {MOST: 100})
     await pair.settle()
     assert list(pair.peer.requests) == [1, 3, 5]
     for task in asking:
         (await task).cancel()
 
 
-async def test_a_place_that_never_comes(make_pair):
+async def test_waiting_for_a_stream_times_out(make_pair):
     pair = make_pair(settings={MOST: 0})
     with pytest.raises(TimeoutError):
         await pair.call(idle=0.01)
     assert not pair.connection._flow.has_waiters
 
 
-async def test_thousands_of_calls_given_up_with_data_under_way(make_pair):
-    """What came for them is given back to the server: the connection's window is as large as ever."""
+async def test_thousands_of_cancelled_calls_leave_the_connection_usable(make_pair):
+    """Data of cancelled calls is returned to the connection's window."""
     pair = make_pair()
     payload = grpc_message(b"x" * 16_000)
     for _ in range(2_000):

@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -30,8 +31,8 @@ class Certificates:
         client.private_key_pem.write_to_path(self.key)
 
     def server(self, *names: str, ask_client: bool = False) -> grpc.ServerCredentials:
-        made = self.authority.issue_cert(*names, key_type=trustme.KeyType.ECDSA)
-        pair = made.private_key_pem.bytes(), made.cert_chain_pems[0].bytes()
+        certificate = self.authority.issue_cert(*names, key_type=trustme.KeyType.ECDSA)
+        pair = certificate.private_key_pem.bytes(), certificate.cert_chain_pems[0].bytes()
         return grpc.ssl_server_credentials([pair], self.authority.cert_pem.bytes() if ask_client else None, ask_client)
 
 
@@ -41,7 +42,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+def other_certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("other"))
 
 
@@ -52,11 +53,13 @@ async def test_a_server_with_a_certificate(certificates: Certificates) -> None:
         assert b"sesame" in await served.transport.unary("/a.B/Headers", b"", timeout=60)
 
 
-async def test_a_server_that_asks_for_a_certificate(certificates: Certificates, other: Certificates) -> None:
+async def test_a_server_that_requires_a_client_certificate(
+    certificates: Certificates, other_certificates: Certificates
+) -> None:
     credentials = certificates.server("127.0.0.1", ask_client=True)
-    pairs = ((certificates, True), (other, False), (None, False))
+    pairs = ((certificates, True), (other_certificates, False), (None, False))
     for client, trusted in pairs:
-        pair = {"triton_tls_cert": client.cert, "triton_tls_key": client.key} if client else {}
+        pair: dict[str, Any] = {"triton_tls_cert": client.cert, "triton_tls_key": client.key} if client else {}
         connect = connector(Settings(triton_tls_ca=certificates.ca, **pair))
         async with GrpcServer(TestService(), connect, credentials) as served:
             if trusted:
@@ -72,16 +75,18 @@ async def is_unavailable(served: GrpcServer) -> None:
 
 
 @pytest.mark.parametrize("case", ["another authority", "another name", "no TLS here", "no TLS there"])
-async def test_what_is_not_trusted(certificates: Certificates, other: Certificates, case: str) -> None:
-    settings = {} if case == "no TLS here" else {"triton_tls_ca": certificates.ca}
-    issuer = other if case == "another authority" else certificates
+async def test_untrusted_servers_are_unavailable(
+    certificates: Certificates, other_certificates: Certificates, case: str
+) -> None:
+    settings: dict[str, Any] = {} if case == "no TLS here" else {"triton_tls_ca": certificates.ca}
+    issuer = other_certificates if case == "another authority" else certificates
     name = "triton.example.org" if case == "another name" else "127.0.0.1"
     credentials = None if case == "no TLS there" else issuer.server(name)
     async with GrpcServer(TestService(), connector(Settings(**settings)), credentials) as served:
         await is_unavailable(served)
 
 
-async def test_which_transport_settings_choose(certificates: Certificates) -> None:
+async def test_the_settings_choose_the_transport(certificates: Certificates) -> None:
     assert connector(Settings()) is Channel
     assert connector(Settings(triton_transport="grpcio")) is GrpcTransport
     transport = connector(Settings(triton_transport="http2", triton_tls_ca=certificates.ca))("127.0.0.1:1", ())
@@ -100,15 +105,17 @@ async def test_which_transport_settings_choose(certificates: Certificates) -> No
         ({"cert": "key", "key": "cert"}, "not the key"),
     ],
 )
-def test_files_that_cannot_be_used(certificates: Certificates, files: dict[str, str], reason: str) -> None:
-    given = {f"triton_tls_{name}": getattr(certificates, file, Path("/missing.pem")) for name, file in files.items()}
+def test_invalid_tls_files_are_refused(certificates: Certificates, files: dict[str, str], reason: str) -> None:
+    settings: dict[str, Any] = {
+        f"triton_tls_{name}": getattr(certificates, file, Path("/missing.pem")) for name, file in files.items()
+    }
     with pytest.raises(ValidationError, match=reason):
-        Settings(**given)
+        Settings(**settings)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("connect", [Channel, GrpcTransport])
-async def test_a_host_that_vanishes_is_noticed(connect) -> None:
+async def test_a_vanished_host_is_noticed(connect) -> None:
     """The system ends a connection on which nothing was acknowledged for 20 seconds."""
     async with GrpcServer(TestService(), connect) as served:
         assert await count_echoes(served.transport, b"\1") == 1
