@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_sentence_transformers import MAX_POSITIONS, make_folder, write
 
 from backends.embedding.encoder import OrtEncoder
 from builders import config_pbtxt, recipe
@@ -17,6 +16,7 @@ from builders.embedding import sentence_model
 from builders.embedding.verify import TEXTS, verify
 from builders.errors import RecipeError, SourceUnavailable, UnsupportedModel, VerificationFailed
 from builders.progress import NullProgress
+from tests.unit.builders.tiny_sentence_transformers import MAX_POSITIONS, make_folder, write
 
 pytestmark = pytest.mark.exports
 

@@ -7,12 +7,12 @@ import gguf
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny_llama import TEMPLATE
 from tokenizers import Tokenizer
 
 from builders.checkpoint import Checkpoint
 from builders.errors import SourceUnavailable, UnsupportedModel
 from builders.llm.gguf_checkpoint import convert
+from tests.unit.builders.tiny_llama import TEMPLATE
 
 HIDDEN, HEADS, KV_HEADS, WIDE, LAYERS = 32, 4, 2, 64, 2
 TOKENS = ["<|im_start|>", "<|im_end|>", *"abĠ0123456789", "ĠĠ", "12", "ab"]

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_llama import TEMPLATE, make_checkpoint
 
 from builders import config_pbtxt, manifest, repository
 from builders.build import BuildResult, build
@@ -18,9 +17,10 @@ from builders.errors import (
     SourceUnavailable,
     VerificationFailed,
 )
-from builders.llm import builder
+from builders.llm import builder, export_step
 from builders.progress import STAGES, NullProgress
 from builders.recipe import Recipe
+from tests.unit.builders.tiny_llama import TEMPLATE, make_checkpoint
 
 Recipes = Callable[..., Recipe]
 
@@ -41,7 +41,7 @@ def use_engine_of(
         shutil.copytree(built.folder / "1", folder)
         change(folder)
 
-    monkeypatch.setattr(builder.export_step, "export", export)
+    monkeypatch.setattr(export_step, "export", export)
 
 
 def corrupt(engine: Path) -> None:

@@ -25,12 +25,12 @@ def test_a_file_with_overrides(tmp_path: Path) -> None:
     path.write_text('name = "mine"\nsource = "Qwen/Qwen2.5-0.5B-Instruct"\n[quantization]\nblock_size = 64\n')
     mine = recipe.load(str(path), precision="int4", served_name=None)
     assert (mine.name, mine.precision, mine.served_name) == ("mine", "int4", None)
-    assert mine.quantization.block_size == 64
+    assert mine.quantization is not None and mine.quantization.block_size == 64
 
 
 def test_a_recipe_is_frozen() -> None:
     with pytest.raises(ValidationError):
-        recipe.load(recipe.DEFAULT_LLM_RECIPE).precision = "int4"  # type: ignore[misc]
+        recipe.load(recipe.DEFAULT_LLM_RECIPE).precision = "int4"
 
 
 @pytest.mark.parametrize(

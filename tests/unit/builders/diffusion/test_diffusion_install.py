@@ -8,7 +8,6 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import numpy_helper
-from tiny_image_recipe import image_recipe
 from tokenizers import Tokenizer
 from transformers import CLIPTokenizer, T5Tokenizer
 
@@ -19,10 +18,16 @@ from builders.diffusion.parts import pipeline_parts
 from builders.diffusion.verify import verify_part
 from builders.errors import RepositoryBusy, VerificationFailed
 from tests.fakes.pipelines import T5_TOKENS, TOKENS
+from tests.unit.builders.diffusion.family_checks import check_built_family
+from tests.unit.builders.diffusion.tiny_image_recipe import image_recipe
 
-pytestmark = pytest.mark.timeout(1800)  # see test_families
+pytestmark = pytest.mark.timeout(1800)  # the export of a pipeline takes half a minute on an idle core
 
 Pipes = Callable[[str], Path]
+
+
+def test_stable_diffusion_is_built_with_all_parts(built: BuildResult) -> None:
+    check_built_family("sd", built)
 
 
 def test_config_pbtxt_of_the_pipeline_declares_its_inputs_and_limits(built: BuildResult) -> None:

@@ -48,7 +48,7 @@ async def test_a_head_without_an_end_is_refused(first: bytes, piece: bytes) -> N
 async def test_empty_lines_without_end_are_no_request() -> None:
     async with live_server(head_timeout=0.4) as server:
         said = await server.answer(b"\r\n", *([b"\r\n" * PIECE] * 20), pause=0.05)
-        assert refusal(said) == (400, "invalid_request_error") and not server.asked
+        assert refusal(said) == (400, "invalid_request_error") and not server.requests
         said = await server.answer(b"\r\n" * MAX_BLANK_LINES + GET + b"\r\n" * MAX_BLANK_LINES, pause=0.05)
         assert said.count(b"200 OK") == 1 and b"400" not in said
 
@@ -59,7 +59,7 @@ async def test_what_is_too_long_or_too_much_is_said() -> None:
         assert refusal(await server.answer(POST + fields + b"\r\n")) == (431, "invalid_request_error")
         long = b"GET /" + b"a" * MAX_TARGET_BYTES + b" HTTP/1.1\r\nHost: x\r\n\r\n"
         assert refusal(await server.answer(long)) == (414, "invalid_request_error")
-        assert not server.asked
+        assert not server.requests
 
 
 async def test_what_is_usual_passes() -> None:
@@ -155,7 +155,7 @@ async def test_what_is_no_request_is_refused_and_ends_the_connection() -> None:
             assert refusal(said) == (400, "invalid_request_error"), name
             assert said.count(b"HTTP/1.1 400 ") == 1 and b" 200 OK" not in said, name
         # What came before a chunk that is none was a request, whose client is taken for gone.
-        assert 0 < len(server.asked) == server.ended.count("gone")
+        assert 0 < len(server.requests) == server.ended.count("gone")
 
 
 async def test_odd_paths_are_paths() -> None:
@@ -164,7 +164,7 @@ async def test_odd_paths_are_paths() -> None:
         for path in paths:
             said = await server.answer(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert said.startswith(b"HTTP/1.1 200 "), path
-        assert len(server.asked) == len(paths)
+        assert len(server.requests) == len(paths)
 
 
 async def test_what_is_refused_has_an_id_that_the_log_knows() -> None:
@@ -192,9 +192,9 @@ async def test_a_request_that_was_begun_keeps_its_id() -> None:
     """The application, which writes a line about it too, may have begun or not."""
     async with live_server() as server:
         for pieces in ((CHUNKED + b"\r\n", b"x\r\n"), (CHUNKED + b"\r\nx\r\n",)):
-            server.asked.clear()
+            server.requests.clear()
             said = await server.answer(*pieces)
-            (asked,) = server.asked
+            (asked,) = server.requests
             (its_id,) = re.findall(rb"\r\nx-request-id: (\S+)\r\n", said)
             assert asked["id"].encode() == its_id
 

@@ -16,7 +16,7 @@ async def test_an_answer_of_unknown_length_ends_with_the_connection(more: bytes)
     async with live_server() as server:
         said = await server.answer(get(b"/stream", more) + get(b"/next", more))
         head, _, body = said.partition(b"\r\n\r\n")
-        assert body == b"one two three." and [asked["path"] for asked in server.asked] == ["/stream"]
+        assert body == b"one two three." and [asked["path"] for asked in server.requests] == ["/stream"]
         assert b"transfer-encoding" not in head and b"connection: close" in head and b"keep-alive" not in head
         last = get(b"/stream", b"Host: x\r\nConnection: close\r\n", version=b"1.1")
         assert (await server.answer(last)).endswith(
@@ -28,7 +28,7 @@ async def test_a_connection_stays_where_the_client_asks_and_the_length_is_known(
     async with live_server() as server:
         posted = get(b"/a", KEEP + b"Content-Length: 5\r\n", b"POST") + b"hello"
         said = await server.answer(posted + get(b"/b", KEEP) + get(b"/c") + get(b"/d"))
-        assert [(asked["path"], asked["size"]) for asked in server.asked] == [("/a", 5), ("/b", 0), ("/c", 0)]
+        assert [(asked["path"], asked["size"]) for asked in server.requests] == [("/a", 5), ("/b", 0), ("/c", 0)]
         assert said.count(b"connection: keep-alive\r\n") == 2 and said.count(b"connection: close\r\n") == 1
         assert said.endswith(b'["/c", 0]')
 

@@ -30,10 +30,10 @@ async def test_who_offers_another_protocol_is_answered_in_this_one(chunked: bool
     body = chunk(HIDDEN) + b"0\r\n\r\n" if chunked else HIDDEN
     async with live_server() as server:
         for name, upgrade in UPGRADES.items():
-            server.asked.clear()
+            server.requests.clear()
             head = POST + upgrade + framing + b"\r\n\r\n"
             said = await server.answer(*((head, body, LAST) if apart else (head + body + LAST,)))
-            asked = [(each["path"], each["size"]) for each in server.asked]
+            asked = [(each["path"], each["size"]) for each in server.requests]
             assert asked == [("/", len(HIDDEN)), ("/last", 0)], name
             assert said.count(b"HTTP/1.1 200 OK") == 2 and said.endswith(b'["/last", 0]'), name
 
@@ -41,9 +41,9 @@ async def test_who_offers_another_protocol_is_answered_in_this_one(chunked: bool
 async def test_an_upgrade_without_a_body_is_a_request() -> None:
     async with live_server() as server:
         for name, upgrade in UPGRADES.items():
-            server.asked.clear()
+            server.requests.clear()
             await server.answer(b"GET /a HTTP/1.1\r\nHost: x\r\n" + upgrade + b"\r\n" + LAST)
-            assert [each["path"] for each in server.asked] == ["/a", "/last"], name
+            assert [each["path"] for each in server.requests] == ["/a", "/last"], name
 
 
 async def test_requests_that_come_together_are_answered_in_order() -> None:
@@ -53,9 +53,9 @@ async def test_requests_that_come_together_are_answered_in_order() -> None:
     async with live_server() as server:
         whole = b"".join(requests) + LAST
         for size in (len(whole), 100, 7):
-            server.asked.clear()
+            server.requests.clear()
             said = await server.answer(*(whole[at : at + size] for at in range(0, len(whole), size)), pause=0.001)
-            assert [each["path"] for each in server.asked] == [f"/{number}" for number in range(20)] + ["/last"]
+            assert [each["path"] for each in server.requests] == [f"/{number}" for number in range(20)] + ["/last"]
             assert said.count(b"200 OK") == 21 and b'["/7", 5]' in said and b'["/9", 5]' in said
 
 
@@ -64,7 +64,7 @@ async def test_one_is_answered_before_the_next_is_looked_at() -> None:
         reader, writer = await server.connect()
         writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" + GET * 50_000)
         await asyncio.sleep(0.3)
-        assert [each["path"] for each in server.asked] == ["/slow"]
+        assert [each["path"] for each in server.requests] == ["/slow"]
         assert server.connections.buffered_bytes < 600_000, "a piece, and what is read ahead"
         server.begun.set()
         started, answered = time.monotonic(), 0
@@ -79,7 +79,7 @@ async def test_who_does_not_read_is_not_answered_further() -> None:
         writer = await server.deaf()
         writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 2000)
         await asyncio.sleep(0.5)
-        assert 1 <= len(server.asked) < 10, "what the kernel takes, and one answer more"
+        assert 1 <= len(server.requests) < 10, "what the kernel takes, and one answer more"
         writer.transport.abort()
 
 
@@ -90,7 +90,7 @@ async def test_who_hangs_up_with_a_few_requests_waiting_is_noticed() -> None:
         await asyncio.sleep(0.1)
         writer.close()
         await asyncio.sleep(0.2)
-        assert server.ended == ["gone"] and len(server.asked) == 1
+        assert server.ended == ["gone"] and len(server.requests) == 1
 
 
 @pytest.mark.parametrize("size", [1, 3, 64 * 1024, 1_000_003])
@@ -100,11 +100,11 @@ async def test_chunked_bodies_end_where_they_end(size: int) -> None:
     head = POST + b"Transfer-Encoding: chunked\r\n\r\n"
     async with live_server() as server:
         for cut in (len(body), 4096) if len(body) > 5000 else (len(body), 1, 2, 3, 5):
-            server.asked.clear()
+            server.requests.clear()
             pieces = [body[at : at + cut] for at in range(0, len(body), cut)]
             said = await server.answer(head, *pieces, LAST, pause=0)
-            assert [each["size"] for each in server.asked] == [len(data), 0]
-            assert b"x-trailer" not in dict(server.asked[0]["headers"]), "nobody has looked at it"
+            assert [each["size"] for each in server.requests] == [len(data), 0]
+            assert b"x-trailer" not in dict(server.requests[0]["headers"]), "nobody has looked at it"
             assert said.endswith(b'["/last", 0]')
 
 
@@ -114,11 +114,11 @@ async def test_what_follows_a_body_full_of_ends_is_dropped_and_the_connection_cl
     request = POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(data) + b"0\r\n\r\n"
     async with live_server(idle_timeout=0.5) as server:
         said = await server.answer(request + HIDDEN + LAST)
-        assert [each["path"] for each in server.asked] == ["/"] and server.asked[0]["size"] == len(data)
+        assert [each["path"] for each in server.requests] == ["/"] and server.requests[0]["size"] == len(data)
         assert b"connection: close" in said and said.endswith(b'["/", 80000]')
-        server.asked.clear()
+        server.requests.clear()
         said = await server.answer(request, request, LAST, pause=0.3)
-        assert [each["size"] for each in server.asked] == [len(data), len(data), 0]
+        assert [each["size"] for each in server.requests] == [len(data), len(data), 0]
 
 
 async def test_a_client_that_waits_for_leave_gets_it() -> None:
