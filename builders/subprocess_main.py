@@ -27,7 +27,7 @@ def main() -> None:
     request = json.loads(sys.argv[1])
     exit_with_parent(request["parent"])
     warnings.filterwarnings("ignore")
-    # Exporters make millions of small objects. With the default thresholds, a fifth of their time is garbage collection.
+    # Exporters make millions of small objects. At the default thresholds, garbage collection takes a fifth of the time.
     gc.set_threshold(50_000, 20, 20)
     function = getattr(_load(request), request["function"])
     result = function(**request["arguments"])

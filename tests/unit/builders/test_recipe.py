@@ -76,7 +76,7 @@ def test_model_names_are_derived_from_sources(source: str, name: str) -> None:
     assert recipe.default_model_name(source) == name
 
 
-def test_the_fingerprint_follows_what_decides_the_build() -> None:
+def test_the_fingerprint_changes_with_the_build() -> None:
     base = recipe.make(name="a", source="/one")
     same = recipe.make(name="a", source="/two")
     assert manifest.fingerprint(base, "digest") == manifest.fingerprint(same, "digest")

@@ -60,14 +60,14 @@ def test_stop_ends_a_grandchild_in_another_session(stubborn):
     assert child.poll() == 128 + signal.SIGTERM
 
 
-def test_a_killed_program_takes_its_descendants_along(stubborn):
+def test_descendants_of_a_killed_program_end(stubborn):
     child, grandchild = stubborn
     child.kill()
     assert child.wait(30) == 128 + signal.SIGKILL
     assert has_ended(grandchild)
 
 
-def test_a_killed_reaper_takes_the_program_along(stubborn):
+def test_the_program_of_a_killed_reaper_ends(stubborn):
     child, grandchild = stubborn
     os.kill(child.session, signal.SIGKILL)
     assert child.wait(30) == -signal.SIGKILL
@@ -77,7 +77,7 @@ def test_a_killed_reaper_takes_the_program_along(stubborn):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
-def test_nothing_survives_its_starter(tmp_path, number):
+def test_no_process_survives_its_starter(tmp_path, number):
     starter = subprocess.Popen(
         [
             sys.executable,

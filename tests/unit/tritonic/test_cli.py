@@ -57,7 +57,7 @@ def test_every_command_has_help(command):
     assert "Usage: " in ran.stdout
 
 
-def test_a_wrong_setting_is_named():
+def test_an_invalid_setting_is_reported_by_name():
     ran = run("serve", TRITONIC_PORT="seventy")
     assert ran.returncode != 0
     assert "Traceback" not in ran.stderr

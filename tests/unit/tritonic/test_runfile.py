@@ -82,12 +82,12 @@ def test_down_ends_the_recorded_process(tmp_path, sleeper):
 
 
 def test_down_ends_processes_that_a_killed_supervisor_left(tmp_path):
-    left = start_sleeper(**{runfile.TAG: "left-behind"})
-    supervisor = ProcessIdentity(left.pid, 1, "another boot")
+    orphan = start_sleeper(**{runfile.TAG: "left-behind"})
+    supervisor = ProcessIdentity(orphan.pid, 1, "another boot")
     runfile.write(tmp_path, RunRecord(supervisor, "left-behind", "/models"))
-    assert runfile.tagged_pids("left-behind") == [left.pid]
+    assert runfile.tagged_pids("left-behind") == [orphan.pid]
     down(tmp_path, patience=0.1, orphans=0.1)
-    assert left.wait(30) == -9
+    assert orphan.wait(30) == -9
 
 
 def test_one_folder_has_one_owner(tmp_path):

@@ -299,7 +299,7 @@ def test_endpoints_can_be_opened_on_ports(tmp_path):
     try:
         assert made.record.triton_grpc == f"127.0.0.1:{grpc_port}"
         assert until(made.triton_reachable)
-        connection = http.client.HTTPConnection("127.0.0.1", int(http_port), timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", int(http_port), timeout=30)
         connection.request("GET", "/v2/health/ready")
         assert connection.getresponse().read() == b""
         connection.request("POST", "/v2/repository/index", "{}", {"Content-Type": "text/plain"})
@@ -327,7 +327,7 @@ def test_models_reports_that_no_triton_answers(tmp_path):
     assert re.fullmatch(r"Error: No Triton answers at 127\.0\.0\.1:\d+\. Start one with `tritonic up`\.\n", ran.stderr)
 
 
-def test_an_embedded_triton_ends_with_its_block(tmp_path):
+def test_an_embedded_triton_ends_with_its_context(tmp_path):
     install(tmp_path, "fine", "pass")
     with EmbeddedTriton(tmp_path) as triton:
         assert [(model.name, model.state) for model in triton.models()] == [("fine", "READY")]
@@ -340,7 +340,7 @@ def test_an_embedded_triton_can_be_killed_and_started_again(tmp_path):
     with EmbeddedTriton(tmp_path) as triton:
         address = triton.grpc_url
         triton.kill()
-        assert triton.child.wait(10) == 128 + signal.SIGKILL
+        assert triton.child.wait(30) == 128 + signal.SIGKILL
         assert not triton.is_ready()
         triton.start().wait_ready()
         assert triton.grpc_url == address

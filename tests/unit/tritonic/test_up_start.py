@@ -33,7 +33,7 @@ def plan(folder: Path, **ports: int) -> UpOptions:
         ("TRITONIC_MODELS_FILE", "absent.toml", "The models file absent.toml cannot be read: No such file"),
     ],
 )
-def test_wrong_settings_end_it_before_anything_is_started(
+def test_invalid_settings_end_up_before_anything_is_started(
     tmp_path: Path, variable: str, value: str, sentence: str
 ) -> None:
     ran = subprocess.run(

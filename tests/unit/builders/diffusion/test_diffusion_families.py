@@ -62,9 +62,9 @@ class Networks(Engines):
     def run(self, name: str, **inputs: Any) -> list[Any]:
         assert set(inputs) == {port.name for port in self._parts[name].inputs}
         with torch.inference_mode():
-            fed = {key: torch.from_numpy(np.array(value)) for key, value in inputs.items()}
-            found = self._networks[name](**fed)
-        return [tensor.numpy() for tensor in (found if isinstance(found, tuple) else (found,))]
+            tensors = {key: torch.from_numpy(np.array(value)) for key, value in inputs.items()}
+            outputs = self._networks[name](**tensors)
+        return [tensor.numpy() for tensor in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -117,12 +117,12 @@ def test_tokenizers_truncate_and_pad_as_the_pipelines_do(
     read = pipeline.read(pipes(kind))
     entries = {entry["folder"]: entry for entry in pipeline_json.write(read, "x", tmp_path)["tokenizers"]}
     installed = Tokenizer.from_file(str(tmp_path / name / "tokenizer.json"))
-    theirs = tokenizer.from_pretrained(read.folder / name)  # type: ignore[attr-defined]
+    source_tokenizer = tokenizer.from_pretrained(read.folder / name)  # type: ignore[attr-defined]
     for text in TEXTS:
-        wanted = theirs(text, padding="max_length", max_length=tokens, truncation=True).input_ids
-        assert installed.encode(text).ids == wanted
+        expected = source_tokenizer(text, padding="max_length", max_length=tokens, truncation=True).input_ids
+        assert installed.encode(text).ids == expected
     assert entries[name]["max_length"] == tokens
-    assert entries[name]["pad_id"] == theirs.pad_token_id == installed.encode("").ids[-1]
+    assert entries[name]["pad_id"] == source_tokenizer.pad_token_id == installed.encode("").ids[-1]
 
 
 def test_building_twice_does_nothing(built: BuildResult, pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,11 +179,11 @@ def test_models_that_are_installed_during_a_build_are_kept(
     with pytest.raises(RepositoryBusy, match=f"{name} exists and "):
         build(image_recipe(pipes("sd")), into)
     assert mine.read_text() == 'backend: "python"'
-    assert [path.name for path in into.iterdir()] == [name], "what was installed before it is taken back"
+    assert [path.name for path in into.iterdir()] == [name], "models that were installed before it are removed again"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     shutil.rmtree(mine.parent)
     mine = tmp_path / "elsewhere" / "config.pbtxt"
-    for _ in range(2):  # what was built here is replaced
+    for _ in range(2):  # models that were built here are replaced
         assert build(image_recipe(pipes("sd")), into).is_new
         assert sorted(path.name for path in into.iterdir()) == sorted(["tiny", *parts])
         (into / "tiny-denoiser" / "config.pbtxt").unlink()

@@ -189,7 +189,7 @@ def test_plans_accept_the_sizes_of_the_recipe(pipes: Pipes) -> None:
     assert "hidden_states:16x256x16," in most and "img_ids:16x256x3," in most
 
 
-def test_the_hub_is_asked_once_and_only_needed_files_are_downloaded(
+def test_the_hub_is_queried_once_and_only_needed_files_are_downloaded(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub

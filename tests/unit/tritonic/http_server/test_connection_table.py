@@ -301,7 +301,9 @@ async def test_closed_connections_are_freed_without_the_garbage_collector() -> N
                 await asyncio.sleep(0.1)
                 seen.update(server.connections._all)
                 writer.transport.abort()
-            await asyncio.sleep(0.3)
+            async with asyncio.timeout(30):
+                while len(server.connections) or list(seen):
+                    await asyncio.sleep(0.05)
             assert not len(server.connections) and not list(seen)
         finally:
             gc.enable()
