@@ -30,9 +30,9 @@ def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress:
     """Compare the engine in `engine` with its source. Raises VerificationFailed with the figures, MissingDependency."""
     facts = json.loads((engine / "vision.json").read_bytes())
     prompts = _prompts(facts, engine, checkpoint.context_length())
-    progress.update("showing images to the source model", 0.0)
+    progress.update("running the source model on images", 0.0)
     answers = _source(checkpoint.folder, prompts)
-    progress.update("showing images to the engine", 0.7)
+    progress.update("running the engine on images", 0.7)
     figures = compare_logits(
         [
             (logits, _engine(engine, facts["image_token_id"], prompt, tiles, tokens))
