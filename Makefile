@@ -1,17 +1,17 @@
-# Everything a developer or a newcomer types. `make help` lists it.
+# The commands of users and developers. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-# The first of these that suits makes the environment; PYTHON=… names another. With numpy 2 every tensor leaves the embedded
-# Triton empty, and the last numpy before it, 1.26, has wheels up to Python 3.12.
+# The first suitable interpreter of this list makes the environment; PYTHON=… names another. With numpy 2, every tensor
+# leaves the embedded Triton empty. The last numpy 1, 1.26, has wheels up to Python 3.12.
 PYTHON ?= python3 python3.12 python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALL_LOG := $(VENV)/install.log
 NODE_PACKAGES := tests/clients/node/node_modules/.package-lock.json
-# What `make up ARGS="--port 8080"` and the other commands are given.
+# Arguments of the command: `make up ARGS="--port 8080"`.
 ARGS ?=
 
 .PHONY: help
@@ -38,7 +38,7 @@ $(BIN)/python:
 	echo "Making the environment $(VENV) with $$python, Python $$version"; \
 	"$$python" -m venv $(VENV)
 
-# One stamp: it is made anew when the dependencies change, and not otherwise.
+# A stamp. It is remade only when the dependencies change.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the pinned dependencies into $(VENV); the first time this loads about 1 GB (pip's output: $(INSTALL_LOG))"
 	@.ci/logged $(INSTALL_LOG) $(BIN)/python -m pip install --disable-pip-version-check -e '.[embedded,build,dev]' -c constraints.txt
@@ -50,7 +50,7 @@ $(NODE_PACKAGES): tests/clients/node/package-lock.json | $(INSTALLED)
 	@touch $@
 
 .PHONY: install node
-node: $(NODE_PACKAGES) ## Install what the tests of the Node client need
+node: $(NODE_PACKAGES) ## Install the packages of the tests of the Node client
 
 install: $(INSTALLED) ## Make .venv and install everything, once
 
@@ -63,7 +63,7 @@ up: $(INSTALLED) ## Build the default models if missing, start Triton and the ga
 down: $(INSTALLED) ## Stop what `make up` started
 	@$(BIN)/tritonic down $(ARGS)
 
-doctor: $(INSTALLED) ## Say what this machine lacks, and how to get it
+doctor: $(INSTALLED) ## List the requirements that this machine lacks, with remedies
 	@$(BIN)/tritonic doctor $(ARGS)
 
 build: $(INSTALLED) ## Build a model: make build ARGS="chat --help"
@@ -75,7 +75,7 @@ models: $(INSTALLED) ## Show the models of the running Triton
 ##  ---- developing
 
 .PHONY: postgres
-postgres: ## Install what the tests of tasks on Postgres need, where that can be done
+postgres: ## Install Postgres for the tests of tasks, if this user may
 	@if command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get install -qq -y --no-install-recommends postgresql || \
@@ -85,7 +85,7 @@ postgres: ## Install what the tests of tasks on Postgres need, where that can be
 	fi
 
 .PHONY: java
-java: ## Install what the tests of the Java client need, where that can be done
+java: ## Install Java for the tests of its client, if this user may
 	@if command -v java >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get install -qq -y --no-install-recommends default-jre-headless || \
@@ -94,8 +94,8 @@ java: ## Install what the tests of the Java client need, where that can be done
 	    echo "Java is not installed: the test of its client will be skipped. apt-get install default-jre-headless" >&2; \
 	fi
 
-# `make test` runs three groups; with ARGS of yours it is one run of pytest. The fast tests use every core, and a file is
-# never split among processes. Tests of tasks and supervision mostly wait, so four run at a time. Tests of
+# `make test` runs three groups; with your ARGS it is one run of pytest. The fast tests use every core, and one process
+# runs all tests of a file. Tests of tasks and supervision mostly wait, so four run at a time. Tests of
 # Triton run one after another, because their models use every core.
 FAST_TESTS = $(BIN)/pytest tests/unit tests/wire tests/architecture tests/fakes \
     -m "not triton and not gpu and not exports" $(IN_PARALLEL) $(SLOWEST)
@@ -103,11 +103,11 @@ WAITING_TESTS = tests/tasks tests/supervision
 IN_PARALLEL = -n auto --maxprocesses=8 --dist loadfile
 # Each run ends with a list of its slowest tests, without those that take less than a second.
 SLOWEST = --durations=15 --durations-min=1
-# The tests that run the gateway's code in their own process. The other fast ones would add minutes and no coverage.
+# The tests that run the gateway's code in their own process. The other fast tests would add minutes and no coverage.
 GATEWAY_TESTS = tests/unit/gateway tests/wire
 
 .PHONY: format check compose test coverage fuzz audit constraints default-model bench soak clean
-format: $(INSTALLED) ## Put the code into its form
+format: $(INSTALLED) ## Format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
@@ -123,21 +123,21 @@ test: $(INSTALLED) $(NODE_PACKAGES) default-model postgres java ## All tests, wi
 	$(if $(filter-out --after-check,$(ARGS)),,$(BIN)/pytest $(WAITING_TESTS) -n 4 $(SLOWEST))
 	$(BIN)/pytest -m "not gpu" $(SLOWEST) $(if $(filter-out --after-check,$(ARGS)),$(ARGS),--after-check $(addprefix --ignore=,$(WAITING_TESTS)))
 
-coverage: $(INSTALLED) ## Measure which lines and branches of gateway/ its fast tests run
+coverage: $(INSTALLED) ## Measure the line and branch coverage of gateway/
 	$(BIN)/pytest $(GATEWAY_TESTS) $(IN_PARALLEL) --cov --cov-report=term --cov-fail-under=95 $(ARGS)
 
 FUZZ ?= 1000
-fuzz: $(INSTALLED) ## Look for bad answers for longer, at other places each time: make fuzz FUZZ=5000
+fuzz: $(INSTALLED) ## Fuzz for longer, with new random inputs each time: make fuzz FUZZ=5000
 	TRITONIC_FUZZ_EXAMPLES=$(FUZZ) $(BIN)/pytest tests/fuzz --timeout=0 $(ARGS)
 
-# In an environment of its own: what audits has dependencies that are none of the project's.
+# pip-audit has an environment of its own: its dependencies are not the project's.
 AUDITOR := .venv-audit
 audit: $(BIN)/python ## Compare the pinned packages with known vulnerabilities, where a database can be reached
 	@[ -x $(AUDITOR)/bin/pip-audit ] || { $(BIN)/python -m venv --clear $(AUDITOR) && \
 	    $(AUDITOR)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
 	@$(AUDITOR)/bin/python .ci/audit.py
 
-constraints: $(INSTALLED) ## Bring constraints.txt up to date; ARGS=--dry-run only says what would change
+constraints: $(INSTALLED) ## Update constraints.txt; ARGS=--dry-run only lists the changes
 	@$(BIN)/python .ci/constraints.py $(ARGS)
 
 default-model: $(INSTALLED)
@@ -150,7 +150,7 @@ bench-extra: $(INSTALLED)
 	@$(BIN)/python -c 'import sys; from tritonic.bench import missing; sys.exit(bool(missing()))' || \
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt
 
-bench: bench-extra ## Measure, next to peers; docs/benchmarks.md: make bench ARGS="--quick"
+bench: bench-extra ## Run the benchmarks, also of peers; docs/benchmarks.md: make bench ARGS="--quick"
 	$(BIN)/tritonic bench $(ARGS)
 
 soak: bench-extra default-model ## Minutes of mixed load: errors, growth: make soak ARGS="--minutes 10 --faults"
@@ -159,7 +159,7 @@ soak: bench-extra default-model ## Minutes of mixed load: errors, growth: make s
 compose:
 	@docker/check
 
-clean: ## Remove what was made here, except for the models and the environment
+clean: ## Remove all generated files except the models and the environment
 	@if [ -x $(BIN)/tritonic ]; then $(BIN)/tritonic down; fi
 	rm -rf .tritonic .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage build dist *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +

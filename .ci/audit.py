@@ -1,8 +1,8 @@
 """Compare the pinned packages with known vulnerabilities: `make audit`.
 
-pip-audit asks PyPI, and OSV where PyPI does not know. A mirror of PyPI mostly has packages and no advisories; pip-audit
-then says that nothing was found. This says what was compared. Exit status: 0 where nothing is known against any, 1
-where something is, 3 where no database answered.
+pip-audit queries PyPI, then OSV if PyPI has no advisories. Most mirrors of PyPI have packages without advisories, and
+pip-audit then reports no findings. This script also reports how many packages were compared. Exit status: 0 without
+vulnerabilities, 1 with some, 3 if no database answered.
 """
 
 import json
@@ -17,8 +17,8 @@ NO_DATABASE = 3
 _SECONDS = 600
 
 
-def asked(database: str, constraints: Path, command: tuple[str, ...] = (sys.executable, "-m", "pip_audit")) -> Any:
-    """What pip-audit writes about the packages; None, and its last words on standard error, where it fails."""
+def run_audit(database: str, constraints: Path, command: tuple[str, ...] = (sys.executable, "-m", "pip_audit")) -> Any:
+    """Return the report of pip-audit; if it fails, print the last line of its output and return None."""
     arguments = ["-r", str(constraints), "--no-deps", "--disable-pip", "--progress-spinner=off", "-f", "json"]
     done = subprocess.run(
         [*command, "-s", database, *arguments], capture_output=True, text=True, timeout=_SECONDS, check=False
@@ -26,16 +26,16 @@ def asked(database: str, constraints: Path, command: tuple[str, ...] = (sys.exec
     try:
         return json.loads(done.stdout)
     except ValueError:
-        words = done.stderr.strip().splitlines()[-1:] or [f"it ended with status {done.returncode}"]
-        print(f"{database}: {words[0][:300]}", file=sys.stderr)
+        lines = done.stderr.strip().splitlines()[-1:] or [f"it ended with status {done.returncode}"]
+        print(f"{database}: {lines[0][:300]}", file=sys.stderr)
         return None
 
 
-def judged(found: Any) -> tuple[int, str]:
-    """The exit status and what to say of what pip-audit wrote."""
-    packages = found["dependencies"] if found else []
+def summarize(report: Any) -> tuple[int, str]:
+    """Return the exit status and the summary of a report."""
+    packages = report["dependencies"] if report else []
     compared = [each for each in packages if "vulns" in each]
-    left = [each["name"] for each in packages if "vulns" not in each]
+    unknown = [each["name"] for each in packages if "vulns" not in each]
     if not compared:
         return NO_DATABASE, (
             "No advisory database could be reached: not one of the pinned packages was compared with any. "
@@ -49,19 +49,19 @@ def judged(found: Any) -> tuple[int, str]:
         for vuln in each["vulns"]
     ]
     lines.append(f"{len(compared)} pinned packages were compared, {len(lines)} vulnerabilities are known.")
-    if left:
-        lines.append(f"The database does not know {len(left)}: {', '.join(left)}.")
-    return int(len(lines) > 1 + bool(left)), "\n".join(lines)
+    if unknown:
+        lines.append(f"The database does not know {len(unknown)}: {', '.join(unknown)}.")
+    return int(len(lines) > 1 + bool(unknown)), "\n".join(lines)
 
 
 def main() -> int:
-    """The exit status."""
-    status, said = NO_DATABASE, ""
+    """Audit the pins; return the exit status."""
+    status, summary = NO_DATABASE, ""
     for database in DATABASES:
-        status, said = judged(asked(database, CONSTRAINTS))
+        status, summary = summarize(run_audit(database, CONSTRAINTS))
         if status != NO_DATABASE:
             break
-    print(said)
+    print(summary)
     return status
 
 

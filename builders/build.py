@@ -21,8 +21,8 @@ class BuildResult:
     is_new: bool
     """False if the repository already held it, built from the same recipe and source."""
     metrics: dict[str, Any]
-    """The figures of the verification: how far the engine is from its source. See `builders.llm.verify.LogitMetrics`,
-    `builders.embedding.verify.EmbeddingMetrics`, `builders.diffusion.verify`."""
+    """The figures of the verification: the distance of the engine from its source. See
+    `builders.llm.verify.LogitMetrics`, `builders.embedding.verify.EmbeddingMetrics`, `builders.diffusion.verify`."""
     seconds: float
 
 

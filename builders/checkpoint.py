@@ -124,7 +124,7 @@ class Checkpoint:
         if not any(all(any(self.folder.glob(name)) for name in files) for files in TOKENIZER_FILES):
             raise SourceUnavailable(
                 f"{self.folder} has no tokenizer: it lacks tokenizer.json, and there is neither tokenizer.model nor "
-                "vocab.json with merges.txt, from which one could be made. Copy it from where the weights came from."
+                "vocab.json with merges.txt, from which one could be made. Copy it from the source of the weights."
             )
 
     def num_parameters(self) -> int:

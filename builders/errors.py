@@ -26,7 +26,7 @@ class MissingDependency(BuildError):
     def __init__(self, package: str | None) -> None:
         super().__init__(
             f"Building needs the Python package {package!r}, which is not installed here. "
-            "Install what builders need with: pip install 'tritonic[build]' -c constraints.txt"
+            "Install the builders' packages with: pip install 'tritonic[build]' -c constraints.txt"
         )
 
 

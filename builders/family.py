@@ -75,13 +75,13 @@ class Family:
     load_builder: Callable[[], Builder]
     """Imports the builder. Raises ModuleNotFoundError where the extra `build` is not installed."""
     summary: Callable[[Mapping[str, Any]], str]
-    """Says the figures that `Builder.build` returned in one sentence, for the last line of the command's output."""
+    """Returns a sentence about the figures of `Builder.build`, for the last line of the command's output."""
     default_recipe: str | None = None
     """Name or `.toml` file of the recipe that is built without `--recipe` and `--source`; None: one is required."""
-    recipe_help: str = "A recipe by name or a .toml file; other options win over it."
+    recipe_help: str = "A recipe by name or a .toml file; other options override it."
     recipe: type[Recipe] = Recipe
     """Subclass with the family's own fields and defaults."""
     own_fields: frozenset[str] = frozenset()
     """Fields of the shared `Recipe` that only this family reads. Fingerprints of other families leave them out."""
     format_version: int = 0
-    """Raise it when the family installs something else for the same recipe: its models are then built anew."""
+    """Version of its builds. Increase it when the same recipe installs something else: models are then rebuilt."""

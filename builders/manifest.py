@@ -15,7 +15,8 @@ from builders.checkpoint import sha256
 from builders.recipe import Recipe, quantization_of
 
 FORMAT_VERSION = 2
-"""Raise it when all families install something else for the same recipe: models are then built anew.
+"""Version of the builds of all families. Increase it when they install something else for the same recipe: models are
+then rebuilt.
 
 `Family.format_version` is added to it."""
 

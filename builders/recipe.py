@@ -1,4 +1,4 @@
-"""Recipes: what a build makes, from which weights. They are written in TOML or on the command line."""
+"""Recipes: the weights and options of a build, written in TOML or on the command line."""
 
 import re
 import tomllib
@@ -115,7 +115,7 @@ class ImageOptions(BaseModel):
 
 
 class Recipe(BaseModel):
-    """Everything that decides what is built. Two builds of the same recipe and source give the same model."""
+    """All options of a build. Two builds of the same recipe and source give the same model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -190,7 +190,7 @@ class Recipe(BaseModel):
 
 
 def quantization_of(recipe: Recipe) -> Quantization | None:
-    """Return how a recipe's weights are compressed; None where they are not."""
+    """Return the compression of a recipe's weights; None if they are not compressed."""
     return recipe.quantization or recipe.default_quantizations.get(recipe.precision)
 
 

@@ -160,7 +160,7 @@ def call_hub(id: str, call: Callable[[], T]) -> T:
     """Call the hub, and turn its errors into SourceUnavailable with a message for the user."""
     from huggingface_hub import errors
 
-    # The hub's client raises what its HTTP library raises, and which library that is depends on its version.
+    # The hub's client raises the errors of its HTTP library, which depends on its version.
     no_connection: type[Exception] = getattr(errors, "HTTPError", OSError)
     try:
         return call()

@@ -1,7 +1,7 @@
 """Run a heavy step of a build in a process of its own.
 
-Exporters print, may take all memory, keep what they took, and must end with the build. The other side, in that process,
-is `builders.subprocess_main`.
+Exporters print, can use all memory, do not release it, and must end with the build. The started process runs
+`builders.subprocess_main`.
 """
 
 import importlib.util

@@ -9,10 +9,10 @@ COPY builders builders
 COPY backends backends
 COPY tritonic tritonic
 RUN pip install --no-cache-dir --disable-pip-version-check '.[build]' -c constraints.txt
-# A new volume takes over the owner of the folder that it is mounted on.
+# A new volume gets the owner of the folder that it is mounted on.
 VOLUME /models /secret
 USER tritonic
 WORKDIR /scratch
 ENTRYPOINT ["tritonic"]
-# Not the mount itself: a model is staged beside the repository and moved into it by one rename.
+# A folder inside the mount: a model is staged next to the repository and moved into it by one rename.
 CMD ["build", "chat", "--repository", "/models/repository"]

@@ -1,8 +1,8 @@
-# NVIDIA's Triton with the project's Python-based backends beside its own.
+# NVIDIA's Triton with the project's Python-based backends.
 ARG TRITON=nvcr.io/nvidia/tritonserver:25.12-py3
 FROM ${TRITON}
 COPY constraints.txt /tmp/constraints.txt
-# numpy stays as the image has it: its Python backend was built against that one.
+# The image keeps its own numpy: its Python backend was built against that version.
 RUN grep -E '^(llguidance|onnxruntime|pillow|tokenizers)==' /tmp/constraints.txt > /tmp/requirements.txt && \
     python3 -m pip install --no-cache-dir --disable-pip-version-check --break-system-packages -r /tmp/requirements.txt && \
     rm /tmp/constraints.txt /tmp/requirements.txt
@@ -14,7 +14,7 @@ RUN for model in /opt/tritonic/backends/*/model.py; do \
 # The backends import one another's modules by their package.
 ENV PYTHONPATH=/opt/tritonic
 COPY --chmod=755 docker/triton-start docker/triton-health /usr/local/bin/
-# The image brings this user along.
+# The base image has this user.
 USER triton-server
 # gRPC and metrics; HTTP is closed.
 EXPOSE 8001 8002

@@ -84,7 +84,9 @@ def _errors_as_messages() -> Iterator[None]:
         _fail(str(error))
     except OSError as error:
         if is_full(error):
-            _fail(f"The disk is full: {error.filename or 'nothing more can be written'}. Free some room and try again.")
+            _fail(
+                f"The disk is full: {error.filename or 'nothing more can be written'}. Free some space and try again."
+            )
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
@@ -183,7 +185,7 @@ def doctor(
     port: Annotated[int, _port("Port of the gateway.", "TRITONIC_PORT")] = 1088,
     state: State = Path(".tritonic"),
 ) -> None:
-    """Check what this machine lacks and how to get it. Exit status 1 when a requirement is missing."""
+    """List the requirements that this machine lacks, with remedies. Exit status 1 when a requirement is missing."""
     with _errors_as_messages():
         from tritonic.doctor import diagnose, print_findings
 
@@ -224,10 +226,10 @@ def bench(context: typer.Context) -> None:
 
 @train_app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    help="Train the model that draws shapes; a run that was broken off goes on. See `tritonic train shapes --help`.",
+    help="Train the image model `shapes`; an interrupted run is resumed. See `tritonic train shapes --help`.",
 )
 def shapes(context: typer.Context) -> None:
-    """Hand over to the training's own command."""
+    """Run the training's own command."""
     with _errors_as_messages():
         from tritonic.train import train_shapes
 

@@ -1,4 +1,4 @@
-"""`tritonic doctor`: checks what Tritonic needs on this machine, and says how to get what is missing."""
+"""`tritonic doctor`: checks the requirements on this machine, and names a remedy for each missing one."""
 
 import importlib.metadata
 import importlib.util

@@ -47,7 +47,7 @@ class ModelState:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """One model of the repository, in the words of its `config.pbtxt`; "" where it says nothing or is not loaded."""
+    """One model of the repository, as its `config.pbtxt` describes it; "" for values that are missing or not loaded."""
 
     name: str
     served_name: str

@@ -65,7 +65,7 @@ class _Worker:
     pid: int = 0
     started_at: float = 0.0
     restart_at: float = 0.0
-    """When to start the next process, on the monotonic clock, while none runs."""
+    """Start time of the next process, on the monotonic clock, while none runs."""
     last_heartbeat: float = 0.0
     """The last heartbeat of its event loop that the parent has seen."""
     silent_seconds: float = 0.0
@@ -100,7 +100,7 @@ class WorkerSupervisor:
             self._start(worker)
         while True:
             missing = [worker.restart_at - time.monotonic() for worker in self._workers if not worker.pid]
-            # No worker is replaced until one has served: what ended all of them would end new ones too.
+            # No worker is replaced until one has served: the fault that ended all of them would end new ones too.
             if number := _wait_for_signal(min(missing, default=self._check_seconds) if self._any_served else 0.2):
                 self._stop_all()
                 return number

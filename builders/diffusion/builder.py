@@ -90,7 +90,9 @@ class DiffusionBuilder(Builder):
         exported = export_step.export(pipeline, {part: onnx / name / "1" for part, name in names.items()}, progress)
         for name, report in exported.items():
             if report["exporter"] != "dynamo":
-                progress.note(f"{name} was written by the older exporter, because the newer said: {report['reason']}")
+                progress.note(
+                    f"{name} was written by the older exporter, because the newer one failed: {report['reason']}"
+                )
         engine = folder / "1"
         engine.mkdir()
         pipeline_json.write(pipeline, recipe.name, engine, triton_config.max_part_batch(recipe))
@@ -102,7 +104,7 @@ class DiffusionBuilder(Builder):
             metrics = verify_part(pipeline, part, onnx / names[part.name] / "1" / "model.onnx")
             figures[part.name] = asdict(metrics) | exported[part.name]
             gc.collect()
-        progress.update("drawing with both", len(parts) / (len(parts) + 1))
+        progress.update("comparing images", len(parts) / (len(parts) + 1))
         engines = Engines(engine, lambda name: onnx / name / "1" / "model.onnx")
         figures["together"] = asdict(verify_images(pipeline, engines, triton_config.default_guidance(recipe, pipeline)))
         del engines

@@ -46,7 +46,7 @@ def _export(network: Any, part: PipelinePart, path: Path) -> dict[str, str]:
     with torch.inference_mode():
         try:
             _by_dynamo(network, part, inputs, path)
-            wrote = {"exporter": "dynamo"}
+            report = {"exporter": "dynamo"}
         except Exception as error:  # PyTorch's exporter raises a dozen unrelated classes
             path.unlink(missing_ok=True)
             reason = _one_line(error)
@@ -58,8 +58,8 @@ def _export(network: Any, part: PipelinePart, path: Path) -> dict[str, str]:
                     f"The {part.name} cannot be exported. The newer exporter: {reason} The older: {_one_line(other)}"
                 ) from None
             _merge_weight_files(path)
-            wrote = {"exporter": "torchscript", "reason": reason}
-    return wrote
+            report = {"exporter": "torchscript", "reason": reason}
+    return report
 
 
 def _one_line(error: Exception) -> str:
@@ -69,9 +69,9 @@ def _one_line(error: Exception) -> str:
 def _by_dynamo(network: Any, part: PipelinePart, inputs: dict[str, Any], path: Path) -> None:
     import torch
 
-    varies = torch.export.Dim.DYNAMIC
+    dynamic = torch.export.Dim.DYNAMIC
     shapes = {
-        port.name: {0: varies} | {axis: varies for axis, size in enumerate(port.shape, 1) if isinstance(size, str)}
+        port.name: {0: dynamic} | {axis: dynamic for axis, size in enumerate(port.shape, 1) if isinstance(size, str)}
         for port in part.inputs
     }
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())

@@ -138,7 +138,9 @@ def verify_images(pipeline: Pipeline, engines: Engines, guidance: float) -> Imag
     try:
         ours = generate_images(engines, request)
     except Exception as error:  # onnxruntime's errors have no common base
-        raise VerificationFailed(f"The engines cannot draw together, so nothing was installed: {error}") from error
+        raise VerificationFailed(
+            f"The engines cannot generate an image together, so nothing was installed: {error}"
+        ) from error
     scale = max(float(np.abs(theirs.latents).max()), 1e-6)
     figures = ImageMetrics(
         IMAGES,

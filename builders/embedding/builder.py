@@ -48,7 +48,7 @@ class EmbeddingBuilder(Builder):
                 raise MissingDependency(package)
         config = source.config()
         if config.get("auto_map") and "model_type" not in config:
-            raise UnsupportedModel("This model brings its own code along, which is never run.")
+            raise UnsupportedModel("This model requires its own Python code, which is never run.")
         needed = 4 * (source.num_parameters() or 0)
         if 2 * needed > psutil.virtual_memory().total:
             raise NotEnoughSpace(
@@ -64,8 +64,8 @@ class EmbeddingBuilder(Builder):
         model = sentence_model.read(checkpoint)
         if not (model.transformer.folder / "tokenizer.json").is_file():
             raise SourceUnavailable(
-                f"{model.transformer.folder} has no tokenizer.json, which the backend reads. Copy it from where the "
-                "weights came from."
+                f"{model.transformer.folder} has no tokenizer.json, which the backend reads. Copy it from the source "
+                "of the weights."
             )
         context_length = _context_length(recipe, model)
         if (recipe.truncate_prompt_tokens or 0) > context_length:

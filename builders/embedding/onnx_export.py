@@ -27,7 +27,7 @@ def export(folder: str | Path, output: str | Path, precision: Precision) -> None
     path = output / "model.onnx"
     try:
         transformer = _export(model, path, fused=True)
-    except Exception as error:  # the exporter wraps what our attention raises in errors of its own
+    except Exception as error:  # the exporter wraps the errors of our attention in its own
         print(f"Exporting with the usual attention: {error}"[:500])  # noqa: T201 - the build reads it
         transformer = _export(model, path, fused=False)
     graph = onnx.load(str(path))

@@ -59,9 +59,9 @@ def verify(
 ) -> EmbeddingMetrics:
     """Compare the engine in `engine` with its source. Raises VerificationFailed with the figures, MissingDependency."""
     texts = _tokens(engine, min(context_length, MAX_TEXT_TOKENS))
-    progress.update("asking the source model", 0.0)
+    progress.update("running the source model", 0.0)
     theirs = _source(model, texts, progress)
-    progress.update("asking the engine", 0.8)
+    progress.update("running the engine", 0.8)
     ours = _engine(engine, texts)
     length = np.linalg.norm(theirs, axis=1, keepdims=True)
     cosine = (theirs * ours).sum(1) / (length[:, 0] * np.linalg.norm(ours, axis=1))
@@ -117,7 +117,7 @@ def _source(model: SentenceModel, texts: Sequence[list[int]], progress: Progress
             row = weight.double().numpy() @ row + (0 if bias is None else bias.double().numpy())
             row = _activate(activation, row)
         rows.append(row / np.linalg.norm(row) if model.normalized else row)
-        progress.update("asking the source model", 0.1 + 0.7 * number / len(texts))
+        progress.update("running the source model", 0.1 + 0.7 * number / len(texts))
     return np.stack(rows)
 
 

@@ -69,9 +69,7 @@ class LLMBuilder(Builder):
         if supports_images:
             figures["pictures"] = asdict(verify_images(checkpoint, engine, tolerance, progress))
         if checkpoint.chat_template() is None:
-            progress.note(
-                f"{recipe.source} has no chat template: the model completes text, and is not offered for chat."
-            )
+            progress.note(f"{recipe.source} has no chat template: the model serves completions only, not chats.")
         (folder / "config.pbtxt").write_text(_config(recipe, checkpoint, context_length), encoding="utf-8", newline="")
         return figures
 
@@ -104,7 +102,7 @@ def _write_tokenizer_files(checkpoint: Checkpoint, engine: Path) -> None:
         if (checkpoint.folder / name).is_file():
             shutil.copyfile(checkpoint.folder / name, engine / name)
     if not (engine / "tokenizer.json").is_file():
-        raise SourceUnavailable("The checkpoint has no tokenizer.json, and none could be made of what it has.")
+        raise SourceUnavailable("The checkpoint has no tokenizer.json, and its other files are not enough to make one.")
     ends = checkpoint.end_token_ids()
     if not ends:
         raise SourceUnavailable("The checkpoint names no end-of-sequence token: its answers would never end.")

@@ -35,7 +35,7 @@ FAMILY = Family(
     load_builder=_load_builder,
     summary=_summary,
     default_recipe=DEFAULT_LLM_RECIPE,
-    recipe_help=f"A recipe by name ({', '.join(recipe_names())}) or a .toml file; other options win over it.",
+    recipe_help=f"A recipe by name ({', '.join(recipe_names())}) or a .toml file; other options override it.",
     own_fields=frozenset({"special_tokens_in_content"}),
     format_version=1,  # 1: the input `literal_spans`
 )

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from builders.errors import SourceUnavailable, UnsupportedModel
 
 CONVERSION_VERSION = 1
-"""Raise it when this module writes different files for the same input: models are then built anew."""
+"""Increase it when this module writes different files for the same input: models are then rebuilt."""
 
 # Names of a layer's tensors: GGUF's on the left, Hugging Face's on the right.
 LAYER_TENSORS = {

@@ -66,14 +66,14 @@ class LogitMetrics:
 def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress: Progress) -> LogitMetrics:
     """Compare the engine in `engine` with its source. Raises VerificationFailed with the figures, MissingDependency."""
     prompts = _prompts(checkpoint, engine)
-    progress.update("asking the source model", 0.0)
+    progress.update("running the source model", 0.0)
     source = _Source(checkpoint.folder)
     answers = []
     for i, prompt in enumerate(prompts):
-        progress.update(f"asking the source model, prompt {i + 1} of {len(prompts)}", 0.1 + 0.6 * i / len(prompts))
+        progress.update(f"running the source model, prompt {i + 1} of {len(prompts)}", 0.1 + 0.6 * i / len(prompts))
         answers.append(source.answer(prompt, NEW_TOKENS))
     del source
-    progress.update("asking the engine", 0.7)
+    progress.update("running the engine", 0.7)
     figures = compare_logits(
         list(zip((logits for _, logits in answers), _engine(engine, prompts, answers), strict=True))
     )

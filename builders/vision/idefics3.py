@@ -75,13 +75,13 @@ def vision_config(checkpoint: Checkpoint) -> dict[str, Any]:
     return found
 
 
-def image_placeholder(facts: dict[str, Any], rows: int = 0, columns: int = 0) -> str:
+def image_placeholder(vision: dict[str, Any], rows: int = 0, columns: int = 0) -> str:
     """Return the prompt text for one image of `rows` by `columns` tiles, as the family's processors write it.
 
-    0 rows mean an image that is not cut into tiles. `facts` is the result of `vision_config`.
+    0 rows mean an image that is not cut into tiles. `vision` is the result of `vision_config`.
     """
-    image, fake, whole, tile = (str(facts[f"{mark}_token"]) for mark in ("image", "fake", "global", "tile"))
-    vectors = image * int(facts["tokens_per_tile"])
+    image, fake, whole, tile = (str(vision[f"{mark}_token"]) for mark in ("image", "fake", "global", "tile"))
+    vectors = image * int(vision["tokens_per_tile"])
     text = ""
     for row in range(1, rows + 1):
         for column in range(1, columns + 1):

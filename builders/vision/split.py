@@ -19,7 +19,7 @@ def split_checkpoint(checkpoint: Checkpoint, engine: Path, scratch: Path, progre
 
     Raises SourceUnavailable, UnsupportedModel, ExportFailed.
     """
-    facts = idefics3.vision_config(checkpoint)
+    vision = idefics3.vision_config(checkpoint)
     text = scratch / "text"
     for folder in (engine, text):
         folder.mkdir(parents=True, exist_ok=True)
@@ -27,8 +27,8 @@ def split_checkpoint(checkpoint: Checkpoint, engine: Path, scratch: Path, progre
         "input": str(checkpoint.folder),
         "text": str(text),
         "engine": str(engine),
-        "tile": facts["tile"],
-        "tokens": facts["tokens_per_tile"],
+        "tile": vision["tile"],
+        "tokens": vision["tokens_per_tile"],
     }
     subprocess_step.run(
         "builders.vision.split_process:split",
@@ -36,7 +36,7 @@ def split_checkpoint(checkpoint: Checkpoint, engine: Path, scratch: Path, progre
         "Splitting the checkpoint",
         lambda line: progress.update(line.lower()),
     )
-    (engine / "vision.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    (engine / "vision.json").write_text(json.dumps(vision, indent=2) + "\n", encoding="utf-8")
     for name in TEXT_MODEL_FILES:
         if (checkpoint.folder / name).is_file():
             shutil.copyfile(checkpoint.folder / name, text / name)

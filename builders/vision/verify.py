@@ -28,14 +28,14 @@ Tiles = npt.NDArray[np.float32]
 
 def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress: Progress) -> LogitMetrics:
     """Compare the engine in `engine` with its source. Raises VerificationFailed with the figures, MissingDependency."""
-    facts = json.loads((engine / "vision.json").read_bytes())
-    prompts = _prompts(facts, engine, checkpoint.context_length())
-    progress.update("showing images to the source model", 0.0)
+    vision = json.loads((engine / "vision.json").read_bytes())
+    prompts = _prompts(vision, engine, checkpoint.context_length())
+    progress.update("running the source model on images", 0.0)
     answers = _source(checkpoint.folder, prompts)
-    progress.update("showing images to the engine", 0.7)
+    progress.update("running the engine on images", 0.7)
     figures = compare_logits(
         [
-            (logits, _engine(engine, facts["image_token_id"], prompt, tiles, tokens))
+            (logits, _engine(engine, vision["image_token_id"], prompt, tiles, tokens))
             for (prompt, tiles), (tokens, logits) in zip(prompts, answers, strict=True)
         ]
     )
@@ -43,7 +43,7 @@ def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress:
     return figures
 
 
-def _prompts(facts: dict[str, Any], engine: Path, room: int) -> list[tuple[list[int], Tiles]]:
+def _prompts(vision: dict[str, Any], engine: Path, room: int) -> list[tuple[list[int], Tiles]]:
     """Return prompts with one image each, as token ids, and the image's tiles, float32[tiles, 3, side, side].
 
     `room` is the context length. Tiles are colour gradients with noise, in the range of preprocessed images.
@@ -52,11 +52,11 @@ def _prompts(facts: dict[str, Any], engine: Path, room: int) -> list[tuple[list[
 
     tokenizer = Tokenizer.from_file(str(engine / "tokenizer.json"))
     random = np.random.default_rng(1)
-    low, high = -np.array(facts["mean"]) / facts["std"], (1 - np.array(facts["mean"])) / facts["std"]
+    low, high = -np.array(vision["mean"]) / vision["std"], (1 - np.array(vision["mean"])) / vision["std"]
     prompts = []
     for rows, columns in TILE_GRIDS:
-        text = f"User:{idefics3.image_placeholder(facts, rows, columns)}{QUESTION}\nAssistant:"
-        side = facts["tile"]
+        text = f"User:{idefics3.image_placeholder(vision, rows, columns)}{QUESTION}\nAssistant:"
+        side = vision["tile"]
         ramp = np.linspace(0, 1, side, dtype=np.float32)
         noise = random.random((rows * columns + 1, 3, side, side), np.float32)
         shares = 0.7 * random.random((rows * columns + 1, 3, 1, 1), np.float32) * ramp + 0.3 * noise

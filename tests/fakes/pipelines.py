@@ -12,7 +12,11 @@ SPECIALS = ("<|startoftext|>", "<|endoftext|>")
 
 
 def make_pipeline(folder: Path, kind: str, *, seed: int = 0, scheduler: Any = None) -> Path:
-    """Write a pipeline in diffusers' layout; `kind` is one of `KINDS`, `scheduler` replaces the usual one."""
+    """Write a pipeline in diffusers' layout; `kind` is one of `KINDS`, `scheduler` replaces the usual one.
+
+    Text encoders and VAEs of the same config and seed have the same weights in all kinds, so that tests can share what
+    they export from them.
+    """
     import torch
 
     torch.manual_seed(seed)
@@ -21,6 +25,13 @@ def make_pipeline(folder: Path, kind: str, *, seed: int = 0, scheduler: Any = No
     pipeline.register_to_config(scheduler=("diffusers", type(pipeline.scheduler).__name__))
     pipeline.save_pretrained(folder)
     return folder
+
+
+def _reseed() -> None:
+    """Restart torch's generator at its last seed, so that a network's weights do not depend on those made before."""
+    import torch
+
+    torch.manual_seed(torch.initial_seed())
 
 
 def clip_tokenizer(pad: str = "<|endoftext|>", tokens: int = TOKENS) -> Any:
@@ -69,6 +80,7 @@ def clip(
         pad_token_id=tokenizer.pad_token_id,
         initializer_factor=3.0,
     )
+    _reseed()
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config).eval()
 
 
@@ -88,6 +100,7 @@ def t5(tokenizer: Any, width: int) -> Any:
         pad_token_id=0,
         eos_token_id=1,
     )
+    _reseed()
     return T5EncoderModel(config).eval()
 
 
@@ -95,6 +108,7 @@ def vae(levels: int = 2, latents: int = 4, **more: Any) -> Any:
     """An autoencoder with a factor of 2 to the power of `levels` - 1."""
     from diffusers import AutoencoderKL
 
+    _reseed()
     return AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * levels,
         up_block_types=["UpDecoderBlock2D"] * levels,
@@ -125,6 +139,12 @@ def unet(width: int, **more: Any) -> Any:
         | more
     ).eval()
 
+
+ATTENTION_IN_THE_MIDDLE = {
+    "down_block_types": ("DownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "UpBlock2D"),
+}
+"""Blocks of a UNet that is exported in half the time. Attention in the other blocks is that of the kind `sd`."""
 
 DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -164,7 +184,11 @@ def _lcm() -> Any:
     from diffusers import LCMScheduler
 
     return _stable_diffusion(
-        "<|endoftext|>", LCMScheduler(**DIFFUSION), "LatentConsistencyModelPipeline", time_cond_proj_dim=16
+        "<|endoftext|>",
+        LCMScheduler(**DIFFUSION),
+        "LatentConsistencyModelPipeline",
+        time_cond_proj_dim=16,
+        **ATTENTION_IN_THE_MIDDLE,
     )
 
 
@@ -185,6 +209,7 @@ def _sdxl(scheduler: Any, zeros: bool) -> Any:
             addition_time_embed_dim=8,
             projection_class_embeddings_input_dim=6 * 8 + 24,
             transformer_layers_per_block=(1, 2),
+            up_block_types=("UpBlock2D", "UpBlock2D"),  # the export takes half the time; `sd` has attention there
         ),
         scheduler=scheduler,
         force_zeros_for_empty_prompt=zeros,

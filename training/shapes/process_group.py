@@ -22,7 +22,7 @@ class ProcessGroup:
 
     @property
     def is_leader(self) -> bool:
-        """Whether this process has rank 0."""
+        """True if this process has rank 0."""
         return self.rank == 0
 
     def shard(self, batch: Any) -> Any:

@@ -44,7 +44,7 @@ class ConnectionLimits:
     idle_timeout: float = 5.0
     """Between a response and the next request."""
     send_timeout: float = 120.0
-    """How long a client may read nothing of a response that waits for it."""
+    """Idle-read timeout: a client that reads nothing of its response for this long is disconnected."""
 
 
 class Connection(Protocol):
@@ -54,7 +54,7 @@ class Connection(Protocol):
     has_request: bool
     """True while a request of the connection is read or answered."""
     deadline: float
-    """When its timeout ends, on the event loop's clock; infinite while a request is in progress."""
+    """End of its timeout, on the event loop's clock; infinite while a request is in progress."""
 
     def on_deadline(self, now: float) -> None:
         """Close the connection if its timeout has ended at `now`."""

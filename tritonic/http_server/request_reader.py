@@ -24,7 +24,7 @@ _SLICE_BYTES = 64 * 1024
 _MAX_SLICES = 64
 """Slices that the parser gets before other tasks of the event loop run."""
 _MAX_END_SEARCHES = 1024
-"""How often the reader looks for the end of one chunked body. After that it drops what follows it in the same piece."""
+"""Searches for the end of one chunked body. After these, bytes that follow the body in the same piece are dropped."""
 _ALWAYS_ALLOWED_BYTES = 4096
 """Bytes that each connection may buffer, even when all connections together are over their limit."""
 _FRAMING_HEADERS = frozenset({b"content-length", b"transfer-encoding", b"expect"})
@@ -48,7 +48,7 @@ class RequestReader(HttpToolsProtocol):
         """Received bytes. Those from `_position` on have not been parsed."""
         self._position = 0
         self._reported_bytes = 0
-        """How many of these bytes are counted in the table of connections."""
+        """Number of these bytes that the table of connections counts."""
         self._searched_bytes = 0
         """Bytes of an unfinished head that were searched for its end."""
         self._blank_lines = 0
@@ -60,7 +60,7 @@ class RequestReader(HttpToolsProtocol):
         self._chunk_tail = b""
         """The last three bytes of a chunked body that were parsed."""
         self._end_searches = 0
-        """How often the end of this chunked body was looked for."""
+        """Searches for the end of this chunked body so far."""
         self._body_bytes = self._framing_bytes = 0
         """Bytes of the body, and bytes of its chunk framing and trailers."""
         self._draining = self._scheduled = False

@@ -4,16 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_llama import make_checkpoint
 
 from builders import recipe
 from builders.build import BuildResult, build
+from tests.unit.builders.shared_fixture import make_once
+from tests.unit.builders.tiny_llama import make_checkpoint
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in Hugging Face's layout with a Llama of random weights and a byte-level tokenizer."""
-    return make_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny-llama", seed=1)
+    return make_once(tmp_path_factory, "tiny-llama", lambda folder: make_checkpoint(folder / "tiny-llama", seed=1))
 
 
 @pytest.fixture(scope="session")
@@ -29,4 +30,4 @@ def tiny_recipe(tiny: Path) -> Callable[..., recipe.Recipe]:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Callable[..., recipe.Recipe]) -> BuildResult:
     """The tiny Llama, built in fp32 by the real exporter. Tests look at it and leave it as it is."""
-    return build(tiny_recipe(), tmp_path_factory.mktemp("built") / "repository")
+    return make_once(tmp_path_factory, "built-llama", lambda folder: build(tiny_recipe(), folder / "repository"))

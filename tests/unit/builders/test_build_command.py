@@ -69,7 +69,7 @@ def test_an_interrupted_build_leaves_the_repository_unchanged_and_no_process(
         build.kill()
         build.wait()
     assert [path.name for path in repository.iterdir()] == ["other"]
-    _, alive = psutil.wait_procs(exporters, timeout=10)
+    _, alive = psutil.wait_procs(exporters, timeout=30)
     assert alive == []
     if number == signal.SIGKILL:
         assert build.returncode == -signal.SIGKILL

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_sentence_transformers import MAX_POSITIONS, make_folder, write
 
 from backends.embedding.encoder import OrtEncoder
 from builders import config_pbtxt, recipe
@@ -17,6 +16,7 @@ from builders.embedding import sentence_model
 from builders.embedding.verify import TEXTS, verify
 from builders.errors import RecipeError, SourceUnavailable, UnsupportedModel, VerificationFailed
 from builders.progress import NullProgress
+from tests.unit.builders.tiny_sentence_transformers import MAX_POSITIONS, make_folder, write
 
 pytestmark = pytest.mark.exports
 
@@ -63,8 +63,10 @@ def test_embeddings_are_those_of_sentence_transformers(kind: str, tmp_path: Path
     tokenizer = Tokenizer.from_file(str(model.folder / "1" / "tokenizer.json"))
     tokenizer.enable_truncation(MAX_POSITIONS)
     tokens = [np.array(encoding.ids, np.int64) for encoding in tokenizer.encode_batch(list(TEXTS))]
-    theirs = reference.encode(list(TEXTS))
-    assert np.abs(OrtEncoder(model.folder / "1").embed(tokens) - theirs).max() < 1e-4 * max(1.0, np.abs(theirs).max())
+    expected = reference.encode(list(TEXTS))
+    assert np.abs(OrtEncoder(model.folder / "1").embed(tokens) - expected).max() < 1e-4 * max(
+        1.0, np.abs(expected).max()
+    )
 
 
 def test_config_pbtxt_has_the_settings_of_the_folder(built: BuildResult) -> None:

@@ -7,12 +7,12 @@ import gguf
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny_llama import TEMPLATE
 from tokenizers import Tokenizer
 
 from builders.checkpoint import Checkpoint
 from builders.errors import SourceUnavailable, UnsupportedModel
 from builders.llm.gguf_checkpoint import convert
+from tests.unit.builders.tiny_llama import TEMPLATE
 
 HIDDEN, HEADS, KV_HEADS, WIDE, LAYERS = 32, 4, 2, 64, 2
 TOKENS = ["<|im_start|>", "<|im_end|>", *"abĠ0123456789", "ĠĠ", "12", "ab"]
@@ -94,7 +94,7 @@ def test_every_weight_comes_back(converted: Path, original: dict[str, np.ndarray
     assert Checkpoint(converted).num_parameters() == sum(weight.size for weight in original.values())
 
 
-def test_the_config_says_what_the_file_says(converted: Path) -> None:
+def test_the_config_has_the_values_of_the_file(converted: Path) -> None:
     config = json.loads((converted / "config.json").read_bytes())
     assert config["architectures"] == ["LlamaForCausalLM"]
     assert (config["hidden_size"], config["num_hidden_layers"], config["head_dim"]) == (HIDDEN, LAYERS, HIDDEN // HEADS)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_llama import TEMPLATE, make_checkpoint
 
 from builders import config_pbtxt, manifest, repository
 from builders.build import BuildResult, build
@@ -18,9 +17,10 @@ from builders.errors import (
     SourceUnavailable,
     VerificationFailed,
 )
-from builders.llm import builder
+from builders.llm import builder, export_step
 from builders.progress import STAGES, NullProgress
 from builders.recipe import Recipe
+from tests.unit.builders.tiny_llama import TEMPLATE, make_checkpoint
 
 Recipes = Callable[..., Recipe]
 
@@ -41,7 +41,7 @@ def use_engine_of(
         shutil.copytree(built.folder / "1", folder)
         change(folder)
 
-    monkeypatch.setattr(builder.export_step, "export", export)
+    monkeypatch.setattr(export_step, "export", export)
 
 
 def corrupt(engine: Path) -> None:
@@ -78,7 +78,7 @@ def test_fp32_answers_as_the_source(built: BuildResult) -> None:
     assert built.metrics["positions"] == 8 * 16
 
 
-def test_build_json_names_what_was_built_from_what(built: BuildResult, tiny: Path, tiny_recipe: Recipes) -> None:
+def test_build_json_names_the_model_and_its_source(built: BuildResult, tiny: Path, tiny_recipe: Recipes) -> None:
     record = json.loads((built.folder / manifest.FILE_NAME).read_bytes())
     assert record["source"] == str(tiny)
     assert record["recipe"] == tiny_recipe().model_dump(mode="json")
@@ -235,7 +235,7 @@ def test_a_base_model_supports_completion_only(
     assert "chat_template" not in parameters
 
 
-def test_a_checkpoint_without_a_tokenizer_names_what_is_missing(
+def test_a_checkpoint_without_a_tokenizer_is_refused_with_the_missing_files(
     tiny: Path, tiny_recipe: Recipes, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(tiny, tmp_path / "mute", ignore=shutil.ignore_patterns("tokenizer*"))

@@ -1,13 +1,14 @@
 """Models, targets and machines that are refused before the build starts."""
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
-from builders import repository
 from builders.build import build
 from builders.errors import (
     MissingDependency,
@@ -77,7 +78,7 @@ def test_too_little_disk_is_detected_before_the_build(
 ) -> None:
     monkeypatch.setattr(builder.LLMBuilder, "build", None)
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(repository.shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
     with pytest.raises(NotEnoughSpace, match=r"0\.1 GB .* 0\.0 GB are free"):
         build(tiny_recipe(), tmp_path / "repository")
     assert list(tmp_path.iterdir()) == []
@@ -87,8 +88,8 @@ def test_too_little_memory_is_detected_before_the_build(
     tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(builder.LLMBuilder, "build", None)
-    memory = builder.psutil.virtual_memory()
-    monkeypatch.setattr(builder.psutil, "virtual_memory", lambda: memory._replace(total=100_000))
+    memory = psutil.virtual_memory()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(total=100_000))
     with pytest.raises(NotEnoughSpace, match="of memory, and this machine has 0 GB"):
         build(tiny_recipe(), tmp_path / "repository")
 
@@ -102,15 +103,15 @@ def test_a_model_that_tritonic_did_not_build_is_kept(tiny_recipe: Recipes, tmp_p
     assert mine.read_text() == 'backend: "python"'
 
 
-def test_without_the_exporter_the_sentence_says_what_to_install(
+def test_a_missing_exporter_is_reported_with_the_package_to_install(
     tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_step.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match=r"pip install 'tritonic\[build\]'"):
         build(tiny_recipe(), tmp_path / "repository")
 
 
-def test_an_unknown_family_and_a_missing_folder(tiny_recipe: Recipes, tmp_path: Path) -> None:
+def test_an_unknown_family_and_a_missing_folder_are_refused(tiny_recipe: Recipes, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no family 'poetry'"):
         build(tiny_recipe(family="poetry"), tmp_path / "repository")
     with pytest.raises(SourceUnavailable, match="no folder"):

@@ -1,5 +1,6 @@
 """Staging, locking, atomic replacement, and cleaning up after builds that died."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def test_a_failed_move_rolls_the_others_back(
     if not swaps:
         monkeypatch.setattr(repository, "_exchange", lambda one, other: False)
     exchange, rename = repository._exchange, Path.rename
-    failed = []
+    failed: list[Path] = []
 
     def fail(target: Path) -> None:
         if target == into.resolve() / failing and not failed:
@@ -183,7 +184,7 @@ def test_a_read_only_repository_is_refused(tmp_path: Path, monkeypatch: pytest.M
     def denied(*_: object, **__: object) -> int:
         raise PermissionError(13, "Permission denied", str(tmp_path))
 
-    monkeypatch.setattr(repository.os, "open", denied)
+    monkeypatch.setattr(os, "open", denied)
     with (
         pytest.raises(RepositoryBusy, match="cannot be written"),
         repository.staging_area(tmp_path / "repository", "a"),

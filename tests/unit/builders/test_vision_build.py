@@ -66,9 +66,9 @@ def test_the_installed_model_declares_its_modalities(built: BuildResult, checkpo
     config = parse((built.folder / "config.pbtxt").read_text())
     assert json.loads(config.parameters["modalities"].string_value) == ["text", "image"]
     assert config.parameters["chat_template"].string_value == TEMPLATE
-    facts = json.loads((built.folder / "1" / "vision.json").read_bytes())
-    assert (facts["tile"], facts["longest_edge"], facts["tokens_per_tile"]) == (64, 256, 4)
-    assert facts["image_token_id"] == json.loads((checkpoint / "config.json").read_bytes())["image_token_id"]
+    vision = json.loads((built.folder / "1" / "vision.json").read_bytes())
+    assert (vision["tile"], vision["longest_edge"], vision["tokens_per_tile"]) == (64, 256, 4)
+    assert vision["image_token_id"] == json.loads((checkpoint / "config.json").read_bytes())["image_token_id"]
     embedding = np.load(built.folder / "1" / "embedding.npy", mmap_mode="r")
     assert embedding.dtype == np.float32 and embedding.shape[1] == 64
 
@@ -83,8 +83,8 @@ def test_a_wrong_image_encoder_is_refused(built: BuildResult, checkpoint: Path, 
 
 @pytest.mark.parametrize(("rows", "columns"), [(0, 0), (1, 1), (1, 4), (3, 2)])
 def test_placeholders_are_those_of_the_familys_processor(checkpoint: Path, rows: int, columns: int) -> None:
-    facts = idefics3.vision_config(Checkpoint(checkpoint))
-    assert idefics3.image_placeholder(facts, rows, columns) == expansion(rows, columns)
+    vision = idefics3.vision_config(Checkpoint(checkpoint))
+    assert idefics3.image_placeholder(vision, rows, columns) == expansion(rows, columns)
 
 
 def test_the_preprocessor_of_newer_checkpoints_is_found(copy: Path) -> None:

@@ -1,10 +1,11 @@
-"""What `make audit` says: above all, that nothing was compared is not that nothing was found."""
+"""`make audit`: its report and exit status. A run that compared nothing does not pass."""
 
 import importlib.util
 import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -20,26 +21,31 @@ def audit() -> ModuleType:
     return module
 
 
-def package(name: str, *vulns: dict[str, object]) -> dict[str, object]:
+def package(name: str, *vulns: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "version": "1.0", "vulns": list(vulns)}
 
 
 SKIPPED = {"name": "torch", "skip_reason": "Dependency not found on PyPI and could not be audited: torch (2.0)"}
-WRONG = {"id": "PYSEC-1", "aliases": ["CVE-1"], "fix_versions": ["1.1"]}
+WRONG: dict[str, Any] = {"id": "PYSEC-1", "aliases": ["CVE-1"], "fix_versions": ["1.1"]}
 
 
-def test_a_database_that_knows_no_package_is_none(audit: ModuleType) -> None:
-    for found in (None, {"dependencies": []}, {"dependencies": [SKIPPED, SKIPPED]}):
-        status, said = audit.judged(found)
+def test_the_audit_fails_if_no_database_knows_a_package(audit: ModuleType) -> None:
+    reports: tuple[dict[str, Any] | None, ...] = (
+        None,
+        {"dependencies": []},
+        {"dependencies": [SKIPPED, SKIPPED]},
+    )
+    for report in reports:
+        status, message = audit.summarize(report)
         assert status == audit.NO_DATABASE != 0
-        assert "No advisory database could be reached" in said and "not one of the pinned packages" in said
+        assert "No advisory database could be reached" in message and "not one of the pinned packages" in message
 
 
-def test_what_is_known_is_named_and_fails(audit: ModuleType) -> None:
-    found = {"dependencies": [package("a", WRONG, {"id": "PYSEC-2"}), package("b"), SKIPPED]}
-    status, said = audit.judged(found)
+def test_known_vulnerabilities_are_listed_and_fail_the_audit(audit: ModuleType) -> None:
+    report = {"dependencies": [package("a", WRONG, {"id": "PYSEC-2"}), package("b"), SKIPPED]}
+    status, message = audit.summarize(report)
     assert status == 1
-    assert said.splitlines() == [
+    assert message.splitlines() == [
         "a 1.0: PYSEC-1 (CVE-1), mended in 1.1",
         "a 1.0: PYSEC-2, not mended yet",
         "2 pinned packages were compared, 2 vulnerabilities are known.",
@@ -47,29 +53,31 @@ def test_what_is_known_is_named_and_fails(audit: ModuleType) -> None:
     ]
 
 
-def test_nothing_known_is_well(audit: ModuleType) -> None:
-    assert audit.judged({"dependencies": [package("a"), SKIPPED]})[0] == 0
-    assert audit.judged({"dependencies": [package("a")]}) == (
+def test_an_audit_without_findings_passes(audit: ModuleType) -> None:
+    assert audit.summarize({"dependencies": [package("a"), SKIPPED]})[0] == 0
+    assert audit.summarize({"dependencies": [package("a")]}) == (
         0,
         "1 pinned packages were compared, 0 vulnerabilities are known.",
     )
 
 
-def test_each_database_is_asked_until_one_answers(
+def test_databases_are_tried_until_one_answers(
     audit: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers = {"pypi": {"dependencies": [SKIPPED]}, "osv": {"dependencies": [package("a")]}}
-    monkeypatch.setattr(audit, "asked", lambda database, constraints: answers[database])
+    answers: dict[str, Any] = {"pypi": {"dependencies": [SKIPPED]}, "osv": {"dependencies": [package("a")]}}
+    monkeypatch.setattr(audit, "run_audit", lambda database, constraints: answers[database])
     assert audit.main() == 0
     answers["osv"] = None
     assert audit.main() == audit.NO_DATABASE
     assert capsys.readouterr().out.count("No advisory database") == 1
 
 
-def test_what_the_program_says_is_read(audit: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_output_of_the_audit_program_is_parsed(
+    audit: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     program = tmp_path / "program.py"
     program.write_text(f"print({json.dumps(json.dumps({'dependencies': []}))})")
-    assert audit.asked("pypi", tmp_path, (sys.executable, str(program))) == {"dependencies": []}
+    assert audit.run_audit("pypi", tmp_path, (sys.executable, str(program))) == {"dependencies": []}
     program.write_text("import sys; sys.exit('the network is unreachable')")
-    assert audit.asked("osv", tmp_path, (sys.executable, str(program))) is None
+    assert audit.run_audit("osv", tmp_path, (sys.executable, str(program))) is None
     assert "osv: the network is unreachable" in capsys.readouterr().err

@@ -12,7 +12,9 @@ from tritonic import bench
 ROOT = Path(__file__).parents[3]
 
 
-def test_without_a_checkout_it_says_where_the_benchmarks_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_without_a_checkout_names_the_place_of_the_benchmarks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bench, "__file__", str(tmp_path / "site-packages" / "tritonic" / "bench.py"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(bench.BenchError, match="the project's folder `benchmarks`, which the package leaves out"):
@@ -37,14 +39,14 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(monkeypa
     ]
 
 
-def test_what_is_needed_is_in_the_extras_that_are_named() -> None:
+def test_required_packages_are_in_the_named_extras() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     installed = {*project["dependencies"], *extras["embedded"], *extras["build"], *extras["bench"]}
     assert set(bench.PACKAGE_BY_MODULE.values()) <= installed
 
 
-def test_the_command_hands_over_with_its_exit_status(
+def test_the_command_exits_with_the_status_of_the_benchmark(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bench, "missing_packages", list)

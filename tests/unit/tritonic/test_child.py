@@ -22,8 +22,8 @@ time.sleep(600)
 """
 
 
-def gone(pid, seconds=5.0):
-    """Whether the process ends within the time; one that nobody has waited for has ended."""
+def has_ended(pid, seconds=30.0):
+    """Return True if the process ends within the time; a zombie has ended."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -36,7 +36,7 @@ def gone(pid, seconds=5.0):
 
 
 def read_when_there(path):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not (path.exists() and path.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -56,28 +56,28 @@ def test_stop_ends_a_grandchild_in_another_session(stubborn):
     assert len(child.processes()) == 2
     child.stop()
     assert child.processes() == []
-    assert gone(grandchild, 0.5)
+    assert has_ended(grandchild)
     assert child.poll() == 128 + signal.SIGTERM
 
 
-def test_a_killed_program_takes_its_descendants_along(stubborn):
+def test_descendants_of_a_killed_program_end(stubborn):
     child, grandchild = stubborn
     child.kill()
-    assert child.wait(5) == 128 + signal.SIGKILL
-    assert gone(grandchild, 0.5)
+    assert child.wait(30) == 128 + signal.SIGKILL
+    assert has_ended(grandchild)
 
 
-def test_a_killed_reaper_takes_the_program_along(stubborn):
+def test_the_program_of_a_killed_reaper_ends(stubborn):
     child, grandchild = stubborn
     os.kill(child.session, signal.SIGKILL)
-    assert child.wait(5) == -signal.SIGKILL
-    assert gone(child.pid)
+    assert child.wait(30) == -signal.SIGKILL
+    assert has_ended(child.pid)
     # In a session of its own and with its reaper dead, this one is beyond the reaper's reach.
     os.kill(grandchild, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
-def test_nothing_survives_its_starter(tmp_path, number):
+def test_no_process_survives_its_starter(tmp_path, number):
     starter = subprocess.Popen(
         [
             sys.executable,
@@ -89,14 +89,15 @@ def test_nothing_survives_its_starter(tmp_path, number):
         ],
         stdout=subprocess.PIPE,
     )
+    assert starter.stdout is not None
     session, program = map(int, starter.stdout.readline().split())
     grandchild = read_when_there(tmp_path / "pid")
     starter.send_signal(number)
-    starter.wait(5)
+    starter.wait(30)
     starter.stdout.close()
-    assert gone(program)
-    assert gone(grandchild)
-    assert gone(session)
+    assert has_ended(program)
+    assert has_ended(grandchild)
+    assert has_ended(session)
     assert session_members(session) == []
 
 
@@ -120,7 +121,7 @@ def test_shared_memory_is_removed(tmp_path):
         ours.write_text("x")
         other.write_text("x")
         child = Child([sys.executable, "-c", "raise SystemExit(3)"], shm_prefix=prefix)
-        assert child.wait(5) == 3
+        assert child.wait(30) == 3
         assert not ours.exists()
         assert other.exists()
     finally:
@@ -131,7 +132,7 @@ def test_shared_memory_is_removed(tmp_path):
 def test_a_program_that_is_not_there(tmp_path):
     with (tmp_path / "log").open("wb") as log:
         child = Child([str(tmp_path / "absent")], output=log)
-    assert child.wait(5) == 127
+    assert child.wait(30) == 127
     assert "absent cannot be started: No such file or directory" in (tmp_path / "log").read_text()
 
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -17,8 +18,21 @@ from tritonic.startup_message import example_model, print_startup_message
 
 CHATS = ModelInfo("b-chat", "served-b", "READY", "", ("chat", "complete"))
 OTHER = ModelInfo("a-chat", "served-a", "READY", "", ("chat",))
-DRAWS = ModelInfo("d-draw", "served-d", "READY", "", ("generate_image", "edit_image"))
+GENERATES_IMAGES = ModelInfo("d-image", "served-d", "READY", "", ("generate_image", "edit_image"))
 EMBEDS = ModelInfo("embed", "embed", "READY", "", ("embed",))
+
+
+def printed(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def find_body(text: str) -> dict[str, Any]:
+    """Return the JSON body of the first curl command of the text."""
+    found = re.search(r"-d '(.*?)'", text, re.DOTALL)
+    assert found is not None
+    body: dict[str, Any] = json.loads(found[1])
+    return body
 
 
 def run(*arguments, **env):
@@ -43,7 +57,7 @@ def test_every_command_has_help(command):
     assert "Usage: " in ran.stdout
 
 
-def test_a_wrong_setting_is_named():
+def test_an_invalid_setting_is_reported_by_name():
     ran = run("serve", TRITONIC_PORT="seventy")
     assert ran.returncode != 0
     assert "Traceback" not in ran.stderr
@@ -67,19 +81,18 @@ def test_the_examples_name_a_model_that_chats():
 def test_the_printed_examples_can_be_run_as_they_stand(tmp_path):
     console = Console(file=io.StringIO(), width=60, soft_wrap=True)
     print_startup_message(console, "http://127.0.0.1:1088", [CHATS], None, tmp_path)
-    text = console.file.getvalue()
-    body = json.loads(re.search(r"-d '(.*?)'", text, re.DOTALL)[1])
-    assert body["model"] == "served-b"
+    text = printed(console)
+    assert find_body(text)["model"] == "served-b"
     python = text[text.index("from openai") : text.index("Logs:")]
     compile(python, "example", "exec")
 
 
-def test_a_picture_is_among_the_examples_where_a_model_draws(tmp_path):
+def test_the_examples_include_an_image_if_a_model_generates_images(tmp_path):
     console = Console(file=io.StringIO(), width=60, soft_wrap=True)
-    print_startup_message(console, "http://127.0.0.1:1088", [CHATS, DRAWS], None, tmp_path)
-    text = console.file.getvalue()
+    print_startup_message(console, "http://127.0.0.1:1088", [CHATS, GENERATES_IMAGES], None, tmp_path)
+    text = printed(console)
     curl = text[text.index("curl http://127.0.0.1:1088/v1/images/generations") :]
-    assert json.loads(re.search(r"-d '(.*?)'", curl, re.DOTALL)[1])["model"] == "served-d"
+    assert find_body(curl)["model"] == "served-d"
 
 
 def test_endpoints_come_from_the_environment_when_nothing_runs_here(tmp_path, monkeypatch):
@@ -104,7 +117,7 @@ def test_the_secret_of_the_triton_that_runs_here_is_read_from_its_folder(tmp_pat
 
 @pytest.mark.parametrize("command", ["up", "serve", "doctor"])
 @pytest.mark.parametrize("port", ["99999", "-1", "65536"])
-def test_a_port_that_is_none_is_wrong_usage(command, port):
+def test_an_invalid_port_is_a_usage_error(command, port):
     ran = run(command, "--port", port, COLUMNS="200")
     assert ran.returncode == 2
     bound = "greater than or equal to 0" if port == "-1" else "less than or equal to 65535"
@@ -113,7 +126,7 @@ def test_a_port_that_is_none_is_wrong_usage(command, port):
 
 
 @pytest.mark.parametrize("name", ["http", "grpc", "metrics"])
-def test_a_port_of_triton_that_is_none_is_wrong_usage_too(name):
+def test_an_invalid_triton_port_is_a_usage_error(name):
     ran = run("up", f"--triton-{name}-port", "99999", COLUMNS="200")
     assert ran.returncode == 2
     assert re.search(rf"'--triton-{name}-port'.*: Input should be less than or equal to 65535", ran.stderr)
@@ -123,7 +136,7 @@ def test_a_port_of_triton_that_is_none_is_wrong_usage_too(name):
 
 
 @pytest.mark.parametrize("width", [20, 60, 300])
-def test_names_of_models_are_whole_in_every_terminal(monkeypatch, width):
+def test_model_names_are_never_cut_off(monkeypatch, width):
     known = [
         ModelInfo(
             "llama-3.1-nemotron-nano-8b-instruct-int8", "nvidia/" + "long-name-" * 12, "READY", "", ("chat",), "8192"
@@ -133,26 +146,26 @@ def test_names_of_models_are_whole_in_every_terminal(monkeypatch, width):
     monkeypatch.setattr(ModelRepositoryClient, "list_models", lambda _: known)
     console = Console(file=io.StringIO(), width=width, highlight=False, soft_wrap=True)
     show([TritonEndpoint("127.0.0.1:1")], console)
-    lines = console.file.getvalue().splitlines()
+    lines = printed(console).splitlines()
     assert any(known[0].name in line and known[0].served_name in line and "READY" in line for line in lines)
     assert any(re.match(r" *b +b +UNAVAILABLE", line) for line in lines)
     assert "b: torn" in lines
 
 
-def test_the_examples_bear_a_key_where_one_is_asked_for(tmp_path):
+def test_the_examples_send_an_api_key_if_one_is_required(tmp_path):
     console = Console(file=io.StringIO(), width=60, soft_wrap=True)
     print_startup_message(console, "http://127.0.0.1:1", [CHATS], None, tmp_path, asks_for_key=True)
-    text = console.file.getvalue()
+    text = printed(console)
     curl = text[text.index("curl") : text.index("import os")]
-    said = subprocess.run(
+    request = subprocess.run(
         ["bash", "-c", curl.replace("curl ", "printf '%s\\n' ", 1)],
         env=os.environ | {"TRITONIC_API_KEY": "secret"},
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    assert "-H\nAuthorization: Bearer secret\n" in said
-    assert json.loads(said[said.index("-d\n") + 3 :])["model"] == "served-b"
+    assert "-H\nAuthorization: Bearer secret\n" in request
+    assert json.loads(request[request.index("-d\n") + 3 :])["model"] == "served-b"
     python = text[text.index("import os") : text.index("Logs:")]
     compile(python, "example", "exec")
     assert 'api_key=os.environ["TRITONIC_API_KEY"]' in python

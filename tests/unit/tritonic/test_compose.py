@@ -1,4 +1,4 @@
-"""What the compose files and the images must agree on; `docker/check` only reads their grammar."""
+"""Agreements between the compose files and the images. `docker/check` checks only the syntax."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def services() -> dict[str, Any]:
 
 
 def test_the_repository_is_a_folder_inside_the_volume(services: dict[str, Any]) -> None:
-    """A model is staged beside the repository and moved into it: a repository that is a mount is refused."""
+    """A model is staged next to the repository and moved into it, so the repository must not be the mount itself."""
     (script,) = services["models"]["command"]
     (repository,) = set(re.findall(r"--repository (\S+)", script))
     for service in ("models", "triton"):
@@ -36,7 +36,7 @@ def test_the_repository_is_a_folder_inside_the_volume(services: dict[str, Any]) 
     assert re.findall(r"^tritonic build (\w+)", script, re.MULTILINE) == ["chat", "embedding", "image"]
 
 
-def test_nothing_of_ours_runs_as_root() -> None:
+def test_no_image_runs_as_root() -> None:
     for name in ("builder", "gateway", "triton"):
         users = re.findall(r"^USER (.+)$", (ROOT / f"docker/{name}.Dockerfile").read_text(), re.MULTILINE)
         assert users and users[-1] != "root", name
@@ -48,14 +48,12 @@ def test_every_service_is_healthy_before_the_next_one_starts(services: dict[str,
     assert "healthcheck" in services["triton"] and "healthcheck" in services["gateway"]
 
 
-def test_triton_and_the_gateway_have_the_secret_that_the_first_service_makes(
-    services: dict[str, Any], tmp_path: Path
-) -> None:
+def test_triton_and_the_gateway_read_the_secret_of_the_models_service(services: dict[str, Any], tmp_path: Path) -> None:
     for service in ("models", "triton", "gateway"):
         assert [each for each in services[service]["volumes"] if each.split(":")[1] == "/secret"]
     (script,) = services["models"]["command"]
     (make,) = (line for line in script.splitlines() if "/secret/triton" in line)
-    for _ in range(2):  # it stays when the service runs again
+    for _ in range(2):  # a second run of the service keeps the secret
         command = make.replace("/secret", str(tmp_path)).replace("python ", f"{sys.executable} ")  # Debian has python3
         subprocess.run(["sh", "-ec", command], check=True)
         made = (tmp_path / "triton").read_text()
@@ -63,15 +61,15 @@ def test_triton_and_the_gateway_have_the_secret_that_the_first_service_makes(
     (script,) = services["gateway"]["command"]
     script = script.replace("$$", "$").replace("/secret", str(tmp_path))
     for given in ("", "given"):
-        said = script.replace("tritonic serve", "printenv TRITONIC_TRITON_SECRET")
+        command = script.replace("tritonic serve", "printenv TRITONIC_TRITON_SECRET")
         env = os.environ | {"TRITONIC_TRITON_SECRET": given}
-        ran = subprocess.run(["sh", "-ec", said], env=env, capture_output=True, text=True, check=True)
+        ran = subprocess.run(["sh", "-ec", command], env=env, capture_output=True, text=True, check=True)
         assert ran.stdout == (f"{given}\n" if given else made)
         assert options(tmp_path, given)[-1].endswith(f":tritonic={given or made.strip()}")
 
 
 def options(folder: Path, secret: str) -> list[str]:
-    """What the container's command tells Triton."""
+    """Return the options that the container's command passes to Triton."""
     (folder / "tritonserver").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     (folder / "tritonserver").chmod(0o755)
     env = os.environ | {"TRITONIC_TRITON_SECRET": secret, "TRITON_SECRET_FILE": str(folder / "triton")}
@@ -81,10 +79,12 @@ def options(folder: Path, secret: str) -> list[str]:
     ).stdout.splitlines()
 
 
-def test_triton_is_as_closed_in_its_container_as_it_is_here(services: dict[str, Any], tmp_path: Path) -> None:
-    told = options(tmp_path, "s")
-    here = triton_address.server_options("0.0.0.0", None, 8001, 8002, "s")
-    assert {each for each in here if not re.match("--(grpc|metrics)-(address|port)", each)} <= set(told)
+def test_triton_has_the_same_restrictions_in_its_container(services: dict[str, Any], tmp_path: Path) -> None:
+    container_options = options(tmp_path, "s")
+    local_options = triton_address.server_options("0.0.0.0", None, 8001, 8002, "s")
+    assert {each for each in local_options if not re.match("--(grpc|metrics)-(address|port)", each)} <= set(
+        container_options
+    )
     assert "ports" not in services["triton"]
     assert services["triton"]["networks"] == ["inner"] and "inner" in services["gateway"]["networks"]
 

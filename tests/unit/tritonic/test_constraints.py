@@ -1,4 +1,4 @@
-"""How `make constraints` puts other versions into constraints.txt."""
+"""`make constraints` merges new versions into constraints.txt."""
 
 import importlib.util
 import subprocess
@@ -23,27 +23,27 @@ def constraints() -> ModuleType:
     spec = importlib.util.spec_from_file_location("constraints", ROOT / ".ci" / "constraints.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look for their module there
+    sys.modules[spec.name] = module  # dataclasses need it there
     spec.loader.exec_module(module)
     return module
 
 
-def test_versions_change_and_the_rest_stays(constraints: ModuleType) -> None:
+def test_only_versions_change(constraints: ModuleType) -> None:
     resolved = {"annotated-types": "0.9", "jsonschema-rs": "0.60.3", "numpy": "1.26.4", "zope-event": "7.0+cpu"}
-    result = constraints.merged(TEXT, resolved)
+    result = constraints.merge(TEXT, resolved)
     assert result.text == TEXT.replace("0.8.0", "0.9").replace("6.2", "7.0")
     assert result.changes == ["annotated-types 0.8.0 -> 0.9", "Zope.event 6.2 -> 7.0"]
     assert result.unneeded == []
 
 
-def test_deliberate_pins_stay_and_are_told_to_pip(constraints: ModuleType) -> None:
-    result = constraints.merged(TEXT, {"numpy": "2.4.0"})
+def test_deliberate_pins_stay_and_constrain_pip(constraints: ModuleType) -> None:
+    result = constraints.merge(TEXT, {"numpy": "2.4.0"})
     assert result.text == TEXT and result.changes == []
-    assert constraints.kept(TEXT) == "numpy==1.26.4\n"
+    assert constraints.deliberate_pins(TEXT) == "numpy==1.26.4\n"
 
 
 def test_new_packages_stand_in_order_and_unneeded_ones_stay(constraints: ModuleType) -> None:
-    result = constraints.merged(TEXT, {"zzz": "1", "Kiwi_Solver": "1.5", "aaa": "2", "numpy": "1.26.4"})
+    result = constraints.merge(TEXT, {"zzz": "1", "Kiwi_Solver": "1.5", "aaa": "2", "numpy": "1.26.4"})
     assert [line.split("==")[0] for line in result.text.splitlines()[1:]] == [
         "aaa",
         "annotated-types",
@@ -57,21 +57,21 @@ def test_new_packages_stand_in_order_and_unneeded_ones_stay(constraints: ModuleT
     assert result.unneeded == ["annotated-types", "jsonschema_rs", "Zope.event"]
 
 
-def test_what_it_does_not_understand_it_does_not_rewrite(constraints: ModuleType) -> None:
+def test_unknown_lines_are_refused(constraints: ModuleType) -> None:
     for line in ("numpy<2", "--hash=sha256:0", "-r other.txt"):
         with pytest.raises(ValueError, match="Neither a pin nor a comment"):
-            constraints.merged(TEXT + line, {})
+            constraints.merge(TEXT + line, {})
 
 
-def test_the_report_of_pip_is_read_without_the_project_and_what_environments_have(constraints: ModuleType) -> None:
+def test_the_project_and_packages_of_every_environment_are_not_pinned(constraints: ModuleType) -> None:
     installs = [{"metadata": {"name": name, "version": "1.0"}} for name in ("numpy", "tritonic", "setuptools")]
-    assert constraints.versions({"install": installs}) == {"numpy": "1.0"}
+    assert constraints.resolved_versions({"install": installs}) == {"numpy": "1.0"}
 
 
-def test_the_file_as_it_is_can_be_read(constraints: ModuleType) -> None:
+def test_the_present_file_can_be_parsed(constraints: ModuleType) -> None:
     text = (ROOT / "constraints.txt").read_text()
-    assert constraints.merged(text, {}).text == text
-    assert {line.split("==")[0] for line in constraints.kept(text).splitlines()} >= {"numpy", "torch"}
+    assert constraints.merge(text, {}).text == text
+    assert {line.split("==")[0] for line in constraints.deliberate_pins(text).splitlines()} >= {"numpy", "torch"}
 
 
 def test_every_extra_is_resolved(constraints: ModuleType) -> None:
@@ -80,7 +80,7 @@ def test_every_extra_is_resolved(constraints: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("dry", [True, False])
-def test_the_command_says_what_changes(
+def test_the_command_prints_the_changes(
     constraints: ModuleType,
     dry: bool,
     tmp_path: Path,
@@ -92,14 +92,14 @@ def test_the_command_says_what_changes(
     monkeypatch.setattr(constraints, "CONSTRAINTS", path)
     monkeypatch.setattr(constraints, "resolve", lambda text: {"annotated-types": "0.9", "numpy": "1.26.4"})
     assert constraints.main(["--dry-run"] if dry else []) == 0
-    said = capsys.readouterr().out
-    assert said.startswith(
-        "annotated-types 0.8.0 -> 0.9\nAsked for by nothing under this Python, and kept: jsonschema_rs"
+    output = capsys.readouterr().out
+    assert output.startswith(
+        "annotated-types 0.8.0 -> 0.9\nNot needed under this Python, and left in place: jsonschema_rs"
     )
     assert path.read_text() == (TEXT if dry else TEXT.replace("0.8.0", "0.9"))
 
 
-def test_where_pip_fails_nothing_changes(constraints: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_pip_changes_nothing(constraints: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(text: str) -> None:
         raise subprocess.CalledProcessError(3, "pip")
 

@@ -1,4 +1,4 @@
-"""Which default models `up` builds, which it builds anew, and which it leaves alone."""
+"""`up` builds missing default models, rebuilds outdated ones, and keeps those of the user."""
 
 import dataclasses
 import io
@@ -53,7 +53,7 @@ def fail(setting: Setting) -> None:
     setting.default = dataclasses.replace(setting.default, command=[sys.executable, "-c", "raise SystemExit(1)"])
 
 
-def test_what_is_missing_is_built(setting: Setting) -> None:
+def test_a_missing_model_is_built(setting: Setting) -> None:
     setting.repository.mkdir()
     assert "Building the default model" in setting.provide() and setting.mark.exists()
     fail(setting)
@@ -61,13 +61,13 @@ def test_what_is_missing_is_built(setting: Setting) -> None:
         setting.provide()
 
 
-def test_a_model_that_lacks_one_that_it_calls_is_built_anew(setting: Setting) -> None:
+def test_a_model_without_one_of_its_parts_is_rebuilt(setting: Setting) -> None:
     setting.install()
     setting.change(parts={"a-part": {}})
     assert "Building the default model" in setting.provide() and setting.mark.exists()
 
 
-def test_what_is_current_is_left_alone(setting: Setting) -> None:
+def test_a_current_model_is_not_rebuilt(setting: Setting) -> None:
     setting.install()
     assert setting.provide() == "" and not setting.mark.exists()
 
@@ -79,26 +79,24 @@ def test_what_is_current_is_left_alone(setting: Setting) -> None:
         ({"fingerprint": "0"}, "was built from another recipe or other weights, and is rebuilt"),
     ],
 )
-def test_what_an_earlier_version_built_is_built_anew(setting: Setting, changed: dict[str, object], reason: str) -> None:
+def test_models_of_earlier_versions_are_rebuilt(setting: Setting, changed: dict[str, object], reason: str) -> None:
     setting.install()
     setting.change(**changed)
     assert reason in setting.provide() and setting.mark.exists()
 
 
-def test_another_recipe_of_the_project_is_built_anew(setting: Setting) -> None:
+def test_a_model_of_an_earlier_recipe_is_rebuilt(setting: Setting) -> None:
     setting.install(tool_call_parser="another")
     assert "another recipe" in setting.provide() and setting.mark.exists()
 
 
-def test_other_builders_are_told_by_their_format(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_builds_of_other_formats_are_recognized(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     setting.install()
     monkeypatch.setattr(manifest, "FORMAT_VERSION", manifest.FORMAT_VERSION + 1)
     assert "another version" in setting.provide() and setting.mark.exists()
 
 
-def test_an_old_model_serves_on_where_it_cannot_be_built_anew(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_old_model_is_kept_if_its_rebuild_fails(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     setting.install()
     setting.change(fingerprint="0")
     fail(setting)
@@ -108,16 +106,16 @@ def test_an_old_model_serves_on_where_it_cannot_be_built_anew(
     assert (setting.folder / "config.pbtxt").is_file()
 
 
-def test_what_somebody_chose_is_kept(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_with_own_options_is_kept(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     setting.install(context_length=64)
     assert setting.provide() == ""
     monkeypatch.setattr(manifest, "FORMAT_VERSION", manifest.FORMAT_VERSION + 1)
-    said = setting.provide()
-    assert "options of its own and is kept" in said and "--force` replaces it" in said
+    output = setting.provide()
+    assert "options of its own and is kept" in output and "--force` replaces it" in output
     assert not setting.mark.exists()
 
 
-def test_what_somebody_edited_is_kept(setting: Setting) -> None:
+def test_an_edited_model_is_kept(setting: Setting) -> None:
     setting.install()
     setting.change(format=1, fingerprint="0")
     (setting.folder / "config.pbtxt").write_text("name: 'x' # mine")
@@ -125,7 +123,7 @@ def test_what_somebody_edited_is_kept(setting: Setting) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "not JSON", "[]", "{}"])
-def test_what_was_not_built_here_is_left_alone(setting: Setting, text: str | None) -> None:
+def test_foreign_models_are_left_alone(setting: Setting, text: str | None) -> None:
     setting.install()
     (setting.folder / manifest.FILE_NAME).unlink()
     if text is not None:

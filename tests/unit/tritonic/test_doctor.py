@@ -3,6 +3,7 @@ import importlib.util
 import io
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -11,14 +12,17 @@ from tritonic import disk_space, doctor, ports, wheel
 from tritonic.doctor import Finding
 
 
-def shown(*findings):
-    console = Console(file=io.StringIO(), width=200)
-    return doctor.print_findings(iter(findings), console), console.file.getvalue()
+def print_findings(*findings: Finding) -> tuple[bool, str]:
+    output = io.StringIO()
+    is_good = doctor.print_findings(iter(findings), Console(file=output, width=200))
+    return is_good, output.getvalue()
 
 
-def test_notes_are_no_obstacle_and_missing_things_are():
-    assert shown(Finding("GPU", "note", "none"))[0] is True
-    good, text = shown(Finding("Triton", "missing", "not there", "pip install [it]"), Finding("Disk", "good", "fine"))
+def test_missing_things_fail_and_notes_do_not():
+    assert print_findings(Finding("GPU", "note", "none"))[0] is True
+    good, text = print_findings(
+        Finding("Triton", "missing", "not there", "pip install [it]"), Finding("Disk", "good", "fine")
+    )
     assert good is False
     assert "Triton: not there" in text
     assert "pip install [it]" in text
@@ -33,7 +37,7 @@ def test_missing_packages_are_named(monkeypatch):
     assert "constraints.txt" in build.remedy
 
 
-def test_numpy_2_is_missing_a_1(monkeypatch):
+def test_numpy_2_is_reported_as_missing_numpy_1(monkeypatch):
     real = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.3.4" if name == "numpy" else real(name))
     finding = list(doctor._packages())[-1]
@@ -41,25 +45,25 @@ def test_numpy_2_is_missing_a_1(monkeypatch):
     assert "numpy 2.3.4" in finding.detail
 
 
-def test_this_triton_starts():
+def test_the_installed_triton_starts():
     finding = doctor._triton()
     assert finding.state == "good", finding
 
 
-def test_missing_libraries_come_with_their_debian_package(monkeypatch):
+def test_missing_libraries_are_reported_with_their_debian_packages(monkeypatch):
     monkeypatch.setattr(doctor, "_missing_libraries", lambda binary, env: ["libpython3.11.so.1.0", "libexpat.so.1"])
     finding = doctor._triton()
     assert finding.state == "missing"
     assert finding.remedy == f"apt-get install libexpat1 libpython{wheel.PYTHON}"
 
 
-def test_ldd_is_understood(monkeypatch):
-    said = "\tlibpython3.11.so.1.0 => not found\n\tlibc.so.6 => /lib/libc.so.6 (0x00007f)\n"
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, said, ""))
-    assert doctor._missing_libraries("stub", {}) == ["libpython3.11.so.1.0"]
+def test_the_output_of_ldd_is_parsed(monkeypatch):
+    output = "\tlibpython3.11.so.1.0 => not found\n\tlibc.so.6 => /lib/libc.so.6 (0x00007f)\n"
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, output, ""))
+    assert doctor._missing_libraries(Path("stub"), {}) == ["libpython3.11.so.1.0"]
 
 
-def test_no_stub_for_this_python(monkeypatch):
+def test_a_python_without_a_stub_is_reported(monkeypatch):
     monkeypatch.setattr(wheel, "PYTHON", "3.99")
     finding = doctor._triton()
     assert finding.state == "missing"
@@ -69,7 +73,7 @@ def test_no_stub_for_this_python(monkeypatch):
 @pytest.mark.parametrize(
     ("free", "state"), [(10, "missing"), (disk_space.RUN_BYTES, "note"), (disk_space.BUILD_BYTES, "good")]
 )
-def test_disk(monkeypatch, tmp_path, free, state):
+def test_free_disk_space_decides_the_finding(monkeypatch, tmp_path, free, state):
     monkeypatch.setattr(disk_space, "free_bytes", lambda path: free)
     assert doctor._disk(tmp_path).state == state
 
@@ -86,17 +90,17 @@ def test_a_taken_port_is_found(tmp_path):
     assert next(doctor._ports("127.0.0.1", free, tmp_path)).state == "good"
 
 
-def test_programs_that_are_absent_or_fail():
+def test_absent_and_failing_programs_have_no_first_line():
     assert doctor._first_line("no-such-program-anywhere") is None
     assert doctor._first_line("false") is None
     assert doctor._first_line("echo", "one") == "one"
 
 
-def test_a_full_disk_is_a_sentence(monkeypatch, tmp_path):
+def test_a_full_disk_is_reported(monkeypatch, tmp_path):
     monkeypatch.setattr(disk_space, "free_bytes", lambda path: 5 * disk_space.MEGABYTE)
     with pytest.raises(disk_space.DiskError, match=r"has 5 MB left, and running needs about 64 MB"):
         disk_space.check_free_space(tmp_path, disk_space.RUN_BYTES, "running")
 
 
-def test_room_is_known_for_folders_that_do_not_exist_yet(tmp_path):
+def test_free_space_is_known_for_folders_that_do_not_exist_yet(tmp_path):
     assert disk_space.free_bytes(tmp_path / "not" / "yet") > 0

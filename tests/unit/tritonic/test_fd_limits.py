@@ -1,4 +1,4 @@
-"""How many connections fit into the descriptors that there are."""
+"""The number of connections follows from the limit of file descriptors."""
 
 import resource
 import subprocess
@@ -20,11 +20,11 @@ from tritonic.fd_limits import max_connections
         (1, 10, 1),
     ],
 )
-def test_there_is_room_for_what_else_is_open(descriptors: int, wanted: int, bound: int) -> None:
+def test_descriptors_are_reserved_for_other_files(descriptors: int, wanted: int, bound: int) -> None:
     assert max_connections(descriptors, wanted) == bound
 
 
-def test_the_soft_limit_becomes_the_hard_one() -> None:
+def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
     code = (
         "import os, resource; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 90))\n"
         "from tritonic.fd_limits import raise_limit, is_exhausted\n"
@@ -33,5 +33,5 @@ def test_the_soft_limit_becomes_the_hard_one() -> None:
         "try:\n    while True: files.append(os.open('/dev/null', os.O_RDONLY))\n"
         "except OSError: print(is_exhausted())\n"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30).stdout
-    assert said.split() == ["90", "90", "90", "90", "False", "True"]
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert output.split() == ["90", "90", "90", "90", "False", "True"]

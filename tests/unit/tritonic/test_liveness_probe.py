@@ -1,4 +1,4 @@
-"""When something counts as silent: after several probes in a row, and never because the asker was stopped."""
+"""Something counts as silent after several failed probes in a row, and not because the prober itself was stopped."""
 
 import threading
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from tritonic.liveness_probe import LivenessProbe
 
 
-class Asked:
-    """Answers as it is told, at once."""
+class FakeTarget:
+    """Answers each probe at once, as the test sets it."""
 
     def __init__(self, timeout: float = 10.0) -> None:
         self.now = 100.0
@@ -27,51 +27,52 @@ class Asked:
         return found
 
 
-def until(asked: Asked, seconds: float) -> list[float | None]:
-    return [asked.after(1.0) for _ in range(int(seconds))]
+def until(target: FakeTarget, seconds: float) -> list[float | None]:
+    return [target.after(1.0) for _ in range(int(seconds))]
 
 
-def test_what_answers_is_asked_every_few_seconds() -> None:
-    asked = Asked()
-    assert until(asked, 30) == [None] * 30
-    assert 5 <= len(asked.probes) <= 7
+def test_an_answering_target_is_probed_every_few_seconds() -> None:
+    target = FakeTarget()
+    assert until(target, 30) == [None] * 30
+    assert 5 <= len(target.probes) <= 7
 
 
-def test_what_is_silent_is_at_fault_after_the_timeout() -> None:
-    asked = Asked()
-    until(asked, 10)
-    asked.alive = False
-    found = until(asked, 15)
+def test_a_silent_target_is_reported_after_the_timeout() -> None:
+    target = FakeTarget()
+    until(target, 10)
+    target.alive = False
+    found = until(target, 15)
     first = next(number for number, each in enumerate(found) if each is not None)
     assert 10 <= first <= 16
-    assert found[first] is not None and found[first] >= 10
-    asked.alive = True
-    until(asked, 5)
-    assert asked.after(1) is None
+    silent = found[first]
+    assert silent is not None and silent >= 10
+    target.alive = True
+    until(target, 5)
+    assert target.after(1) is None
 
 
-def test_one_probe_that_failed_while_all_was_stopped_proves_nothing() -> None:
-    asked = Asked()
-    until(asked, 4)
-    asked.alive = False
-    asked.after(3)
-    asked.alive = True
-    assert asked.after(600) is None
-    assert until(asked, 10) == [None] * 10
+def test_one_failed_probe_before_a_pause_of_the_prober_is_not_reported() -> None:
+    target = FakeTarget()
+    until(target, 4)
+    target.alive = False
+    target.after(3)
+    target.alive = True
+    assert target.after(600) is None
+    assert until(target, 10) == [None] * 10
 
 
-def test_nobody_is_asked_where_the_timeout_is_off() -> None:
-    asked = Asked(0)
-    asked.alive = False
-    assert until(asked, 100) == [None] * 100 and asked.probes == []
+def test_a_timeout_of_0_disables_the_probe() -> None:
+    target = FakeTarget(0)
+    target.alive = False
+    assert until(target, 100) == [None] * 100 and target.probes == []
 
 
-def test_a_probe_that_waits_keeps_nobody() -> None:
-    free = threading.Event()
+def test_a_waiting_probe_blocks_no_caller() -> None:
+    release = threading.Event()
     now = [0.0]
-    answers: Callable[[float], bool] = lambda seconds: free.wait(20)  # noqa: E731
+    answers: Callable[[float], bool] = lambda seconds: release.wait(60)  # noqa: E731
     liveness = LivenessProbe(answers, 10, clock=lambda: now[0])
     for _ in range(100):
         now[0] += 1
         assert liveness.silent_seconds() is None
-    free.set()
+    release.set()

@@ -1,4 +1,4 @@
-"""What `make install` prints: a line for each stage, and the end of pip's log where pip fails."""
+"""`make install` prints a line for each stage, and the end of pip's log if pip fails."""
 
 import os
 import pty

@@ -16,7 +16,7 @@ def taken():
         yield sock.getsockname()[1]
 
 
-def test_the_sentence_names_port_program_and_remedy(taken):
+def test_the_error_names_port_program_and_remedy(taken):
     with pytest.raises(ports.PortError) as failure:
         ports.check_free("127.0.0.1", taken, "the gateway", "--port")
     name = psutil.Process(os.getpid()).name()
@@ -26,7 +26,7 @@ def test_the_sentence_names_port_program_and_remedy(taken):
     )
 
 
-def test_the_sentence_without_a_program(taken, monkeypatch):
+def test_the_error_without_a_known_program(taken, monkeypatch):
     def refuse(**_):
         raise psutil.AccessDenied
 

@@ -1,4 +1,4 @@
-"""What a proxy may say of whom it passes on."""
+"""The client address that a trusted proxy reports."""
 
 import asyncio
 from typing import Any
@@ -8,8 +8,8 @@ import pytest
 from tritonic.http_server.proxy_headers import ProxyHeaders
 
 
-def client(said: str, came_from: str = "127.0.0.1") -> str:
-    """Who asks, where a connection from an address says so."""
+def client_address(forwarded: str, peer: str = "127.0.0.1") -> str:
+    """Return the client address of a request from `peer` with this `X-Forwarded-For`."""
     seen: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -17,8 +17,8 @@ def client(said: str, came_from: str = "127.0.0.1") -> str:
 
     scope: Any = {
         "type": "http",
-        "client": (came_from, 5),
-        "headers": [(b"x-forwarded-for", said.encode("latin-1"))],
+        "client": (peer, 5),
+        "headers": [(b"x-forwarded-for", forwarded.encode("latin-1"))],
         "scheme": "http",
     }
     asyncio.run(ProxyHeaders(app)(scope, None, None))  # type: ignore[arg-type]
@@ -26,7 +26,7 @@ def client(said: str, came_from: str = "127.0.0.1") -> str:
 
 
 @pytest.mark.parametrize(
-    ("said", "who"),
+    ("forwarded", "address"),
     [
         ("192.0.2.1", "192.0.2.1"),
         ("192.0.2.1:80", "192.0.2.1"),
@@ -43,11 +43,11 @@ def client(said: str, came_from: str = "127.0.0.1") -> str:
         ("127.0.0.1, " * 5000 + "127.0.0.1", "127.0.0.1"),
     ],
 )
-def test_who_is_passed_on(said: str, who: str) -> None:
-    assert client(said) == who
+def test_the_client_address_is_read_from_proxy_headers(forwarded: str, address: str) -> None:
+    assert client_address(forwarded) == address
 
 
-def test_strangers_are_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert client("192.0.2.1", came_from="198.51.100.1") == "198.51.100.1"
+def test_headers_of_untrusted_peers_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert client_address("192.0.2.1", peer="198.51.100.1") == "198.51.100.1"
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "198.51.100.0/24")
-    assert client("192.0.2.1", came_from="198.51.100.1") == "192.0.2.1"
+    assert client_address("192.0.2.1", peer="198.51.100.1") == "192.0.2.1"

@@ -33,7 +33,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_an_installed_wheel_says_where_the_training_code_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_wheel_names_the_place_of_the_training_code(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_import(monkeypatch, lacking("training"))
     done = CliRunner().invoke(app, ["train", "shapes"])
     assert done.exit_code == 1

@@ -1,4 +1,4 @@
-"""Where the embedded Triton listens, and what it is told to restrict."""
+"""The addresses and the restricted protocols of the embedded Triton."""
 
 import socket
 from pathlib import Path
@@ -9,18 +9,18 @@ from tritonic import triton_address
 from tritonic.triton_address import SocketFolder
 
 
-def test_http_is_closed_and_what_loads_code_wants_the_secret() -> None:
-    told = triton_address.server_options("unix:/x/grpc", None, 1, 8002, "s3cret")
-    assert "--allow-http=false" in told and not [each for each in told if each.startswith("--http")]
-    assert "--allow-sagemaker=false" in told and "--allow-vertex-ai=false" in told
-    assert "--grpc-restricted-protocol=model-repository,shared-memory,trace,logging:tritonic=s3cret" in told
-    assert "--metrics-address=127.0.0.1" in told
+def test_http_is_closed_and_loading_code_requires_the_secret() -> None:
+    options = triton_address.server_options("unix:/x/grpc", None, 1, 8002, "s3cret")
+    assert "--allow-http=false" in options and not [each for each in options if each.startswith("--http")]
+    assert "--allow-sagemaker=false" in options and "--allow-vertex-ai=false" in options
+    assert "--grpc-restricted-protocol=model-repository,shared-memory,trace,logging:tritonic=s3cret" in options
+    assert "--metrics-address=127.0.0.1" in options
 
 
-def test_an_http_endpoint_that_is_opened_is_restricted_too() -> None:
-    told = triton_address.server_options("127.0.0.1", 8000, 8001, 8002, "s3cret")
-    assert {"--allow-http=true", "--http-address=127.0.0.1", "--http-port=8000"} < set(told)
-    assert "--http-restricted-api=model-repository,shared-memory,trace,logging:tritonic-secret=s3cret" in told
+def test_an_open_http_endpoint_is_restricted() -> None:
+    options = triton_address.server_options("127.0.0.1", 8000, 8001, 8002, "s3cret")
+    assert {"--allow-http=true", "--http-address=127.0.0.1", "--http-port=8000"} < set(options)
+    assert "--http-restricted-api=model-repository,shared-memory,trace,logging:tritonic-secret=s3cret" in options
 
 
 def test_no_two_secrets_are_alike() -> None:
@@ -28,20 +28,20 @@ def test_no_two_secrets_are_alike() -> None:
     assert len(triton_address.new_secret()) >= 43
 
 
-def test_a_socket_has_a_folder_that_nobody_else_can_enter(tmp_path: Path) -> None:
+def test_the_folder_of_a_socket_is_private(tmp_path: Path) -> None:
     (tmp_path / "socket").mkdir(mode=0o755)
     folder = SocketFolder(tmp_path)
-    with socket.socket(socket.AF_UNIX) as left_behind:
-        left_behind.bind(str(tmp_path / "socket" / "grpc:1"))
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(tmp_path / "socket" / "grpc:1"))
     folder.make()
     assert list((tmp_path / "socket").iterdir()) == []
     assert (tmp_path / "socket").stat().st_mode & 0o777 == 0o700
     assert folder.socket == f"unix:{tmp_path}/socket/grpc"
 
 
-# As `SocketFolder` documents: the folder is there until nothing refers to the object any more.
+# The folder is removed with the object, as `SocketFolder` documents.
 @pytest.mark.filterwarnings("ignore:Implicitly cleaning up <TemporaryDirectory:ResourceWarning")
-def test_a_path_that_is_no_address_of_a_socket_is_not_taken(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_hold_a_socket_is_replaced(tmp_path: Path) -> None:
     for name in ("long" * 30, "with,comma", "with space", "100%", "ü"):
         folder = SocketFolder(tmp_path / name)
         folder.make()

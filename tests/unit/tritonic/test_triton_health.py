@@ -1,4 +1,4 @@
-"""What is seen of a Triton that runs and does not work."""
+"""Faults of a running Triton: it does not answer, or has lost the process of a model."""
 
 import os
 import signal
@@ -63,81 +63,83 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
     child.wait()
 
 
-def looks(watch: TritonHealth, count: int) -> list[str | None]:
-    return [watch.fault() for _ in range(count)]
+def check_repeatedly(health: TritonHealth, count: int) -> list[str | None]:
+    return [health.fault() for _ in range(count)]
 
 
-def test_a_server_that_answers_is_well(models: Models, processes: dict[int, str]) -> None:
-    assert looks(TritonHealth(1, models), 100) == [None] * 100  # type: ignore[arg-type]
+def test_an_answering_server_is_healthy(models: Models, processes: dict[int, str]) -> None:
+    assert check_repeatedly(TritonHealth(1, models), 100) == [None] * 100  # type: ignore[arg-type]
 
 
-def test_a_server_that_does_not_answer_hangs(models: Models, processes: dict[int, str]) -> None:
-    watch = TritonHealth(1, models)  # type: ignore[arg-type]
-    looks(watch, 3)
+def test_a_silent_server_is_reported(models: Models, processes: dict[int, str]) -> None:
+    health = TritonHealth(1, models)  # type: ignore[arg-type]
+    check_repeatedly(health, 3)
     models.silent = True
-    looks(watch, 1)  # the last question is answered, and the next is asked
-    assert looks(watch, triton_health.MAX_SILENT_CHECKS - 1) == [None] * (triton_health.MAX_SILENT_CHECKS - 1)
-    assert watch.fault() == "has not answered for 15 s"
+    check_repeatedly(health, 1)  # the pending check is answered, and the next one starts
+    assert check_repeatedly(health, triton_health.MAX_SILENT_CHECKS - 1) == [None] * (
+        triton_health.MAX_SILENT_CHECKS - 1
+    )
+    assert health.fault() == "has not answered for 15 s"
 
 
-def test_a_server_that_cannot_be_reached_hangs_too(models: Models, processes: dict[int, str]) -> None:
-    watch = TritonHealth(1, models)  # type: ignore[arg-type]
+def test_an_unreachable_server_is_reported(models: Models, processes: dict[int, str]) -> None:
+    health = TritonHealth(1, models)  # type: ignore[arg-type]
     models.error = ConnectionError()
-    assert looks(watch, triton_health.MAX_SILENT_CHECKS + 1)[-1] == "has not answered for 15 s"
+    assert check_repeatedly(health, triton_health.MAX_SILENT_CHECKS + 1)[-1] == "has not answered for 15 s"
 
 
-def test_a_server_that_is_slow_for_a_moment_is_well(models: Models, processes: dict[int, str]) -> None:
-    watch = TritonHealth(1, models)  # type: ignore[arg-type]
+def test_a_briefly_slow_server_is_healthy(models: Models, processes: dict[int, str]) -> None:
+    health = TritonHealth(1, models)  # type: ignore[arg-type]
     for _ in range(5):
         models.silent = True
-        assert looks(watch, triton_health.MAX_SILENT_CHECKS) == [None] * triton_health.MAX_SILENT_CHECKS
+        assert check_repeatedly(health, triton_health.MAX_SILENT_CHECKS) == [None] * triton_health.MAX_SILENT_CHECKS
         models.silent = False
-        watch._pending_check = Answer(True, None)
-        assert watch.fault() is None
+        health._pending_check = Answer(True, None)
+        assert health.fault() is None
 
 
-def test_a_process_that_is_stopped_is_lost(
+def test_a_stopped_model_process_is_reported(
     models: Models, processes: dict[int, str], process: subprocess.Popen[bytes]
 ) -> None:
     processes[process.pid] = "m"
-    watch = TritonHealth(1, models)  # type: ignore[arg-type]
+    health = TritonHealth(1, models)  # type: ignore[arg-type]
     os.kill(process.pid, signal.SIGSTOP)
     os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
-    assert looks(watch, triton_health.MAX_STOPPED_CHECKS - 1) == [None] * (triton_health.MAX_STOPPED_CHECKS - 1)
-    assert watch.fault() == "has a model whose process is stopped, m"
+    assert check_repeatedly(health, triton_health.MAX_STOPPED_CHECKS - 1) == [None] * (
+        triton_health.MAX_STOPPED_CHECKS - 1
+    )
+    assert health.fault() == "has a model whose process is stopped, m"
 
 
-def test_a_process_that_goes_on_in_time_is_well(
+def test_a_model_process_that_continues_in_time_is_healthy(
     models: Models, processes: dict[int, str], process: subprocess.Popen[bytes]
 ) -> None:
     processes[process.pid] = "m"
-    watch = TritonHealth(1, models)  # type: ignore[arg-type]
+    health = TritonHealth(1, models)  # type: ignore[arg-type]
     for _ in range(3):
         os.kill(process.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
-        assert set(looks(watch, triton_health.MAX_STOPPED_CHECKS - 1)) == {None}
+        assert set(check_repeatedly(health, triton_health.MAX_STOPPED_CHECKS - 1)) == {None}
         os.kill(process.pid, signal.SIGCONT)
         os.waitid(os.P_PID, process.pid, os.WCONTINUED)
-        assert watch.fault() is None
+        assert health.fault() is None
 
 
-def test_a_lost_process_is_not_forgotten_while_the_server_does_not_say_what_it_holds(
-    models: Models, processes: dict[int, str]
-) -> None:
+def test_a_lost_process_is_reported_when_the_model_index_is_back(models: Models, processes: dict[int, str]) -> None:
     processes[7] = "m"
-    watch = TritonHealth(1, models)  # type: ignore[arg-type]
+    health = TritonHealth(1, models)  # type: ignore[arg-type]
     del processes[7]
     models.index_error = True
-    assert looks(watch, 3) == [None] * 3
+    assert check_repeatedly(health, 3) == [None] * 3
     models.index_error = False
-    assert watch.fault() == "lost the process of its model m"
+    assert health.fault() == "lost the process of its model m"
 
 
-def test_a_model_that_was_unloaded_or_loaded_again_is_not_lost(models: Models, processes: dict[int, str]) -> None:
+def test_unloaded_and_reloaded_models_are_not_reported(models: Models, processes: dict[int, str]) -> None:
     processes[7] = "m"
-    watch = TritonHealth(1, models)  # type: ignore[arg-type]
+    health = TritonHealth(1, models)  # type: ignore[arg-type]
     processes[8] = processes.pop(7)  # loaded again
-    assert watch.fault() is None
+    assert health.fault() is None
     processes.clear()
     models.ready = []  # unloaded
-    assert looks(watch, 3) == [None] * 3
+    assert check_repeatedly(health, 3) == [None] * 3

@@ -13,7 +13,7 @@ E1121 08:00:38.371423 6468 main.cc:245] "failed to start GRPC service: Socket '1
 """
 
 
-def test_errors_alone_without_what_is_said_at_every_start():
+def test_only_errors_are_returned_without_those_of_every_start():
     assert error_lines(LOG.splitlines()) == [
         "failed to load 'dummy' version 1: Internal: ValueError: torn",
         "failed to start GRPC service: Socket '127.0.0.1:18001' already in use",
@@ -29,7 +29,7 @@ def test_without_errors_the_last_lines_count():
     assert error_lines(["one", "", "+---+", "two"], limit=1) == ["two"]
 
 
-def test_a_log_is_read_from_where_the_run_began(tmp_path):
+def test_a_log_is_read_from_the_start_of_the_run(tmp_path):
     log = LogFile(tmp_path / "deep" / "triton.log")
     for run in ("first\n", "second\n"):
         with log.open() as file:
@@ -38,7 +38,7 @@ def test_a_log_is_read_from_where_the_run_began(tmp_path):
     assert log.path.read_text() == "first\nsecond\n"
 
 
-def test_a_large_log_is_kept_aside(tmp_path):
+def test_a_large_log_is_rotated(tmp_path):
     log = LogFile(tmp_path / "triton.log")
     with log.path.open("wb") as file:
         file.truncate(MAX_LOG_BYTES + 1)

@@ -1,4 +1,4 @@
-"""The real thing, on a repository without a model: however it ends, no process is left."""
+"""`tritonic up` with a real Triton, mostly without a model. No process survives it, whichever way it ends."""
 
 import http.client
 import io
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from tritonic import runfile
 from tritonic.embedded import EmbeddedTriton
 from tritonic.models import ModelRepositoryClient, TritonCallError
 from tritonic.ports import free_ports
+from tritonic.runfile import RunRecord
 from tritonic.running_triton import load_newly_installed
 
 pytestmark = pytest.mark.triton
@@ -28,7 +30,7 @@ PORTS = "--port 0 --triton-metrics-port 0"
 UP = [*COMMAND, "up", "--no-build", *PORTS.split()]
 
 
-def until(condition, seconds=30.0):
+def until(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -46,7 +48,12 @@ class Installation:
             # The gateway looks often, so that it sees a Triton that is away for a second or two.
             env = os.environ | {"TRITONIC_DISCOVERY_INTERVAL": "0.1"}
             self.process = subprocess.Popen([*UP, *arguments], cwd=folder, env=env, stdout=output, stderr=output)
-        self.note = None
+        self._record: RunRecord | None = None
+
+    @property
+    def record(self) -> RunRecord:
+        assert self._record is not None, "wait_ready has not been called"
+        return self._record
 
     def wait_ready(self):
         def ready():
@@ -54,7 +61,7 @@ class Installation:
             found = runfile.find_running(self.state)
             return found if found and found.gateway_url else None
 
-        self.note = until(ready, 60)
+        self._record = until(ready, 120)
         return self
 
     def text(self):
@@ -62,8 +69,8 @@ class Installation:
 
     def processes(self):
         """Everything that was started under this installation's tag, by the program's name."""
-        names = {}
-        for pid in runfile.tagged_pids(self.note.tag):
+        names: dict[str, list[int]] = {}
+        for pid in runfile.tagged_pids(self.record.tag):
             try:
                 names.setdefault(psutil.Process(pid).exe().rsplit("/", 1)[-1].split("3.")[0], []).append(pid)
             except psutil.Error:
@@ -71,8 +78,8 @@ class Installation:
         return names
 
     def get(self, path):
-        host, port = re.fullmatch(r"http://(.+):(\d+)", self.note.gateway_url).groups()
-        connection = http.client.HTTPConnection(host, int(port), timeout=5)
+        address = urlsplit(self.record.gateway_url)
+        connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -96,12 +103,14 @@ class Installation:
 def installation(tmp_path):
     made = Installation(tmp_path).wait_ready()
     server = psutil.Process(made.processes()["tritonserver"][0])
-    prefix = re.search(r"shm-region-prefix-name=(tritonic_\w+)", " ".join(server.cmdline()))[1]
+    option = re.search(r"shm-region-prefix-name=(tritonic_\w+)", " ".join(server.cmdline()))
+    assert option is not None
+    prefix = option[1]
     yield made
     if made.process.poll() is None:
         made.process.kill()
     made.process.wait(30)
-    until(lambda: not runfile.tagged_pids(made.note.tag))
+    until(lambda: not runfile.tagged_pids(made.record.tag))
     assert not list(Path("/dev/shm").glob(f"{prefix}*"))
 
 
@@ -120,23 +129,23 @@ def hang_up(made):
 def down(made):
     ran = made.run("down")
     assert (ran.returncode, ran.stdout) == (0, "Stopped; no process is left.\n")
-    assert runfile.tagged_pids(made.note.tag) == []
+    assert runfile.tagged_pids(made.record.tag) == []
 
 
-@pytest.mark.parametrize("way", [interrupt, terminate, hang_up, down])
-def test_asked_to_stop_it_leaves_nothing(installation, way):
+@pytest.mark.parametrize("stop", [interrupt, terminate, hang_up, down])
+def test_a_stopped_up_leaves_no_process(installation, stop):
     assert {name: len(pids) for name, pids in installation.processes().items()} == {"tritonserver": 1, "python": 3}
-    way(installation)
+    stop(installation)
     assert installation.process.wait(30) == 0
-    assert runfile.tagged_pids(installation.note.tag) == []
+    assert runfile.tagged_pids(installation.record.tag) == []
     assert installation.text().endswith("Stopped; no process is left.\n")
     assert not (installation.state / "up.json").exists()
 
 
-def test_killed_it_leaves_nothing(installation):
+def test_a_killed_up_leaves_no_process(installation):
     installation.process.kill()
-    installation.process.wait(5)
-    until(lambda: not runfile.tagged_pids(installation.note.tag), 15)
+    installation.process.wait(30)
+    until(lambda: not runfile.tagged_pids(installation.record.tag))
     ran = installation.run("down")
     assert (ran.returncode, ran.stdout) == (0, "Nothing runs in this folder.\n")
 
@@ -171,7 +180,7 @@ def test_a_second_up_in_the_folder_is_refused(installation):
     assert second.returncode == 1
     assert second.stderr == (
         f"Error: Tritonic already runs in this folder (process {installation.process.pid}, "
-        f"{installation.note.gateway_url}). Stop it with `tritonic down`, or start this one elsewhere.\n"
+        f"{installation.record.gateway_url}). Stop it with `tritonic down`, or start this one elsewhere.\n"
     )
     assert installation.process.poll() is None
 
@@ -236,18 +245,19 @@ def test_a_broken_model_is_named_and_the_others_serve(tmp_path):
         assert made.process.wait(30) == 0
 
 
-def test_what_is_built_is_loaded_into_the_running_triton(installation):
+def test_a_built_model_is_loaded_into_the_running_triton(installation):
     repository = installation.folder / "model_repository"
-    console = Console(file=io.StringIO(), width=200)
+    output = io.StringIO()
+    console = Console(file=output, width=200)
     with load_newly_installed(installation.state, console):
         install(repository, "fresh", "pass")
-    assert "Triton has loaded fresh" in console.file.getvalue()
+    assert "Triton has loaded fresh" in output.getvalue()
     with load_newly_installed(installation.state, console):
         install(repository, "torn", 'raise ValueError("the weights are torn")')
         install(repository, "torn-part", "pass")
-    assert "Triton has loaded torn-part\n! torn is installed" in console.file.getvalue()
-    assert "torn is installed, but could not be loaded." in console.file.getvalue()
-    with ModelRepositoryClient(installation.note.triton_grpc, installation.note.triton_secret) as known:
+    assert "Triton has loaded torn-part\n! torn is installed" in output.getvalue()
+    assert "torn is installed, but could not be loaded." in output.getvalue()
+    with ModelRepositoryClient(installation.record.triton_grpc, installation.record.triton_secret) as known:
         assert {model.name: model.state for model in known.list_models()} == {
             "fresh": "READY",
             "torn": "UNAVAILABLE",
@@ -255,27 +265,27 @@ def test_what_is_built_is_loaded_into_the_running_triton(installation):
         }
 
 
-def test_nobody_else_can_have_code_loaded(installation):
-    """There is a port for metrics alone; what loads code wants a secret besides."""
-    note, server = installation.note, psutil.Process(installation.processes()["tritonserver"][0])
+def test_only_the_owner_can_load_models(installation):
+    """Only the metrics have a port. Calls that load code need a secret as well."""
+    record, server = installation.record, psutil.Process(installation.processes()["tritonserver"][0])
     listening = [c.laddr for c in server.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     assert [address.ip for address in listening] == ["127.0.0.1"]
-    socket = Path(note.triton_grpc.removeprefix("unix:"))
+    socket = Path(record.triton_grpc.removeprefix("unix:"))
     assert socket.is_socket() and mode(socket.parent) == 0o700
     assert mode(installation.state) == 0o700
     for secret in ("up.json", "gateway.log", "triton.log"):
         assert mode(installation.state / secret) == 0o600
-    assert note.triton_secret not in installation.text()
-    assert note.triton_secret.encode() not in b"".join(path.read_bytes() for path in installation.state.glob("*.log"))
+    assert record.triton_secret not in installation.text()
+    assert record.triton_secret.encode() not in b"".join(path.read_bytes() for path in installation.state.glob("*.log"))
     install(installation.folder / "model_repository", "late", "pass")
     for wrong in ("", "another"):
         with (
-            ModelRepositoryClient(note.triton_grpc, wrong) as known,
+            ModelRepositoryClient(record.triton_grpc, wrong) as known,
             pytest.raises(TritonCallError, match="restricts this"),
         ):
             known.load("late")
     assert installation.run("models", "load", "late").stdout.startswith("Loaded late")
-    elsewhere = installation.run("models", "--triton", note.triton_grpc, "--state", "elsewhere")
+    elsewhere = installation.run("models", "--triton", record.triton_grpc, "--state", "elsewhere")
     assert "TRITONIC_TRITON_SECRET must be the secret" in elsewhere.stderr
 
 
@@ -283,19 +293,19 @@ def mode(path):
     return path.stat().st_mode & 0o777
 
 
-def test_endpoints_that_are_opened_on_purpose(tmp_path):
+def test_endpoints_can_be_opened_on_ports(tmp_path):
     grpc_port, http_port = map(str, free_ports(2))
     made = Installation(tmp_path, "--triton-grpc-port", grpc_port, "--triton-http-port", http_port).wait_ready()
     try:
-        assert made.note.triton_grpc == f"127.0.0.1:{grpc_port}"
+        assert made.record.triton_grpc == f"127.0.0.1:{grpc_port}"
         assert until(made.triton_reachable)
-        connection = http.client.HTTPConnection("127.0.0.1", int(http_port), timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", int(http_port), timeout=30)
         connection.request("GET", "/v2/health/ready")
         assert connection.getresponse().read() == b""
         connection.request("POST", "/v2/repository/index", "{}", {"Content-Type": "text/plain"})
         refused = connection.getresponse()
         assert (refused.status, b"restricted" in refused.read()) == (403, True)
-        connection.request("POST", "/v2/repository/index", "{}", {"tritonic-secret": made.note.triton_secret})
+        connection.request("POST", "/v2/repository/index", "{}", {"tritonic-secret": made.record.triton_secret})
         assert connection.getresponse().status == 200
         connection.close()
         assert made.run("models").returncode == 0
@@ -304,7 +314,7 @@ def test_endpoints_that_are_opened_on_purpose(tmp_path):
         assert made.process.wait(30) == 0
 
 
-def test_models_without_a_triton_is_a_sentence(tmp_path):
+def test_models_reports_that_no_triton_answers(tmp_path):
     ran = subprocess.run(
         [*COMMAND, "models", "--triton", f"127.0.0.1:{free_ports(1)[0]}"],
         cwd=tmp_path,
@@ -317,7 +327,7 @@ def test_models_without_a_triton_is_a_sentence(tmp_path):
     assert re.fullmatch(r"Error: No Triton answers at 127\.0\.0\.1:\d+\. Start one with `tritonic up`\.\n", ran.stderr)
 
 
-def test_an_embedded_triton_ends_with_its_block(tmp_path):
+def test_an_embedded_triton_ends_with_its_context(tmp_path):
     install(tmp_path, "fine", "pass")
     with EmbeddedTriton(tmp_path) as triton:
         assert [(model.name, model.state) for model in triton.models()] == [("fine", "READY")]
@@ -330,7 +340,7 @@ def test_an_embedded_triton_can_be_killed_and_started_again(tmp_path):
     with EmbeddedTriton(tmp_path) as triton:
         address = triton.grpc_url
         triton.kill()
-        assert triton.child.wait(10) == 128 + signal.SIGKILL
+        assert triton.child.wait(30) == 128 + signal.SIGKILL
         assert not triton.is_ready()
         triton.start().wait_ready()
         assert triton.grpc_url == address

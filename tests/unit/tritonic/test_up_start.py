@@ -1,4 +1,4 @@
-"""What `up` finds out before it starts anything, and how it waits for the gateway."""
+"""The checks of `up` before it starts anything, and its wait for the gateway."""
 
 import io
 import os
@@ -8,6 +8,7 @@ import sys
 import threading
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -18,9 +19,9 @@ from tritonic.settings import SettingsError
 from tritonic.up import UpOptions
 
 
-def plan(folder: Path, **values: int) -> UpOptions:
-    """A plan with free ports and closed endpoints, but for those that are given."""
-    numbers = {"port": 0, "metrics_port": 0} | values
+def plan(folder: Path, **ports: int) -> UpOptions:
+    """Return options with free ports and closed endpoints, except for the given ones."""
+    numbers: dict[str, Any] = {"port": 0, "metrics_port": 0, **ports}
     return UpOptions(repository=folder / "models", state=folder / "state", **numbers)
 
 
@@ -32,7 +33,7 @@ def plan(folder: Path, **values: int) -> UpOptions:
         ("TRITONIC_MODELS_FILE", "absent.toml", "The models file absent.toml cannot be read: No such file"),
     ],
 )
-def test_wrong_settings_end_it_before_anything_is_started(
+def test_invalid_settings_end_up_before_anything_is_started(
     tmp_path: Path, variable: str, value: str, sentence: str
 ) -> None:
     ran = subprocess.run(
@@ -49,11 +50,11 @@ def test_wrong_settings_end_it_before_anything_is_started(
     assert sorted(path.name for path in tmp_path.rglob("*")) == [".tritonic", "up.lock"]
 
 
-def test_what_the_gateway_is_told_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_up_reads_the_settings_of_the_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITONIC_API_KEYS", "one,two")
     monkeypatch.setenv("TRITONIC_PORT", "7")  # The option wins.
-    told = up._check(plan(tmp_path))
-    assert (len(told.api_keys), told.port) == (2, 0)
+    settings = up._check(plan(tmp_path))
+    assert (len(settings.api_keys), settings.port) == (2, 0)
     monkeypatch.setenv("TRITONIC_MEDIA_TIMEOUT", "0")
     with pytest.raises(SettingsError, match="TRITONIC_MEDIA_TIMEOUT: Input should be greater than 0"):
         up._check(plan(tmp_path))
@@ -68,14 +69,14 @@ def test_what_the_gateway_is_told_is_known(tmp_path: Path, monkeypatch: pytest.M
         ("metrics_port", '--triton-metrics-port (make up ARGS="--triton-metrics-port 0" takes a free one)'),
     ],
 )
-def test_a_taken_port_comes_with_what_to_type(tmp_path: Path, field: str, remedy: str) -> None:
+def test_a_taken_port_is_reported_with_a_remedy(tmp_path: Path, field: str, remedy: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(PortError) as failure:
         up._check(plan(tmp_path, **{field: taken.getsockname()[1]}))
     assert str(failure.value).endswith(f" End it, or choose another port with {remedy}.")
 
 
 class Clock:
-    """Time that passes only where somebody spends it."""
+    """A clock that only the fake gateway moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -85,7 +86,7 @@ class Clock:
 
 
 class Gateway:
-    """A gateway that takes its time to answer, and then to find its models."""
+    """A fake gateway. It is live after `live_after` seconds, and finds models after `looks` calls, 1 s each."""
 
     url = "http://127.0.0.1:1"
 
@@ -108,7 +109,7 @@ class Gateway:
 
 
 @pytest.mark.parametrize(("live_after", "looks", "warned"), [(0.5, 2, False), (30, 2, False), (30, 100, True)])
-def test_a_gateway_that_starts_slowly_is_not_said_to_have_no_models(
+def test_the_wait_for_models_starts_when_the_gateway_is_live(
     monkeypatch: pytest.MonkeyPatch, live_after: float, looks: int, warned: bool
 ) -> None:
     clock, output, stopping = Clock(), io.StringIO(), threading.Event()

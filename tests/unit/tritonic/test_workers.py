@@ -1,4 +1,4 @@
-"""What several workers need of the settings, and what a gateway does of which no worker can be."""
+"""Settings, leadership, metrics and shutdown of a gateway with several workers."""
 
 import fcntl
 import inspect
@@ -31,7 +31,7 @@ def test_each_worker_has_a_part_of_the_open_requests() -> None:
         settings.read(workers=0)
 
 
-def test_one_has_a_duty_until_it_ends(tmp_path: Path) -> None:
+def test_one_worker_leads_a_duty_until_it_ends(tmp_path: Path) -> None:
     first, second = WorkerContext(tmp_path, 0, 2), WorkerContext(tmp_path, 1, 2)
     assert first.try_lead("node") and first.try_lead("node")
     assert not second.try_lead("node")
@@ -40,36 +40,36 @@ def test_one_has_a_duty_until_it_ends(tmp_path: Path) -> None:
     if child == 0:
         os._exit(0 if WorkerContext(tmp_path, 2, 3).try_lead("third") else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert second.try_lead("third"), "the process that had it has ended"
+    assert second.try_lead("third"), "its leader has ended"
     assert not first.is_ending
     second.announce_shutdown()
     assert first.is_ending
-    assert first.try_lead("node") and not second.try_lead("node"), "nobody takes over what is over"
+    assert first.try_lead("node") and not second.try_lead("node"), "no worker takes over during a shutdown"
     for lock in (*first._locks.values(), *second._locks.values()):
         lock.close()
 
 
-def test_a_process_by_itself_leads_always() -> None:
+def test_a_single_process_leads_every_duty() -> None:
     assert WorkerContext().try_lead("node") and WorkerContext().is_ending
 
 
-def test_totals_stay_and_what_was_in_hand_does_not(tmp_path: Path) -> None:
+def test_restarted_workers_keep_counters_and_lose_gauges(tmp_path: Path) -> None:
     prepare_metrics_files(tmp_path, 3)
     for kind in ("counter", "histogram", "gauge_livesum"):
-        (tmp_path / f"{kind}_3.db").write_bytes(b"kept")
+        (tmp_path / f"{kind}_3.db").write_bytes(b"total")
     prepare_metrics_files(tmp_path, 3)
-    assert (tmp_path / "counter_3.db").read_bytes() == (tmp_path / "histogram_3.db").read_bytes() == b"kept"
+    assert (tmp_path / "counter_3.db").read_bytes() == (tmp_path / "histogram_3.db").read_bytes() == b"total"
     assert not any((tmp_path / "gauge_livesum_3.db").read_bytes())
 
 
-def test_what_is_in_hand_is_in_the_files_that_are_cleaned(tmp_path: Path) -> None:
-    found = run_scenario("measured", tmp_path)
+def test_live_gauges_are_in_the_files_that_are_cleared(tmp_path: Path) -> None:
+    files = run_scenario("measured", tmp_path)
     alive = ["gauge_livemax_1.db", "gauge_livesum_1.db"]
-    assert found["ready"] == found["there"] == ["counter_1.db", *alive, "histogram_1.db"]
-    assert found["kept"] == ["counter_1.db", "histogram_1.db"]
+    assert files["ready"] == files["present"] == ["counter_1.db", *alive, "histogram_1.db"]
+    assert files["kept"] == ["counter_1.db", "histogram_1.db"]
 
 
-def test_a_gateway_of_which_no_worker_can_be_ends(tmp_path: Path) -> None:
+def test_a_gateway_without_a_startable_worker_ends(tmp_path: Path) -> None:
     assert run_scenario("failing", tmp_path) == 0
 
 
@@ -77,7 +77,7 @@ def test_workers_that_ignore_the_signal_to_stop_are_ended(tmp_path: Path) -> Non
     assert run_scenario("deaf", tmp_path) == {"ended_by": signal.SIGTERM, "children": False}
 
 
-def test_a_process_that_a_worker_left_behind_does_not_stay(tmp_path: Path) -> None:
+def test_orphans_of_workers_are_reaped(tmp_path: Path) -> None:
     assert run_scenario("orphaned", tmp_path) == signal.SIGTERM
 
 
@@ -89,15 +89,15 @@ def test_workers_are_killed_before_their_parent_is() -> None:
     assert all(int(seconds) > GRACE_SECONDS for seconds in re.findall(r"stop_grace_period: (\d+)s", compose))
 
 
-def test_what_a_killed_gateway_left_is_removed(tmp_path: Path) -> None:
-    left, lives, young = (tmp_path / f"tritonic-workers-{name}" for name in ("left", "lives", "young"))
-    for folder in (left, lives, young):
+def test_folders_of_killed_gateways_are_removed(tmp_path: Path) -> None:
+    stale, used, new = (tmp_path / f"tritonic-workers-{name}" for name in ("stale", "used", "new"))
+    for folder in (stale, used, new):
         folder.mkdir()
         (folder / "alive").touch()
-        if folder is not young:
+        if folder is not new:
             os.utime(folder / "alive", (1, 1))
-    with (lives / "alive").open("w") as alive:
-        os.utime(lives / "alive", (1, 1))
+    with (used / "alive").open("w") as alive:
+        os.utime(used / "alive", (1, 1))
         fcntl.flock(alive, fcntl.LOCK_EX)
         assert run_scenario("failing", tmp_path) == 0
-    assert sorted(tmp_path.iterdir()) == [lives, young]
+    assert sorted(tmp_path.iterdir()) == sorted([used, new])

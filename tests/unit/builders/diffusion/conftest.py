@@ -5,23 +5,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_image_recipe import image_recipe
 
 from builders.build import BuildResult, build
 from tests.fakes.pipelines import make_pipeline
+from tests.unit.builders.diffusion.tiny_image_recipe import image_recipe
+from tests.unit.builders.shared_fixture import make_once
 
 
 @pytest.fixture(scope="session")
 def pipes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return a function that gives the folder of a pipeline of one of `KINDS`, made once."""
-    folders: dict[str, Path] = {}
 
-    def of(kind: str) -> Path:
-        if kind not in folders:
-            folders[kind] = make_pipeline(tmp_path_factory.mktemp("pipelines") / kind, kind)
-        return folders[kind]
+    def pipeline_folder(kind: str) -> Path:
+        return make_once(tmp_path_factory, f"pipeline-{kind}", lambda folder: make_pipeline(folder / kind, kind))
 
-    return of
+    return pipeline_folder
 
 
 @pytest.fixture
@@ -33,4 +31,5 @@ def copy(pipes: Callable[[str], Path], tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def built(pipes: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     """The Stable Diffusion pipeline, built by the real exporter. Tests look at it and leave it as it is."""
-    return build(image_recipe(pipes("sd")), tmp_path_factory.mktemp("built") / "repository")
+    recipe = image_recipe(pipes("sd"))
+    return make_once(tmp_path_factory, "built-pipeline", lambda folder: build(recipe, folder / "repository"))

@@ -1,6 +1,5 @@
 """Every pipeline family, exported for real and compared with diffusers."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_image_recipe import image_recipe
 
-from builders.build import BuildResult, build
+from builders.build import build
 from builders.diffusion import export_step, pipeline, pipeline_json
 from builders.diffusion.networks import load_part
 from builders.diffusion.parts import pipeline_parts
@@ -19,64 +17,35 @@ from builders.diffusion.triton_config import default_guidance
 from builders.diffusion.verify import verify_images, verify_part
 from builders.progress import NullProgress
 from tests.fakes.pipelines import KINDS
+from tests.unit.builders.diffusion.exported_parts import ExportedParts
+from tests.unit.builders.diffusion.family_checks import check_built_family
+from tests.unit.builders.diffusion.tiny_image_recipe import image_recipe
 
-# Exporting a family takes half a minute on an idle core.
 pytestmark = [pytest.mark.exports, pytest.mark.timeout(1800)]
 
 Pipes = Callable[[str], Path]
 
-PARTS = {
-    "sd": {"text-encoder"},
-    "sdxl": {"text-encoder", "text-encoder-2"},
-    "sd3": {"text-encoder", "text-encoder-2", "text-encoder-3"},
-    "flux-dev": {"text-encoder", "text-encoder-2"},
-}
+
+@pytest.fixture(scope="module")
+def exported_parts(tmp_path_factory: pytest.TempPathFactory) -> ExportedParts:
+    return ExportedParts(tmp_path_factory.mktemp("exported"))
 
 
-@pytest.fixture(scope="module", params=["sdxl", "sd3", "flux-dev"])
-def family(
-    request: pytest.FixtureRequest, pipes: Pipes, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[str, BuildResult]:
-    into = tmp_path_factory.mktemp("families") / "repository"
-    return request.param, build(image_recipe(pipes(request.param)), into)
-
-
-def check(kind: str, built_model: BuildResult) -> None:
-    parts = PARTS[kind] | {"denoiser", "vae-encoder", "vae-decoder"}
-    assert {path.name for path in built_model.folder.parent.iterdir()} == {"tiny", *(f"tiny-{name}" for name in parts)}
-    assert set(built_model.metrics) == parts | {"together"}
-    for name in parts:
-        assert built_model.metrics[name]["exporter"] == "dynamo", built_model.metrics[name]
-        assert built_model.metrics[name]["difference"] < 1e-5
-        assert built_model.metrics[name]["largest"] > 1e-2, "zeros would be equal to anything"
-    assert built_model.metrics["together"]["latent_difference"] < 1e-4
-    assert built_model.metrics["together"]["pixel_difference"] < 1e-3
-    written = json.loads((built_model.folder / "1" / "pipeline.json").read_bytes())
-    assert written["family"] == pipeline.PIPELINE_FAMILIES[KINDS_TO_CLASSES[kind]]
-    assert {f"tiny-{name}" for name in PARTS[kind]} == set(written["components"]["text_encoders"])
-
-
-KINDS_TO_CLASSES = {
-    "sd": "StableDiffusionPipeline",
-    "sdxl": "StableDiffusionXLPipeline",
-    "sd3": "StableDiffusion3Pipeline",
-    "flux-dev": "FluxPipeline",
-}
-
-
-def test_stable_diffusion_is_built_with_all_parts(built: BuildResult) -> None:
-    check("sd", built)
-
-
-def test_a_pipeline_family_is_built_with_all_parts(family: tuple[str, BuildResult]) -> None:
-    check(*family)
+@pytest.mark.parametrize("kind", ["sdxl", "sd3", "flux-dev"])
+def test_a_pipeline_family_is_built_with_all_parts(
+    kind: str, pipes: Pipes, exported_parts: ExportedParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_step, "export", exported_parts.export)
+    check_built_family(kind, build(image_recipe(pipes(kind)), tmp_path / "repository"))
 
 
 @pytest.mark.parametrize("kind", ["lcm", "sd3.5"])
-def test_inputs_of_denoiser_variants_are_exported(kind: str, pipes: Pipes, tmp_path: Path) -> None:
+def test_inputs_of_denoiser_variants_are_exported(
+    kind: str, pipes: Pipes, exported_parts: ExportedParts, tmp_path: Path
+) -> None:
     read = pipeline.read(pipes(kind))
     (denoiser,) = [part for part in pipeline_parts(read) if part.name == "denoiser"]
-    report = export_step.export(read, {"denoiser": tmp_path / "1"}, NullProgress())
+    report = exported_parts.export(read, {"denoiser": tmp_path / "1"}, NullProgress())
     figures = verify_part(read, denoiser, tmp_path / "1" / "model.onnx")
     assert report["denoiser"]["exporter"] == "dynamo"
     assert figures.difference < 1e-5 and figures.largest > 1e-2
@@ -93,9 +62,9 @@ class Networks(Engines):
     def run(self, name: str, **inputs: Any) -> list[Any]:
         assert set(inputs) == {port.name for port in self._parts[name].inputs}
         with torch.inference_mode():
-            fed = {key: torch.from_numpy(np.array(value)) for key, value in inputs.items()}
-            found = self._networks[name](**fed)
-        return [tensor.numpy() for tensor in (found if isinstance(found, tuple) else (found,))]
+            tensors = {key: torch.from_numpy(np.array(value)) for key, value in inputs.items()}
+            outputs = self._networks[name](**tensors)
+        return [tensor.numpy() for tensor in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
 
 @pytest.mark.parametrize("kind", KINDS)

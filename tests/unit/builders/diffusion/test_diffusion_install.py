@@ -8,7 +8,6 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import numpy_helper
-from tiny_image_recipe import image_recipe
 from tokenizers import Tokenizer
 from transformers import CLIPTokenizer, T5Tokenizer
 
@@ -19,10 +18,16 @@ from builders.diffusion.parts import pipeline_parts
 from builders.diffusion.verify import verify_part
 from builders.errors import RepositoryBusy, VerificationFailed
 from tests.fakes.pipelines import T5_TOKENS, TOKENS
+from tests.unit.builders.diffusion.family_checks import check_built_family
+from tests.unit.builders.diffusion.tiny_image_recipe import image_recipe
 
-pytestmark = pytest.mark.timeout(1800)  # see test_families
+pytestmark = pytest.mark.timeout(1800)  # the export of a pipeline takes half a minute on an idle core
 
 Pipes = Callable[[str], Path]
+
+
+def test_stable_diffusion_is_built_with_all_parts(built: BuildResult) -> None:
+    check_built_family("sd", built)
 
 
 def test_config_pbtxt_of_the_pipeline_declares_its_inputs_and_limits(built: BuildResult) -> None:
@@ -112,12 +117,12 @@ def test_tokenizers_truncate_and_pad_as_the_pipelines_do(
     read = pipeline.read(pipes(kind))
     entries = {entry["folder"]: entry for entry in pipeline_json.write(read, "x", tmp_path)["tokenizers"]}
     installed = Tokenizer.from_file(str(tmp_path / name / "tokenizer.json"))
-    theirs = tokenizer.from_pretrained(read.folder / name)  # type: ignore[attr-defined]
+    source_tokenizer = tokenizer.from_pretrained(read.folder / name)  # type: ignore[attr-defined]
     for text in TEXTS:
-        wanted = theirs(text, padding="max_length", max_length=tokens, truncation=True).input_ids
-        assert installed.encode(text).ids == wanted
+        expected = source_tokenizer(text, padding="max_length", max_length=tokens, truncation=True).input_ids
+        assert installed.encode(text).ids == expected
     assert entries[name]["max_length"] == tokens
-    assert entries[name]["pad_id"] == theirs.pad_token_id == installed.encode("").ids[-1]
+    assert entries[name]["pad_id"] == source_tokenizer.pad_token_id == installed.encode("").ids[-1]
 
 
 def test_building_twice_does_nothing(built: BuildResult, pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,11 +179,11 @@ def test_models_that_are_installed_during_a_build_are_kept(
     with pytest.raises(RepositoryBusy, match=f"{name} exists and "):
         build(image_recipe(pipes("sd")), into)
     assert mine.read_text() == 'backend: "python"'
-    assert [path.name for path in into.iterdir()] == [name], "what was installed before it is taken back"
+    assert [path.name for path in into.iterdir()] == [name], "models that were installed before it are removed again"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     shutil.rmtree(mine.parent)
     mine = tmp_path / "elsewhere" / "config.pbtxt"
-    for _ in range(2):  # what was built here is replaced
+    for _ in range(2):  # models that were built here are replaced
         assert build(image_recipe(pipes("sd")), into).is_new
         assert sorted(path.name for path in into.iterdir()) == sorted(["tiny", *parts])
         (into / "tiny-denoiser" / "config.pbtxt").unlink()

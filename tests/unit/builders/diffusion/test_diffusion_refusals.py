@@ -1,21 +1,24 @@
 """Pipelines and recipes that are refused before the export, and the files of a source that are used."""
 
+import importlib.util
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import psutil
 import pytest
-from tiny_image_recipe import image_recipe
 
 from backends.diffusion.schedulers.registry import SCHEDULER_NAMES
 from builders import manifest, recipe
 from builders.build import build, resolve_source
-from builders.diffusion import builder, pipeline, sources, tensorrt, triton_config
+from builders.diffusion import pipeline, sources, tensorrt, triton_config
 from builders.diffusion.networks import load_part, weight_variant
 from builders.diffusion.parts import pipeline_parts
 from builders.errors import NotEnoughSpace, RecipeError, SourceUnavailable, UnsupportedModel
 from builders.progress import NullProgress
+from tests.unit.builders.diffusion.tiny_image_recipe import image_recipe
 
 Pipes = Callable[[str], Path]
 
@@ -97,8 +100,8 @@ def test_image_options_belong_to_image_models() -> None:
 def test_too_little_memory_is_detected_before_the_build(
     pipes: Pipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = builder.psutil.virtual_memory()
-    monkeypatch.setattr(builder.psutil, "virtual_memory", lambda: memory._replace(total=10_000))
+    memory = psutil.virtual_memory()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(total=10_000))
     with pytest.raises(NotEnoughSpace, match="of memory, and this machine has 0 GB"):
         build(image_recipe(pipes("sd")), tmp_path / "repository")
 
@@ -163,12 +166,12 @@ def test_tensorrt_is_refused_without_a_gpu_or_tensorrt(
     pipes: Pipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = image_recipe(pipes("sd"), target="tensorrt", precision="fp16")
-    monkeypatch.setattr(tensorrt.Path, "glob", lambda self, pattern: iter(()))
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(()))
     with pytest.raises(UnsupportedModel, match="this machine has none"):
         build(chosen, tmp_path / "repository")
-    monkeypatch.setattr(tensorrt.Path, "glob", lambda self, pattern: iter([Path("/dev/nvidia0")]))
-    monkeypatch.setattr(tensorrt.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(tensorrt.shutil, "which", lambda name: None)
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([Path("/dev/nvidia0")]))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(UnsupportedModel, match="the Python package tensorrt or the command trtexec"):
         tensorrt.check()
 
@@ -186,7 +189,7 @@ def test_plans_accept_the_sizes_of_the_recipe(pipes: Pipes) -> None:
     assert "hidden_states:16x256x16," in most and "img_ids:16x256x3," in most
 
 
-def test_the_hub_is_asked_once_and_only_needed_files_are_downloaded(
+def test_the_hub_is_queried_once_and_only_needed_files_are_downloaded(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub

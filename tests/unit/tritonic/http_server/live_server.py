@@ -1,4 +1,4 @@
-"""A real uvicorn with the protocol of `serve`, before an application that says what it was asked."""
+"""A real uvicorn with the HTTP protocol of `serve`, and an application that records its requests."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from starlette.datastructures import Headers
@@ -29,23 +29,23 @@ class _Quiet(uvicorn.Server):
 
 @dataclass
 class LiveServer:
-    """What runs, and what its application was asked: one entry for each request."""
+    """A running server, with one entry in `requests` for each request that its application got."""
 
     connections: ConnectionTable
     port: int = 0
-    asked: list[dict[str, Any]] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answers what it was asked; `/deaf` reads no body, `/slow` waits for the client to go or the event.
+        """Answer with path and size of the body. `/deaf` reads no body, `/slow` waits for a disconnect or `begun`.
 
-        `/stream` answers by pieces without a length.
+        `/stream` answers in pieces, without a content length.
         """
-        asked = {"method": scope["method"], "path": scope["path"], "headers": scope["headers"], "size": 0}
-        its = asked["id"] = valid_request_id(Headers(scope=scope).get("x-request-id", ""))
-        scope.setdefault("state", {})["trace"] = SimpleNamespace(request_id=its)
-        self.asked.append(asked)
+        request = {"method": scope["method"], "path": scope["path"], "headers": scope["headers"], "size": 0}
+        request_id = request["id"] = valid_request_id(Headers(scope=scope).get("x-request-id", ""))
+        scope.setdefault("state", {})["trace"] = SimpleNamespace(request_id=request_id)
+        self.requests.append(request)
         if scope["path"] == "/slow":
             gone = asyncio.ensure_future(_gone(receive))
             waiting = asyncio.ensure_future(self.begun.wait())
@@ -59,7 +59,7 @@ class LiveServer:
             if message["type"] == "http.disconnect":
                 self.ended.append("gone")
                 return
-            asked["size"] += len(message.get("body", b""))
+            request["size"] += len(message.get("body", b""))
             more = message.get("more_body", False)
         if scope["path"] == "/stream":
             await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -67,7 +67,7 @@ class LiveServer:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b".", "more_body": False})
             return
-        body = b"a" * 8_000_000 if scope["path"] == "/large" else json.dumps([scope["path"], asked["size"]]).encode()
+        body = b"a" * 8_000_000 if scope["path"] == "/large" else json.dumps([scope["path"], request["size"]]).encode()
         headers = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -76,16 +76,16 @@ class LiveServer:
         return await asyncio.open_connection("127.0.0.1", self.port)
 
     async def deaf(self) -> asyncio.StreamWriter:
-        """A client that reads nothing, and whose machine keeps little for it."""
+        """Connect a client that reads nothing, with a small receive buffer."""
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.connect(("127.0.0.1", self.port))
         _, writer = await asyncio.open_connection(sock=sock)
-        writer.transport.pause_reading()
+        cast(asyncio.Transport, writer.transport).pause_reading()
         return writer
 
     async def answer(self, *pieces: bytes, pause: float = 0.02) -> bytes:
-        """All that comes back until the connection is closed."""
+        """Send the pieces; return all bytes that come back until the connection is closed."""
         reader, writer = await self.connect()
         try:
             for piece in pieces:
@@ -95,7 +95,7 @@ class LiveServer:
         except ConnectionError:
             pass
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 return await reader.read()
         except ConnectionError:
             return b""

@@ -1,4 +1,4 @@
-"""Heads that do not end, are too long, or are none; and those that are usual."""
+"""Endless, too long and invalid heads are refused; usual ones pass."""
 
 import asyncio
 import json
@@ -14,15 +14,15 @@ from tritonic.http_server.header_limit import MAX_BLANK_LINES, MAX_HEAD_BYTES, M
 PIECE = 16 * 1024
 
 
-def refusal(said: bytes) -> tuple[int, str]:
-    """The status and the type of a refusal, which has to be whole JSON in OpenAI's shape on a connection that ends."""
-    head, _, body = said.partition(b"\r\n\r\n")
+def refusal(answer: bytes) -> tuple[int, str]:
+    """Check that a refusal is JSON in OpenAI's error format and closes the connection; return its status and type."""
+    head, _, body = answer.partition(b"\r\n\r\n")
     assert b"\r\ncontent-type: application/json\r\n" in head and b"\r\nconnection: close" in head
     assert re.search(rb"\r\nx-request-id: req_[0-9a-f]{32}\r\n", head)
     assert f"\r\ncontent-length: {len(body)}\r\n".encode() in head
     error = json.loads(body)
     assert error["code"] and error["message"] == error["error"]["message"]
-    return int(said.split(b" ")[1]), error["error"]["type"]
+    return int(answer.split(b" ")[1]), error["error"]["type"]
 
 
 @pytest.mark.parametrize(
@@ -38,54 +38,54 @@ def refusal(said: bytes) -> tuple[int, str]:
 )
 async def test_a_head_without_an_end_is_refused(first: bytes, piece: bytes) -> None:
     async with live_server() as server:
-        said = await server.answer(first, *([piece] * 5), pause=0.05)
-        assert refusal(said) == (431, "invalid_request_error")
-        flood = await server.answer(first, *([piece] * 3000), pause=0)  # beyond what is drained
+        answer = await server.answer(first, *([piece] * 5), pause=0.05)
+        assert refusal(answer) == (431, "invalid_request_error")
+        flood = await server.answer(first, *([piece] * 3000), pause=0)  # more than the server drains
         assert not flood or refusal(flood)[0] == 431
         assert server.connections.buffered_bytes == 0
 
 
-async def test_empty_lines_without_end_are_no_request() -> None:
+async def test_endless_empty_lines_are_refused() -> None:
     async with live_server(head_timeout=0.4) as server:
-        said = await server.answer(b"\r\n", *([b"\r\n" * PIECE] * 20), pause=0.05)
-        assert refusal(said) == (400, "invalid_request_error") and not server.asked
-        said = await server.answer(b"\r\n" * MAX_BLANK_LINES + GET + b"\r\n" * MAX_BLANK_LINES, pause=0.05)
-        assert said.count(b"200 OK") == 1 and b"400" not in said
+        answer = await server.answer(b"\r\n", *([b"\r\n" * PIECE] * 20), pause=0.05)
+        assert refusal(answer) == (400, "invalid_request_error") and not server.requests
+        answer = await server.answer(b"\r\n" * MAX_BLANK_LINES + GET + b"\r\n" * MAX_BLANK_LINES, pause=0.05)
+        assert answer.count(b"200 OK") == 1 and b"400" not in answer
 
 
-async def test_what_is_too_long_or_too_much_is_said() -> None:
+async def test_heads_that_are_too_long_are_refused_with_the_limit() -> None:
     async with live_server() as server:
         fields = b"".join(b"X-%d: a\r\n" % number for number in range(MAX_HEADER_FIELDS))
         assert refusal(await server.answer(POST + fields + b"\r\n")) == (431, "invalid_request_error")
         long = b"GET /" + b"a" * MAX_TARGET_BYTES + b" HTTP/1.1\r\nHost: x\r\n\r\n"
         assert refusal(await server.answer(long)) == (414, "invalid_request_error")
-        assert not server.asked
+        assert not server.requests
 
 
-async def test_what_is_usual_passes() -> None:
+async def test_usual_heads_pass() -> None:
     head = POST + b"Connection: close\r\nX-A: " + b"a" * (MAX_HEAD_BYTES - 1000) + b"\r\n"
     chunks = [b"1\r\na\r\n" * 100] * 300
     async with live_server() as server:
-        for pieces, told in (
+        for pieces, size in (
             ([head + b"Content-Length: 3000000\r\n\r\n", *([b"a" * 100_000] * 30)], 3_000_000),
             ([head, b"Transfer-Encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n"], 30_000),
             ([b"\r\n\r\n" + head, b"Content-Length: 5\r\n\r\nhello"], 5),
         ):
-            said = await server.answer(*pieces, pause=0)
-            assert said.startswith(b"HTTP/1.1 200 OK") and said.endswith(b'["/", %d]' % told)
+            answer = await server.answer(*pieces, pause=0)
+            assert answer.startswith(b"HTTP/1.1 200 OK") and answer.endswith(b'["/", %d]' % size)
 
 
 async def test_a_head_may_come_byte_by_byte() -> None:
     async with live_server() as server:
         last = b"GET /a?b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-        said = await server.answer(*(bytes([byte]) for byte in GET + last), pause=0.001)
-        assert said.count(b"200 OK") == 2 and said.endswith(b'["/a", 0]')
+        answer = await server.answer(*(bytes([byte]) for byte in GET + last), pause=0.001)
+        assert answer.count(b"200 OK") == 2 and answer.endswith(b'["/a", 0]')
 
 
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n"
 REFUSED = {
     "both lengths": CHUNKED + b"Content-Length: 5\r\n\r\n0\r\n\r\n",
-    "both lengths, the other way": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "both lengths, in the other order": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "two lengths": POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
     "the same length twice": POST + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
     "a list of lengths": POST + b"Content-Length: 5, 5\r\n\r\nhello",
@@ -138,72 +138,72 @@ REFUSED = {
     "a space in the path": b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
     "bytes beyond ASCII in the path": b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
     "another host in the request line": b"GET http://y/ HTTP/1.1\r\nHost: x\r\n\r\n",
-    "no host beside that of the request line": b"GET http://y/ HTTP/1.1\r\n\r\n",
+    "no Host field with a host in the request line": b"GET http://y/ HTTP/1.1\r\n\r\n",
 }
 
 
-async def test_what_is_no_request_is_refused_and_ends_the_connection() -> None:
+async def test_invalid_requests_get_400_and_close_the_connection() -> None:
     async with live_server() as server:
-        ways = [
+        cases = [
             (name, pieces)
             for name, sent in REFUSED.items()
             for pieces in ((sent + GET,), (sent, GET), (sent[:-1], sent[-1:] + GET))
         ]
-        async with asyncio.timeout(20):
-            answers = await asyncio.gather(*(server.answer(*pieces) for _, pieces in ways))
-        for (name, _), said in zip(ways, answers, strict=True):
-            assert refusal(said) == (400, "invalid_request_error"), name
-            assert said.count(b"HTTP/1.1 400 ") == 1 and b" 200 OK" not in said, name
-        # What came before a chunk that is none was a request, whose client is taken for gone.
-        assert 0 < len(server.asked) == server.ended.count("gone")
+        async with asyncio.timeout(60):
+            answers = await asyncio.gather(*(server.answer(*pieces) for _, pieces in cases))
+        for (name, _), answer in zip(cases, answers, strict=True):
+            assert refusal(answer) == (400, "invalid_request_error"), name
+            assert answer.count(b"HTTP/1.1 400 ") == 1 and b" 200 OK" not in answer, name
+        # Requests with an invalid chunk reached the application, which then got a disconnect.
+        assert 0 < len(server.requests) == server.ended.count("gone")
 
 
 async def test_odd_paths_are_paths() -> None:
     paths = [b"/", b"http://x/", b"http://x", b"HTTP://X/", b"//y/", b"/%zz%00%ff", b"/?%zz&&=%", b"/#"]
     async with live_server() as server:
         for path in paths:
-            said = await server.answer(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            assert said.startswith(b"HTTP/1.1 200 "), path
-        assert len(server.asked) == len(paths)
+            answer = await server.answer(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 200 "), path
+        assert len(server.requests) == len(paths)
 
 
-async def test_what_is_refused_has_an_id_that_the_log_knows() -> None:
-    given = POST + b"X-Request-Id: mine\r\n"
-    ways = {
-        given + b"Transfer-Encoding: gzip\r\n\r\n": (b"mine", "400 malformed"),
-        given + b"Transfer-Encoding: chunked\r\n\r\nx\r\n": (b"mine", "400 malformed"),
-        given + b"\r\nFOO\r\n\r\n": (b"req_", "400 malformed"),  # the id is that of the request before it
+async def test_a_refused_request_has_an_id_in_the_log() -> None:
+    head = POST + b"X-Request-Id: mine\r\n"
+    cases = {
+        head + b"Transfer-Encoding: gzip\r\n\r\n": (b"mine", "400 malformed"),
+        head + b"Transfer-Encoding: chunked\r\n\r\nx\r\n": (b"mine", "400 malformed"),
+        head + b"\r\nFOO\r\n\r\n": (b"req_", "400 malformed"),  # the id belongs to the previous request
         POST + b"X-Request-Id: a b\r\nTransfer-Encoding: gzip\r\n\r\n": (b"req_", "400 malformed"),
         b"GET /" + b"a" * MAX_TARGET_BYTES + b" HTTP/1.1\r\n\r\n": (b"req_", "414 too_large"),
         b"\x16\x03\x01\x02": (b"req_", "400 malformed"),
         b"GET /": (b"req_", "408 slow"),
     }
     async with live_server(head_timeout=0.3) as server:
-        for sent, (its_id, status_why) in ways.items():
+        for sent, (request_id, status_why) in cases.items():
             with structlog.testing.capture_logs() as lines:
-                said = await server.answer(sent)
+                answer = await server.answer(sent)
             (line,) = _refusals(lines)
-            assert re.findall(rb"\r\nx-request-id: (\S+)\r\n", said) == [line["request_id"].encode()], sent[:80]
-            assert line["request_id"].encode().startswith(its_id) and line["log_level"] == "info"
+            assert re.findall(rb"\r\nx-request-id: (\S+)\r\n", answer) == [line["request_id"].encode()], sent[:80]
+            assert line["request_id"].encode().startswith(request_id) and line["log_level"] == "info"
             assert (f"{line['status']} {line['why']}", line["caller"]) == (status_why, "127.0.0.1")
 
 
-async def test_a_request_that_was_begun_keeps_its_id() -> None:
-    """The application, which writes a line about it too, may have begun or not."""
+async def test_an_unfinished_request_keeps_its_id() -> None:
+    """The log line of the application has the same id, whether or not the application got the request."""
     async with live_server() as server:
         for pieces in ((CHUNKED + b"\r\n", b"x\r\n"), (CHUNKED + b"\r\nx\r\n",)):
-            server.asked.clear()
-            said = await server.answer(*pieces)
-            (asked,) = server.asked
-            (its_id,) = re.findall(rb"\r\nx-request-id: (\S+)\r\n", said)
-            assert asked["id"].encode() == its_id
+            server.requests.clear()
+            answer = await server.answer(*pieces)
+            (request,) = server.requests
+            (request_id,) = re.findall(rb"\r\nx-request-id: (\S+)\r\n", answer)
+            assert request["id"].encode() == request_id
 
 
-async def test_a_flood_of_garbage_is_no_flood_of_lines() -> None:
+async def test_log_lines_of_refusals_are_limited() -> None:
     async with live_server() as server:
         with structlog.testing.capture_logs() as lines:
             answers = await asyncio.gather(*(server.answer(b"garbage\r\n\r\n", pause=0) for _ in range(150)))
-        assert len({said for said in answers if b"x-request-id" in said}) == 150
+        assert len({answer for answer in answers if b"x-request-id" in answer}) == 150
         assert len(_refusals(lines)) == 100
 
 
