@@ -130,7 +130,7 @@ async def test_images_without_an_index_are_counted() -> None:
 
 
 async def test_unexpected_images_are_failures() -> None:
-    with pytest.raises(ModelFailed, match="1 pictures of 2"):
+    with pytest.raises(ModelFailed, match="1 images of 2"):
         await decoded(2, response(image=b"a"))
     with pytest.raises(ModelFailed, match="image 1"):
         await decoded(1, response(image=b"a"), response(image=b"b"))

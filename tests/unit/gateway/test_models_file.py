@@ -122,5 +122,5 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("tool_call_parser", "morse"), ("reasoning_parser", "mind")])
 def test_unknown_parsers_are_refused(tmp_path: Path, name: str, value: str) -> None:
-    with pytest.raises(ModelsFileError, match=f"models.m: {name} is '{value}', and none of "):
+    with pytest.raises(ModelsFileError, match=f"models.m: {name} is '{value}'; expected one of "):
         read(tmp_path, f'[models.m]\n{name} = "{value}"\n')

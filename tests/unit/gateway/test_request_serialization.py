@@ -17,7 +17,7 @@ def test_protobuf_parses_the_serialized_request(size: int) -> None:
     ]
     head = request_without_data("model", tensors, "id")
     head.parameters["p"].bool_param = True
-    parsed = ModelInferRequest.FromString(_serialize(head, tensors))
+    parsed = ModelInferRequest.FromString(serialize(head, tensors))
     assert list(parsed.raw_input_contents) == [tensor.data for tensor in tensors]
     assert [(tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in parsed.inputs] == [
         (tensor.name, tensor.datatype, tensor.shape) for tensor in tensors

@@ -21,7 +21,7 @@ from gateway.media.loader import Blob, MediaLoader
 from gateway.media.sniffing import MediaKind
 
 DOCUMENT: tuple[MediaKind, ...] = ("document",)
-IMAGE: tuple[MediaKind, ...] = ("picture",)
+IMAGE: tuple[MediaKind, ...] = ("image",)
 """Kinds that a reference may lead to."""
 
 
@@ -31,8 +31,8 @@ def data_url(data: bytes, media_type: str = "application/octet-stream") -> str:
 
 async def fetch_blob(media: MediaLoader, reference: str, *, param: str, accept: Collection[MediaKind]) -> Blob:
     """Fetch a reference, and return its bytes before they are decoded."""
-    allowance = media.new_budget("caller")
-    return await media._run(param, allowance, lambda: media._fetch(reference, accept, allowance, allow_base64=False))
+    budget = media.new_budget("caller")
+    return await media._run(param, budget, lambda: media._fetch(reference, accept, budget, allow_base64=False))
 
 
 async def fetch_error(media: MediaLoader, url: str, *, accept: Collection[MediaKind] = DOCUMENT) -> str:

@@ -58,19 +58,19 @@ class StubSite:
 class AutoBudgetLoader(MediaLoader):
     """Creates a budget for each reference that comes without one."""
 
-    async def load_image(self, reference: str, *, allowance: Budget | None = None, **options: Any) -> EncodedImage:
-        with allowance or self.new_budget("caller") as budget:
-            return await super().load_image(reference, allowance=budget, **options)
+    async def load_image(self, reference: str, *, budget: Budget | None = None, **options: Any) -> EncodedImage:
+        with budget or self.new_budget("caller") as used_budget:
+            return await super().load_image(reference, budget=used_budget, **options)
 
-    async def load_document(self, reference: str, *, allowance: Budget | None = None, **options: Any) -> str:
-        with allowance or self.new_budget("caller") as budget:
-            return await super().load_document(reference, allowance=budget, **options)
+    async def load_document(self, reference: str, *, budget: Budget | None = None, **options: Any) -> str:
+        with budget or self.new_budget("caller") as used_budget:
+            return await super().load_document(reference, budget=used_budget, **options)
 
     async def load_audio(
-        self, data_base64: str, form: AudioFormat, *, allowance: Budget | None = None, **options: Any
+        self, data_base64: str, declared_format: AudioFormat, *, budget: Budget | None = None, **options: Any
     ) -> Audio:
-        with allowance or self.new_budget("caller") as budget:
-            return await super().load_audio(data_base64, form, allowance=budget, **options)
+        with budget or self.new_budget("caller") as used_budget:
+            return await super().load_audio(data_base64, declared_format, budget=used_budget, **options)
 
     def new_budget(self, caller: str = "caller") -> Budget:
         return super().new_budget(caller)

@@ -56,13 +56,13 @@ async def test_the_declared_format_does_not_matter(media):
 
 
 async def test_files_without_audio_are_refused(media, make_media):
-    assert "expected a sound" in await refusal_message(media, image_bytes())
-    assert "expected a sound" in await refusal_message(media, b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
-    assert "broken" in await refusal_message(media, b"RIFF\x10\0\0\0WAVEjunk" + b"\xff" * 100)
+    assert "expected an audio file" in await refusal_message(media, image_bytes())
+    assert "expected an audio file" in await refusal_message(media, b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
+    assert "damaged" in await refusal_message(media, b"RIFF\x10\0\0\0WAVEjunk" + b"\xff" * 100)
     assert "not valid base64" in (await refusal_of(media, "%%"))
     assert "not a URL" in (await refusal_of(media, "https://example.com/a.wav"))
     short = make_media(sound_max_seconds=0.5)
-    assert "longer than this service takes, 0.5 seconds" in await refusal_message(short, audio_tone("wav", "pcm_s16le"))
+    assert "longer than the limit of 0.5 seconds" in await refusal_message(short, audio_tone("wav", "pcm_s16le"))
 
 
 async def refusal_of(media, reference: str) -> str:

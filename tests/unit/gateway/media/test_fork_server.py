@@ -91,7 +91,7 @@ async def test_ending_a_job_ends_its_process(server):
     assert (await job.exited).status != 0
     assert not child.is_running()
     job = await begin_job(server)
-    assert (await job.send_file(b"again", largest=10)) == ({"refusal": None}, b"again")
+    assert (await job.send_file(b"again", max_body_bytes=10)) == ({"refusal": None}, b"again")
     server.end(job)
 
 
@@ -155,7 +155,7 @@ async def test_an_unused_fork_server_ends():
     server = ForkServer(idle=0.2)
     for _ in range(2):
         job = await begin_job(server)
-        await job.send_file(b"hello", largest=10)
+        await job.send_file(b"hello", max_body_bytes=10)
         server.end(job)
         process = server._process
         assert process is not None
@@ -222,7 +222,7 @@ async def test_time_limits_count_cpu_time(make_media):
     media = make_media(document_timeout=0.5)
     endless = ("<html>" + "<p>words <b>more</b></p>" * 70_000).encode()
     media._document_pool._wall_timeout = 120.0  # others work on this machine
-    with pytest.raises(InvalidRequest, match=r"could not be read within 0\.5 seconds"):
+    with pytest.raises(InvalidRequest, match=r"could not be decoded within 0\.5 seconds"):
         await media.load_document(data_url(endless), param="p")
     media._document_pool._timeout, media._document_pool._wall_timeout = 10.0, 2.0
     reading = asyncio.create_task(media.load_document(data_url(endless), param="p"))

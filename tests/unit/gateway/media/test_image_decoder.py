@@ -43,16 +43,16 @@ async def test_an_exif_rotation_is_not_applied(media):
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
 async def test_a_truncated_image_is_refused(media, form, share):
     data = image_bytes(form, (200, 200))
-    assert "broken or cut off" in await refusal_message(media, data[: max(40, int(len(data) * share))])
+    assert "damaged or truncated" in await refusal_message(media, data[: max(40, int(len(data) * share))])
 
 
 async def test_unsupported_formats_are_named(media):
     out = io.BytesIO()
     Image.new("RGB", (9, 9)).save(out, "TIFF")
-    assert "PNG, JPEG, WebP, GIF or BMP), but it is of the type image/tiff" in await refusal_message(
+    assert "PNG, JPEG, WebP, GIF or BMP), got a file of the type image/tiff" in await refusal_message(
         media, out.getvalue()
     )
-    assert "expected a picture" in await refusal_message(media, b"<svg xmlns='http://www.w3.org/2000/svg'/>")
+    assert "expected an image" in await refusal_message(media, b"<svg xmlns='http://www.w3.org/2000/svg'/>")
     assert "base64" not in await refusal_message(media, b"plain text")
     with pytest.raises(InvalidRequest, match="expected an http or https URL, or a data URL"):
         await media.load_image("aGVsbG8=", param="p")
@@ -68,16 +68,12 @@ async def test_images_of_too_many_pixels_are_refused_by_their_header(media, make
     )
     assert "50000000" in await refusal_message(media, bomb)
     small = make_media(picture_max_pixels=1000)
-    assert "30 pixels; this service takes up to 1000" in await refusal_message(small, image_bytes())
-    assert "larger than this service takes, 500 bytes" in await refusal_message(
-        make_media(media_max_bytes=500), image_bytes()
-    )
+    assert "30 pixels; the limit is 1000" in await refusal_message(small, image_bytes())
+    assert "larger than the limit of 500 bytes" in await refusal_message(make_media(media_max_bytes=500), image_bytes())
 
 
 async def test_the_side_of_an_image_is_limited(media):
     """Shrinking it would take gigabytes, however few its pixels are."""
-    assert "65536 pixels; this service takes up to 65535 a side" in await refusal_message(
-        media, image_bytes("PNG", (1, 65_536))
-    )
+    assert "65536 pixels; the limit is 65535 per side" in await refusal_message(media, image_bytes("PNG", (1, 65_536)))
     image = await media.load_image(data_url(image_bytes("PNG", (65_535, 1))), param="p")
     assert image.width == 65_535

@@ -52,7 +52,7 @@ async def load_image(media, data: bytes, **options):
 async def test_scans_of_a_jpeg_are_limited(media):
     assert (await load_image(media, progressive(100))).width == 64
     for count in (101, 6000):
-        with pytest.raises(InvalidRequest, match="more than the 100 scans"):
+        with pytest.raises(InvalidRequest, match="more scans than the limit of 100"):
             await load_image(media, progressive(count))
 
 
@@ -139,17 +139,17 @@ async def test_slow_images_do_not_block_fast_ones(make_media, large):
     small = image_bytes()
 
     async def attack():
-        with media.new_budget("attacker") as allowance:
+        with media.new_budget("attacker") as budget:
             return await asyncio.gather(
-                *(media.load_image(large, param="p", budget=allowance) for _ in range(16)), return_exceptions=True
+                *(media.load_image(large, param="p", budget=budget) for _ in range(16)), return_exceptions=True
             )
 
     attackers = [asyncio.create_task(attack()) for _ in range(20)]
     await asyncio.sleep(0.2)
     for _ in range(10):
-        with media.new_budget("honest") as allowance:
-            assert (await load_image(media, small, allowance=allowance)).width == 40
-        assert media._image_pool._places._held["attacker"] <= 2
+        with media.new_budget("honest") as budget:
+            assert (await load_image(media, small, budget=budget)).width == 40
+        assert media._image_pool._slots._held["attacker"] <= 2
     assert not any(attacker.done() for attacker in attackers)
     for attacker in attackers:
         attacker.cancel()

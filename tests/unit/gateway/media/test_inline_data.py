@@ -68,7 +68,7 @@ def test_escapes_are_read_as_the_standard_library_reads_them() -> None:
 
 
 def test_sizes_are_checked_before_decoding() -> None:
-    with pytest.raises(InvalidMedia, match="larger than this service takes, 3000 bytes"):
+    with pytest.raises(InvalidMedia, match="larger than the limit of 3000 bytes"):
         inline_data.parse_base64("A" * 5000, limit=3000)
     with pytest.raises(InvalidMedia, match="larger"):
         inline_data.parse_data_url("data:," + "%41" * 3001, limit=3000)
@@ -116,7 +116,7 @@ async def test_decoding_does_not_block_the_event_loop(make_media, name: str) -> 
         longest = max(longest, time.thread_time() - began)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    with pytest.raises(InvalidRequest, match="expected a picture"):
+    with pytest.raises(InvalidRequest, match="expected an image"):
         await loading
     assert longest < 0.1
     assert most < 128 * 2**20, "besides the text itself"

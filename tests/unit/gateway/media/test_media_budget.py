@@ -85,7 +85,7 @@ async def test_bytes_are_counted_as_they_arrive(site, make_media):
             sent += 65536
 
     media = make_media(media_allow_private=True, media_request_max_bytes=1_000_000)
-    with pytest.raises(InvalidRequest, match="larger than the 1000000 bytes"):
+    with pytest.raises(InvalidRequest, match="exceed the limit of 1000000 bytes"):
         await parser_for(media).parse(message_with(site.script("/", pour)))
     assert sent < 20_000_000
 
@@ -111,7 +111,7 @@ async def test_images_of_a_request_share_a_limit_of_pixels(make_media):
     media = make_media(picture_request_max_pixels=3 * 40 * 30)
     url = data_url(image_bytes())
     assert len((await parser_for(media).parse(message_with(*[url] * 3)))[0].content) == 4
-    with pytest.raises(InvalidRequest, match="the pictures of this request have more than 3600 pixels"):
+    with pytest.raises(InvalidRequest, match="the images of this request exceed the limit of 3600 pixels"):
         await parser_for(media).parse(message_with(*[url] * 4))
 
 
@@ -140,7 +140,7 @@ async def test_waiting_for_a_worker_is_an_overload(make_media):
     with pytest.raises(Overloaded) as raised:
         await parser_for(media).parse(message_with(data_url(image_bytes())))
     assert raised.value.retry_after
-    media._image_pool._places.release("another")
+    media._image_pool._slots.release("another")
     await parser_for(media).parse(message_with(data_url(image_bytes())))
 
 

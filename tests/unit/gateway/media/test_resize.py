@@ -35,5 +35,5 @@ async def test_an_image_is_resized():
 
 @pytest.mark.parametrize("data", [b"no picture", image_bytes()[:60], blank(6000), blank(15_000)])
 async def test_invalid_images_of_a_model_are_failures(data: bytes):
-    with pytest.raises(ModelFailed, match="what is no picture"):
+    with pytest.raises(ModelFailed, match="that is not an image"):
         await resize_to(data)

@@ -159,7 +159,7 @@ async def test_an_unknown_host_is_unavailable(make_channel, monkeypatch):
 async def test_a_silent_server_is_unavailable(make_channel, monkeypatch):
     monkeypatch.setattr(channels, "_CONNECT_SECONDS", 0.05)
     async with PeerServer(SilentServer) as server:
-        assert await connection_error(make_channel(server.url)) == "The server takes no connection."
+        assert await connection_error(make_channel(server.url)) == "The connection to the server timed out."
         await asyncio.wait_for(server.peers[0].lost.wait(), 30)
 
 
