@@ -88,7 +88,7 @@ def toy_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (package / "family.py").write_text(FAMILY)
     (package / "builder.py").write_text(BUILDER)
     monkeypatch.syspath_prepend(str(package.parent))
-    monkeypatch.setattr(registry, "FAMILY_MODULES", [*registry.FAMILY_MODULES, "toy_family.family"])
+    monkeypatch.setattr(registry, "_NAMES", [*registry._NAMES, "toy_family.family"])
     for module in ("toy_family", "toy_family.family", "toy_family.builder"):
         monkeypatch.delitem(sys.modules, module, raising=False)
 
