@@ -12,6 +12,8 @@ from gateway import errors
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
+_JSON = "application/json"
+
 LIST_FAILURES = (401, 500)
 """Failures of a request that asks no model."""
 RETRIEVE_FAILURES = (401, 404, 500)
@@ -114,13 +116,15 @@ _HEADERS: Mapping[int, dict[str, Any]] = {
 class ResponseDocs:
     """Documents the responses of one dialect's routes.
 
-    `error_model` is the body of its failures, of which `error_body` makes the JSON of an example. `stream_end` is the
-    data of the last event of a stream that went well, a word and no JSON; None: a stream just ends. `descriptions`
+    `error_model` is the body of its failures, of which `error_body` makes the JSON of an example. `error_media_type` is
+    their media type; where it is not JSON's, the dialect lists `error_model` among its `stream_events`. `stream_end` is
+    the data of the last event of a stream that went well, a word and no JSON; None: a stream just ends. `descriptions`
     replace those of `FAILURES`.
     """
 
     error_model: type[BaseModel]
     error_body: Callable[[errors.GatewayError], bytes]
+    error_media_type: str = _JSON
     stream_end: str | None = None
     descriptions: Mapping[int, str] = field(default_factory=dict)
 
@@ -148,12 +152,16 @@ class ResponseDocs:
         }
         for status in failures:
             failure = FAILURES[status]
+            body: dict[str, Any] = {"example": orjson.loads(self.error_body(failure.example))}
             documented[status] = {
-                "model": self.error_model,
                 "description": self.descriptions.get(status, failure.description),
                 "headers": {**_REQUEST_ID, **_HEADERS.get(status, {})},
-                "content": {"application/json": {"example": orjson.loads(self.error_body(failure.example))}},
+                "content": {self.error_media_type: body},
             }
+            if self.error_media_type == _JSON:
+                documented[status]["model"] = self.error_model
+            else:  # FastAPI documents a model as JSON
+                body["schema"] = {"$ref": f"#/components/schemas/{self.error_model.__name__}"}
         return documented
 
     def _stream(self, events: tuple[type[BaseModel], ...], example: Mapping[str, Any]) -> dict[str, Any]:

@@ -155,7 +155,7 @@ async def test_the_document_describes_it() -> None:
     document = app.openapi()
     assert {"Oops", "Reply", "Word", "ErrorResponse"} <= set(document["components"]["schemas"])
     responses = document["paths"][TALK]["post"]["responses"]
-    assert responses["400"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Oops"}
+    assert responses["400"]["content"]["application/x-toy"]["schema"] == {"$ref": "#/components/schemas/Oops"}
     assert "[DONE]" not in json.dumps(responses)
 
 

@@ -2,12 +2,12 @@
 
 from gateway.dialects.dialect import Dialect
 from gateway.dialects.toy import chat
-from gateway.dialects.toy.errors import TOY_ERRORS
+from gateway.dialects.toy.errors import TOY_ERRORS, Oops
 
 DIALECT = Dialect(
     name="toy",
     prefixes=("/toy",),
     routers=(chat.router,),
     errors=TOY_ERRORS,
-    stream_events=(chat.Word,),
+    stream_events=(chat.Word, Oops),
 )

@@ -9,6 +9,8 @@ from gateway.http.delivery import NamedEvent
 from gateway.http.error_format import ErrorFormat, error_headers
 from gateway.http.openapi_responses import ResponseDocs
 
+MEDIA_TYPE = "application/x-toy"
+
 
 class Oops(BaseModel):
     """A failure."""
@@ -23,7 +25,7 @@ def _render_body(error: GatewayError) -> bytes:
 
 
 def _render(error: GatewayError) -> Response:
-    return Response(_render_body(error), error.status, error_headers(error), media_type="application/x-toy")
+    return Response(_render_body(error), error.status, error_headers(error), media_type=MEDIA_TYPE)
 
 
 def _render_event(error: GatewayError) -> NamedEvent:
@@ -31,4 +33,4 @@ def _render_event(error: GatewayError) -> NamedEvent:
 
 
 TOY_ERRORS = ErrorFormat(_render, _render_event)
-TOY_DOCS = ResponseDocs(error_model=Oops, error_body=_render_body)
+TOY_DOCS = ResponseDocs(error_model=Oops, error_body=_render_body, error_media_type=MEDIA_TYPE)
