@@ -2,7 +2,7 @@
 
 A family is a folder with two modules. `family.py` declares a `Family` named `FAMILY`; `tritonic build --help` imports
 it, so it must import neither PyTorch nor anything else of the extra `build`. `builder.py` holds the `Builder` and may
-import what it likes. `builders.registry.FAMILY_MODULES` lists the families.
+import what it likes. `builders.registry` lists the families.
 """
 
 from abc import ABC, abstractmethod

@@ -1,17 +1,21 @@
-"""The list of builder families."""
+"""All builder families. A new family is a folder of this package and a line in `_NAMES`."""
 
 from importlib import import_module
 
 from builders.errors import RecipeError
 from builders.family import Builder, Family
 
-FAMILY_MODULES = ["builders.llm.family", "builders.embedding.family", "builders.diffusion.family"]
-"""Modules that declare a `FAMILY`, in the order of `tritonic build --help`. A new family is a line here."""
+_NAMES = (
+    "llm",
+    "embedding",
+    "diffusion",
+)
+"""Folders of this package, each with a module `family` that declares a `FAMILY`, in the order of the command's help."""
 
 
 def families() -> dict[str, Family]:
     """Return every family by its name."""
-    declared: list[Family] = [import_module(module).FAMILY for module in FAMILY_MODULES]
+    declared: list[Family] = [import_module(f"{__package__}.{name}.family").FAMILY for name in _NAMES]
     return {family.name: family for family in declared}
 
 

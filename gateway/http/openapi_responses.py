@@ -12,6 +12,8 @@ from gateway import errors
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
+_JSON = "application/json"
+
 LIST_FAILURES = (401, 500)
 """Failures of a request that lists models."""
 RETRIEVE_FAILURES = (401, 404, 500)
@@ -115,13 +117,15 @@ _HEADERS: Mapping[int, dict[str, Any]] = {
 class ResponseDocs:
     """Documents the responses of one dialect's routes.
 
-    `error_model` is the model of error bodies, and `error_body` renders an example of one as JSON. `stream_end` is the
-    data of the last event of a complete stream, a word and not JSON; None: there is no such event. `descriptions`
-    replace those of `FAILURES`, by status.
+    `error_model` is the model of error bodies, and `error_body` renders an example of one as JSON. `error_media_type`
+    is their media type; a dialect whose errors are not `application/json` lists `error_model` among its
+    `stream_events`. `stream_end` is the data of the last event of a complete stream, a word and not JSON; None: there
+    is no such event. `descriptions` replace those of `FAILURES`, by status.
     """
 
     error_model: type[BaseModel]
     error_body: Callable[[errors.GatewayError], bytes]
+    error_media_type: str = _JSON
     stream_end: str | None = None
     descriptions: Mapping[int, str] = field(default_factory=dict)
 
@@ -149,12 +153,16 @@ class ResponseDocs:
         }
         for status in failures:
             failure = FAILURES[status]
+            body: dict[str, Any] = {"example": orjson.loads(self.error_body(failure.example))}
             documented[status] = {
-                "model": self.error_model,
                 "description": self.descriptions.get(status, failure.description),
                 "headers": {**_REQUEST_ID, **_HEADERS.get(status, {})},
-                "content": {"application/json": {"example": orjson.loads(self.error_body(failure.example))}},
+                "content": {self.error_media_type: body},
             }
+            if self.error_media_type == _JSON:
+                documented[status]["model"] = self.error_model
+            else:  # FastAPI documents a model as JSON
+                body["schema"] = {"$ref": f"#/components/schemas/{self.error_model.__name__}"}
         return documented
 
     def _stream(self, events: tuple[type[BaseModel], ...], example: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class Catalog:
         """
         model = self._find(name)
         if operation:
-            require_operation(model.name, model.supported_operations, operation)
+            require_operation(model.name, model.operations, operation)
         return model
 
     def is_alias(self, name: str | None) -> bool:
@@ -115,7 +115,7 @@ class Catalog:
 
         Closing the iterator cancels the request. Raises a `GatewayError` for every failure.
         """
-        require_operation(model.name, model.supported_operations, type(request))
+        require_operation(model.name, model.operations, type(request))
         codec = model.codec(request.operation)
         with trace.measure(model.name, request, model.server.client.url) as work, ExitStack() as admissions:
             admissions.enter_context(self._admission.open(model.name, trace.caller))

@@ -28,16 +28,16 @@ class Model:
     """Unix time at which the model was built or, if unknown, first discovered, in seconds."""
     stop_request: StopRequest | None = None
     """The request that stops another request; None: closing the stream is enough."""
+    operations: frozenset[str] = field(init=False, compare=False)
+    """The operations that it offers: those that its card declares and its signature carries."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "operations", self.card.operations.intersection(self.signature.codecs))
 
     @property
     def config(self) -> ModelConfig:
         """Its tensors, as Triton describes them."""
         return self.card.config
-
-    @property
-    def operations(self) -> frozenset[str]:
-        """The operations that it offers."""
-        return self.card.operations
 
     @property
     def owned_by(self) -> str:
@@ -48,11 +48,6 @@ class Model:
     def modalities(self) -> frozenset[str]:
         """Kinds of content that a message may have: `text`, `image`."""
         return self.card.text.modalities
-
-    @property
-    def supported_operations(self) -> list[str]:
-        """The names of the operations that the model offers and its signature carries."""
-        return [name for name in self.operations if name in self.signature.codecs]
 
     def codec(self, operation: str) -> Codec:
         """Return the codec of an operation. Raises `KeyError` where the model's signature does not carry it."""

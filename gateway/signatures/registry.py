@@ -1,5 +1,7 @@
 """The known signatures, and the recognition of models that do not describe themselves.
 
+A new signature is a module of this package and a line in `_NAMES`.
+
 The model's own parameters take precedence, then those of the models file (`gateway.models.models_file`), then those
 that are recognised here.
 """
@@ -7,22 +9,25 @@ that are recognised here.
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 
 from gateway.model_card import card
 from gateway.prompting import chat_template
-from gateway.signatures import embedding, image, llmapi, tensorrt_llm, transcription, vllm
 from gateway.signatures.call import Signature
 from gateway.triton.client import ModelConfig, StopRequest
 
-SIGNATURES: Mapping[str, Signature] = {
-    "vllm": vllm.SIGNATURE,
-    "llmapi": llmapi.SIGNATURE,
-    "tensorrt_llm": tensorrt_llm.SIGNATURE,
-    "embedding": embedding.SIGNATURE,
-    "transcription": transcription.SIGNATURE,
-    "image": image.SIGNATURE,
-}
-"""By the value of the parameter `signature`, in the order in which a model's tensors are compared with them."""
+_NAMES = (
+    "vllm",
+    "llmapi",
+    "tensorrt_llm",
+    "embedding",
+    "transcription",
+    "image",
+)
+"""Modules of this package, each with a `SIGNATURE`, in the order in which a model's tensors are compared with them."""
+
+SIGNATURES: Mapping[str, Signature] = {name: import_module(f"{__package__}.{name}").SIGNATURE for name in _NAMES}
+"""Every signature by its name, which is the value of the parameter `signature` of a model."""
 
 RECOGNIZED_SIGNATURES = tuple(name for name, signature in SIGNATURES.items() if signature.distinctive_inputs)
 """Names of the signatures that a model's tensors can show."""

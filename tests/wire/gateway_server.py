@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import uvicorn
-from openai import AsyncOpenAI
 
 from gateway.app import create_app
 from gateway.dialects import DIALECTS
@@ -21,6 +20,9 @@ from gateway.settings import Settings
 from tritonic.http_server.connections import ConnectionLimits, ConnectionTable
 from tritonic.http_server.protocol import BoundedProtocol
 from tritonic.http_server.proxy_headers import ProxyHeaders
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 
 class _Server(uvicorn.Server):
@@ -37,7 +39,9 @@ class RunningGateway:
     url: str
     http: httpx.AsyncClient
 
-    def client(self, **options: Any) -> AsyncOpenAI:
+    def client(self, **options: Any) -> "AsyncOpenAI":
+        from openai import AsyncOpenAI  # takes most of a second, and few processes need it
+
         return AsyncOpenAI(**{"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0, **options})
 
     async def until(self, path: str, check: Any, seconds: float = 30.0) -> httpx.Response:

@@ -3,26 +3,51 @@
 import base64
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
+from fastapi import APIRouter
+from pydantic import SecretStr
+from starlette.responses import Response
 
 from gateway.app import create_app
 from gateway.dialects import DIALECTS
 from gateway.dialects.dialect import Dialect, DialectTable
+from gateway.http.routes import route_class
 from gateway.settings import Settings
+from tests.fakes.examples import import_example
 from tests.fakes.triton import FakeTriton
 from tests.wire.gateway_server import RunningGateway, run_gateway
 from tests.wire.openai.image_requests import encoded_image
 from tests.wire.openai.text_requests import CHAT, check_error
-from tests.wire.toy_dialect import KEY_HEADER, TOY, TOY_ERRORS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-TALK = "/toy/v1/chat/completions"
+EXAMPLE: Dialect = import_example("dialect", "gateway.dialects.toy").DIALECT
+TALK = "/toy/v1/chat/completions"  # the path also fits the pattern of a platform's chats
+KEY_HEADER = "X-Toy-Key"
 HEADERS = {KEY_HEADER: "sk-toy"}
+
+protected = APIRouter(route_class=route_class(EXAMPLE.errors, authorize=lambda request: "anybody"))
+unprotected = APIRouter()
+
+
+@protected.get("/toy/v1/broken")
+async def broken() -> Response:
+    """Fail within a route of the dialect's class."""
+    raise ZeroDivisionError("a secret")
+
+
+@unprotected.get("/toy/v1/unprotected")
+async def unprotected_route() -> Response:
+    """Fail within a route of no class of the dialect's."""
+    raise ZeroDivisionError("a secret")
+
+
+TOY = replace(EXAMPLE, routers=(*EXAMPLE.routers, protected, unprotected))
 
 
 def lines(engine: str, **more: Any) -> dict[str, Any]:
@@ -126,16 +151,16 @@ async def test_other_paths_keep_their_format(toy: RunningGateway) -> None:
 
 
 async def test_the_document_describes_it() -> None:
-    app = create_app(Settings(triton_urls=["127.0.0.1:1"], api_keys=["sk-toy"]), dialects=[*DIALECTS, TOY])
+    app = create_app(Settings(triton_urls=["127.0.0.1:1"], api_keys=[SecretStr("sk-toy")]), dialects=[*DIALECTS, TOY])
     document = app.openapi()
     assert {"Oops", "Reply", "Word", "ErrorResponse"} <= set(document["components"]["schemas"])
     responses = document["paths"][TALK]["post"]["responses"]
-    assert responses["400"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Oops"}
+    assert responses["400"]["content"]["application/x-toy"]["schema"] == {"$ref": "#/components/schemas/Oops"}
     assert "[DONE]" not in json.dumps(responses)
 
 
 def dialect(name: str, *prefixes: str) -> Dialect:
-    return Dialect(name=name, prefixes=prefixes, routers=(), errors=TOY_ERRORS)
+    return Dialect(name=name, prefixes=prefixes, routers=(), errors=TOY.errors)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,27 @@
-"""OpenAI's API, https://platform.openai.com/docs/api-reference. Other dialects may import its bodies from `wire`."""
+"""OpenAI's API, https://platform.openai.com/docs/api-reference. Other dialects may import its bodies from `wire`.
+
+A new group of routes is a module of this package with a `router`, and a line in `_ROUTES`.
+"""
+
+from importlib import import_module
 
 from gateway.dialects.dialect import Dialect
-from gateway.dialects.openai import chat, completions, embeddings, images, images_responses, models, response_models
+from gateway.dialects.openai import images_responses, response_models
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 
-OPENAI = Dialect(
+_ROUTES = (
+    "chat",
+    "completions",
+    "embeddings",
+    "images",
+    "models",
+)
+"""Modules of this package. The most frequent come first: a path is compared with one route after the other."""
+
+DIALECT = Dialect(
     name="openai",
     prefixes=("/v1",),
-    # Most frequent first: a path is compared with one route after the other.
-    routers=(chat.router, completions.router, embeddings.router, images.router, models.router),
+    routers=tuple(import_module(f"{__name__}.{name}").router for name in _ROUTES),
     errors=OPENAI_ERRORS,
     stream_events=(*response_models.STREAM_EVENTS, *images_responses.STREAM_EVENTS),
 )

@@ -7,7 +7,7 @@ from gateway.dialects.dialect import Dialect
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.platform import access, chat, images, response_models, tasks
 
-PLATFORM = Dialect(
+DIALECT = Dialect(
     name="platform",
     prefixes=("/{platform}/v1",),
     routers=(chat.router, images.router, tasks.router),

@@ -12,85 +12,15 @@ from typer.testing import CliRunner
 
 from builders import config_pbtxt, manifest, recipe, registry
 from builders.errors import RecipeError
+from tests.fakes.examples import import_example
 from tritonic.build import make_app
-
-FAMILY = '''
-"""The family `toy`: models that answer with one fixed text."""
-
-from builders.family import REVISION, Builder, Family, Option
-from builders.recipe import Recipe
-
-
-class ToyRecipe(Recipe):
-    greeting: str = "hello"
-    loud: bool = False
-
-
-def load_builder() -> Builder:
-    from toy_family.builder import ToyBuilder
-
-    return ToyBuilder()
-
-
-FAMILY = Family(
-    name="toy",
-    command="toy",
-    help="Build a toy that answers with one text.",
-    source_help="Local folder with a config.json.",
-    options=(
-        Option("greeting", "The text of the answer."),
-        Option("max_rows", "Answers that are given side by side.", int),
-        Option("loud", "Answer in capitals.", bool),
-        REVISION,
-    ),
-    load_builder=load_builder,
-    summary=lambda figures: f"It answers with {figures['characters']} characters.",
-    recipe=ToyRecipe,
-)
-'''
-
-BUILDER = '''
-"""Build toys."""
-
-from builders import config_pbtxt
-from builders.errors import VerificationFailed
-from builders.family import Builder
-
-
-class ToyBuilder(Builder):
-    def check(self, recipe, source):
-        source.config()
-        return 1_000
-
-    def build(self, recipe, source, folder, scratch, progress):
-        progress.begin("fetch", recipe.source)
-        source.fetch(scratch, progress)
-        progress.begin("export", recipe.greeting)
-        text = recipe.greeting.upper() if recipe.loud else recipe.greeting
-        (folder / "1").mkdir()
-        (folder / "1" / "answer.txt").write_text(text)
-        progress.begin("verify", "against the recipe")
-        if not text:
-            raise VerificationFailed("The toy answers nothing.")
-        parameters = {"max_rows": recipe.max_rows}
-        config = config_pbtxt.render(recipe.name, "toy", (), (), parameters, decoupled=False)
-        (folder / "config.pbtxt").write_text(config)
-        return {"characters": len(text)}
-'''
 
 
 @pytest.fixture
-def toy_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Install the package `toy_family`, and add its line to the list of families."""
-    package = tmp_path / "packages" / "toy_family"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "family.py").write_text(FAMILY)
-    (package / "builder.py").write_text(BUILDER)
-    monkeypatch.syspath_prepend(str(package.parent))
-    monkeypatch.setattr(registry, "FAMILY_MODULES", [*registry.FAMILY_MODULES, "toy_family.family"])
-    for module in ("toy_family", "toy_family.family", "toy_family.builder"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
+def toy_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add the family of docs/extending.md to the list of families."""
+    import_example("family", "builders.toy.family")
+    monkeypatch.setattr(registry, "_NAMES", (*registry._NAMES, "toy"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The request front of all backends, end to end: a toy backend between Triton's requests and its response senders."""
+"""The request front of all backends: the backend of docs/extending.md between Triton's requests and their senders."""
 
 import sys
 import threading
@@ -11,6 +11,7 @@ import pytest
 
 from backends.serving.dispatch import dispatch_requests
 from backends.serving.errors import InvalidValue
+from tests.fakes.examples import import_example
 
 FINAL = 1
 """Triton's flag of a last response."""
@@ -68,7 +69,7 @@ class Backend:
     def __init__(self, module: Any) -> None:
         self.split = Splitter()
         self.stats = types.SimpleNamespace(requests_cancelled=0)
-        self.frontend = module.WordFrontend(self.stats, self.split)
+        self.frontend = module.ReverseFrontend(self.stats, self.split)
         self._sender = module.WordSender
 
     def execute(self, *texts: str) -> list[TritonSender]:
@@ -80,23 +81,23 @@ class Backend:
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    """The toy backend, with a substitute for Triton's Python module."""
+    """The backend `reverse`, with a substitute for Triton's Python module."""
     stub = types.ModuleType("triton_python_backend_utils")
     stub.TritonError = lambda text, code: f"{code}: {text}"  # type: ignore[attr-defined]
     for code in ("INTERNAL", "INVALID_ARG", "UNAVAILABLE", "CANCELLED"):
         setattr(stub.TritonError, code, code)
+    stub.Tensor = lambda name, array: array[0].decode()  # type: ignore[attr-defined]
     stub.InferenceResponse = lambda outputs, error=None: error or outputs[0]  # type: ignore[attr-defined]
     stub.TRITONSERVER_RESPONSE_COMPLETE_FINAL = FINAL  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, stub.__name__, stub)
-    for name in ("backends.serving.triton", "tests.unit.serving.toy_backend"):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("backends.serving.triton", "backends.reverse.model"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    import tests.unit.serving.toy_backend as module
-
-    opened = Backend(module)
+    opened = Backend(import_example("operation", "backends.reverse.model"))
     yield opened
     opened.split.gate.set()
     opened.frontend.close()
-    for name in ("backends.serving.triton", "tests.unit.serving.toy_backend"):
+    for name in ("backends.serving.triton", "backends.reverse.model"):
         sys.modules.pop(name, None)
 
 
