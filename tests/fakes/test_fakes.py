@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import numpy as np
@@ -45,7 +46,7 @@ async def client(triton: FakeTriton) -> AsyncIterator[InferenceServerClient]:
 
 
 def inputs(prompt: str, sampling: dict | None = None, **flags: bool) -> list[InferInput]:
-    def tensor(name: str, kind: str, value: object, dtype: object) -> InferInput:
+    def tensor(name: str, kind: str, value: Any, dtype: Any) -> InferInput:
         made = InferInput(name, [1], kind)
         made.set_data_from_numpy(np.array([value], dtype=dtype))
         return made

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from gateway.settings import Settings
 from gateway.tasks.database import Database, DatabaseError, check_settings
@@ -65,7 +66,7 @@ def test_gateways_on_one_postgres_detect_one_another(postgres: Postgres, tmp_pat
     def join(name: str) -> tuple[ExecutorLiveness, str]:
         slot = ExecutorSlot(tmp_path / name)
         return ExecutorLiveness(
-            Database(Settings(tasks=postgres.url("postgres"), state=tmp_path / name)), slot
+            Database(Settings(tasks=SecretStr(postgres.url("postgres")), state=tmp_path / name)), slot
         ), slot.name
 
     (one, first), (two, second) = join("one"), join("two")
@@ -91,12 +92,12 @@ def test_gateways_on_one_postgres_detect_one_another(postgres: Postgres, tmp_pat
 @pytest.mark.parametrize("url", ["mysql://host/tasks", "tasks.sqlite", "sqlite:tasks"])
 def test_invalid_database_url_is_refused(url: str) -> None:
     with pytest.raises(DatabaseError, match="TRITONIC_TASKS"):
-        check_settings(Settings(tasks=url))
+        check_settings(Settings(tasks=SecretStr(url)))
 
 
 def test_error_does_not_contain_the_password() -> None:
     with pytest.raises(DatabaseError) as refused:
-        check_settings(Settings(tasks="postgresl://user:secret@host/tasks"))
+        check_settings(Settings(tasks=SecretStr("postgresl://user:secret@host/tasks")))
     assert "secret" not in str(refused.value)
 
 

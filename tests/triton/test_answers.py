@@ -3,6 +3,7 @@
 import json
 import time
 from datetime import datetime
+from typing import Any
 
 import openai
 import pytest
@@ -27,7 +28,7 @@ async def test_the_official_client(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         body = chat(FRANCE, max_tokens=100)
         whole = await client.chat.completions.create(**body)
-        stream = await client.chat.completions.create(**streamed(body))
+        stream: Any = await client.chat.completions.create(**streamed(body))
         chunks = [chunk async for chunk in stream]
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert "Paris" in text

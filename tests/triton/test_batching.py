@@ -38,8 +38,7 @@ async def test_they_may_join_and_leave_at_any_time(ask: Ask, alone: list[Said]) 
         await asyncio.sleep(chance.uniform(0, 4))
         return await ask(streamed(QUESTIONS[number]))
 
-    *together, _ = await asyncio.gather(
-        *(late(number) for number in range(16)),
-        asyncio.gather(*(passer_by(number) for number in range(16))),
-    )
+    passers_by = asyncio.gather(*(passer_by(number) for number in range(16)))
+    together = await asyncio.gather(*(late(number) for number in range(16)))
+    await passers_by
     assert same(together, alone) == list(range(16))

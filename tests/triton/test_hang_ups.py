@@ -33,7 +33,7 @@ async def cancellations(gateway: RunningGateway, body: Body) -> float:
 
 async def soon(attempt: Callable[[], Awaitable[float]]) -> None:
     """Assert that one of a few calls of `attempt`, which returns seconds, is within the limit."""
-    seconds = []
+    seconds: list[float] = []
     while not seconds or seconds[-1] >= LIMIT:
         seconds.append(await attempt())
         assert len(seconds) < TRIES or min(seconds) < LIMIT, f"seconds until the row was free: {seconds}"

@@ -180,7 +180,12 @@ async def test_a_stream(gateway: RunningGateway) -> None:
 
 
 async def test_a_chat_of_more_pictures_than_are_drawn_at_once(gateway: RunningGateway) -> None:
-    body = {"model": NAME, "messages": [{"role": "user", "content": "a red circle"}], "n": 10, "stream": True}
+    body: dict[str, Any] = {
+        "model": NAME,
+        "messages": [{"role": "user", "content": "a red circle"}],
+        "n": 10,
+        "stream": True,
+    }
     async with gateway.client() as client:
         stream = await client.chat.completions.create(**body)
         done: set[int] = set()

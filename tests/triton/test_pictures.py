@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -119,7 +120,7 @@ async def test_with_little_memory_pictures_are_read_again(
     await load("cramped")
     ask, prompt = Asker(triton.grpc_url, "cramped"), source.render(["<image>", "What do you see?"])
     pictures = [[encoded(photo(200, 150, seed=40 + number))] for number in range(6)]
-    options = {"max_tokens": 500, "ignore_eos": True}
+    options: dict[str, Any] = {"max_tokens": 500, "ignore_eos": True}
     alone = [await ask(prompt, picture, **options) for picture in pictures]
     assert len({tuple(told.tokens) for told in alone}) == len(alone)
     assert (await engine.figures("cramped"))["preemptions_total"] == 0

@@ -75,7 +75,7 @@ async def test_a_growing_chat_is_read_from_where_it_grew(ask: Ask, engine: Engin
 
 
 async def test_a_long_prompt_that_comes_again_is_answered_at_once(ask: Ask) -> None:
-    ratios = []
+    ratios: list[float] = []
     while not ratios or ratios[-1] > SECOND_TO_FIRST:
         assert len(ratios) < TRIES, f"seconds of the second answer to seconds of the first: {ratios}"
         body = prompt(words(1500), max_tokens=1)

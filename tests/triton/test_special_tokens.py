@@ -32,7 +32,8 @@ def ids(tokenizer: Any, *turns: list[str]) -> list[int]:
     """The tokens of a prompt, whose texts hold no special token."""
     pieces = [piece for each in turns for piece in each]
     # What stands between two special tokens is tokenised as one.
-    text, found = "", []
+    text = ""
+    found: list[int] = []
     for piece in [*pieces, "<|im_start|>", "assistant\n", ""]:
         if piece in ("<|im_start|>", "<|im_end|>", ""):
             found += tokenizer(text, split_special_tokens=True, add_special_tokens=False)["input_ids"] if text else []

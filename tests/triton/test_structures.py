@@ -10,7 +10,9 @@ import psutil
 import pytest
 
 from tests.triton.asking import Ask, Body, chat, path, prompt
-from tests.unit.llm.json_schema.corpus import KEYWORDS, OPENAPI, PYDANTIC, ZOD
+from tests.unit.llm.json_schema.corpus import PYDANTIC
+from tests.unit.llm.json_schema.keywords import KEYWORDS
+from tests.unit.llm.json_schema.library_schemas import OPENAPI, ZOD
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -153,7 +155,7 @@ async def test_hostile_structures_are_refused_and_others_do_not_wait_for_them(as
     await ask(chat("Who are you?", structured_outputs={"json": PERSON}, max_tokens=100))
     before = resident()
     attackers = [asyncio.create_task(attack(100 * number)) for number in range(4)]
-    waited = []
+    waited: list[float] = []
     while not all(task.done() for task in attackers):
         schema = PERSON | {"title": f"{kind} {len(waited)}"}
         begun = time.monotonic()

@@ -19,8 +19,12 @@ from tritonic.embedded import EmbeddedTriton
 pytestmark = pytest.mark.triton
 
 TEXT = "One, two, three, four,"
-GREEDY = {"temperature": 0, "max_tokens": 12, "ignore_eos": True}
-EVERYTHING = {"return_finish_reason": True, "return_num_input_tokens": True, "return_num_output_tokens": True}
+GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 12, "ignore_eos": True}
+EVERYTHING: dict[str, Any] = {
+    "return_finish_reason": True,
+    "return_num_input_tokens": True,
+    "return_num_output_tokens": True,
+}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,7 @@ def test_optional_outputs_are_left_out(stream: Stream) -> None:
     ],
     ids=str,
 )
-def test_the_input_in_the_output(stream: Stream, wishes: dict[str, bool], excluded: bool) -> None:
+def test_the_input_in_the_output(stream: Stream, wishes: dict[str, Any], excluded: bool) -> None:
     text = "".join(texts(stream.ask(text_input=TEXT, sampling_parameters=GREEDY, **wishes)))
     assert text.startswith(TEXT) is not excluded
     assert text.removeprefix(TEXT).startswith(" five")
@@ -109,7 +113,12 @@ def test_an_answer_is_short_where_nobody_says_how_long_it_may_be(stream: Stream)
 
 def test_log_probabilities_and_their_sum(stream: Stream) -> None:
     """Of a model that was built when there was no sum, too: the backend declares what is missing."""
-    wishes = {"text_input": TEXT, "stream": True, "return_logprobs": True, "return_cumulative_logprob": True}
+    wishes: dict[str, Any] = {
+        "text_input": TEXT,
+        "stream": True,
+        "return_logprobs": True,
+        "return_cumulative_logprob": True,
+    }
     told = stream.ask(sampling_parameters={**GREEDY, "logprobs": 2}, **wishes)
     entries = [entry for result in told for entry in json.loads(result.as_numpy("logprobs")[0])]
     chosen = [next(iter(entry.values()))["logprob"] for entry in entries]
@@ -155,7 +164,7 @@ def test_many_requests_share_one_stream(server: client.InferenceServerClient) ->
     assert len({text for said in answers.values() for text in said}) == 1
 
 
-FAILURES = {
+FAILURES: dict[str, tuple[dict[str, Any], str, str]] = {
     "too long": ({"text_input": " fish" * 9000}, "[context_length_exceeded:text_input]", "9000"),
     "no prompt": ({}, "[invalid_value:text_input]", "Exactly one"),
     "two prompts": ({"text_input": TEXT, "token_ids": [1, 2]}, "[invalid_value:text_input]", "Exactly one"),

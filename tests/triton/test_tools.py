@@ -53,7 +53,8 @@ async def test_demanded_calls_are_valid(ask: Ask, question: str, temperature: fl
         )
     (only,) = answer.choices
     assert only.finish_reason == ("tool_calls" if choice == "required" else "stop")
-    (call,) = only.message.tool_calls or ()
+    assert only.message.tool_calls is not None
+    (call,) = only.message.tool_calls
     assert call.type == "function" and call.function.name in ({choice} & SCHEMAS.keys() or SCHEMAS)
     check(call.function.name, call.function.arguments)
 

@@ -21,7 +21,10 @@ class Reply(BaseModel):
     sure: bool
 
 
-FORMAT = {"type": "json_schema", "json_schema": {"name": "reply", "schema": Reply.model_json_schema(), "strict": True}}
+FORMAT: Any = {
+    "type": "json_schema",
+    "json_schema": {"name": "reply", "schema": Reply.model_json_schema(), "strict": True},
+}
 
 
 async def test_an_answer_is_a_valid_call_or_has_the_structure(ask: Ask) -> None:
@@ -73,7 +76,8 @@ async def test_without_a_choice_it_is_one_of_them(ask: Ask, choice: Any) -> None
     if choice == "none":
         Reply.model_validate_json(only.message.content or "")
     else:
-        (call,) = only.message.tool_calls or ()
+        assert only.message.tool_calls is not None
+        (call,) = only.message.tool_calls
         assert call.type == "function"
         check(call.function.name, call.function.arguments)
 
@@ -95,11 +99,12 @@ async def test_a_call_that_was_cut_ends_for_its_length_and_can_be_sent_back(ask:
 
 
 async def test_a_stop_may_end_a_structure(ask: Ask) -> None:
+    structure: Any = {"type": "json_object", "schema": Reply.model_json_schema()}
     async with ask.gateway.client() as client:
         answer = await client.chat.completions.create(
             model=NAME,
             messages=[{"role": "user", "content": "Say something."}],
-            response_format={"type": "json_object", "schema": Reply.model_json_schema()},  # type: ignore[typeddict-unknown-key]
+            response_format=structure,
             stop=['"sure'],
             temperature=0,
         )

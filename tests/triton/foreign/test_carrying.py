@@ -16,7 +16,14 @@ PICTURE = "data:image/gif;base64,R0lGODlhAQABAIAAAP///wAAACH5BAEAAAAALAAAAAABAAE
 
 
 async def test_the_tensors_of_llmapi(ask: Ask, journal: Callable[[], list[dict[str, Any]]]) -> None:
-    more = {"temperature": 0.5, "top_p": 0.9, "top_k": 5, "seed": -1, "presence_penalty": 1.0, "frequency_penalty": -1}
+    more: dict[str, Any] = {
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 5,
+        "seed": -1,
+        "presence_penalty": 1.0,
+        "frequency_penalty": -1,
+    }
     await ask(chat("llmapi", "a", stream=True, **more))
     inputs = asked(journal(), "llmapi")
     values = {name: tensor["values"][0] for name, tensor in inputs.items() if name != "text_input"}
@@ -43,7 +50,13 @@ async def test_the_tensors_of_llmapi(ask: Ask, journal: Callable[[], list[dict[s
 
 @pytest.mark.parametrize("model", ["ensemble", "tensorrt_llm_bls"])
 async def test_the_tensors_of_the_batchers(ask: Ask, journal: Callable[[], list[dict[str, Any]]], model: str) -> None:
-    more = {"temperature": 0.5, "min_tokens": 1, "seed": 7, "repetition_penalty": 1.5, "presence_penalty": 1}
+    more: dict[str, Any] = {
+        "temperature": 0.5,
+        "min_tokens": 1,
+        "seed": 7,
+        "repetition_penalty": 1.5,
+        "presence_penalty": 1,
+    }
     await ask(chat(model, "a", stream=True, **more))
     inputs = asked(journal(), "tensorrt_llm")
     found = {name: tensor["values"][0] for name, tensor in inputs.items() if len(tensor["values"]) == 1}
@@ -70,7 +83,7 @@ async def test_the_tensors_of_the_batchers(ask: Ask, journal: Callable[[], list[
 @pytest.mark.parametrize("model", BATCHERS)
 async def test_structures_become_guides(ask: Ask, journal: Callable[[], list[dict[str, Any]]], model: str) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
-    asks = [
+    asks: list[tuple[dict[str, Any], str]] = [
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}, "json_schema"),
         ({"structured_outputs": {"regex": "[0-9]+"}}, "regex"),
         ({"structured_outputs": {"choice": ["a.b", "c"]}}, "regex"),
@@ -86,7 +99,7 @@ async def test_structures_become_guides(ask: Ask, journal: Callable[[], list[dic
     assert guides[1:] == ["[0-9]+", r"a\.b|c", 'root ::= "a"']
 
 
-REFUSED = [
+REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"logprobs": True}, "logprobs", ["llmapi", *BATCHERS]),
     ({"logit_bias": {"1": 5}}, "logit_bias", ["llmapi", *BATCHERS]),
     ({"min_p": 0.5}, "min_p", ["llmapi", *BATCHERS]),

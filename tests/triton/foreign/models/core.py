@@ -48,7 +48,8 @@ class TritonPythonModel:
             limit = scalar(request, "request_output_len")
             n = scalar(request, "num_return_sequences", 1)
             stops = [] if script.deaf else stop_words(request)
-            said, looked = [], time.monotonic()
+            said: list[int] = []
+            looked = time.monotonic()
             pieces = [list(piece.encode()) for piece in script.say]
             if script.bytes:
                 pieces = [[byte] for piece in pieces for byte in piece]
