@@ -94,6 +94,24 @@ def triton(repository: Path) -> Iterator[EmbeddedTriton]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def embedding_triton(embedding_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
+    """A separate Triton with the default embedding model, and a copy of it, `nested`, with other parameters."""
+    repository = tmp_path_factory.mktemp("embeddings")
+    install_copy(embedding_folder, repository, embedding_folder.name)
+    install_copy(
+        embedding_folder,
+        repository,
+        "nested",
+        matryoshka="true",
+        prompts='{"query": "q: "}',
+        threads=1,
+        truncate_prompt_tokens=20,
+    )
+    with EmbeddedTriton(repository) as running:
+        yield running
+
+
 @_session
 async def gateway(triton: EmbeddedTriton) -> AsyncIterator[RunningGateway]:
     """A gateway with default settings."""

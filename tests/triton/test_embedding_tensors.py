@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tritonclient.grpc as client
 
-from tests.triton.installing import install_copy
 from tritonic.embedded import EmbeddedTriton
 
 pytestmark = pytest.mark.triton
@@ -21,23 +20,6 @@ TYPES = {"text": "BYTES", "purpose": "BYTES", "truncate": "BOOL"}
 TEXTS = ["guitar", "A musical instrument with six strings.", "Stocks fell.", "żółć 漢字 😀 " * 20, ""]
 
 Rows = tuple[Any, list[int]]
-
-
-@pytest.fixture(scope="module")
-def triton(embedding_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
-    repository = tmp_path_factory.mktemp("embeddings")
-    install_copy(embedding_folder, repository, NAME)
-    install_copy(
-        embedding_folder,
-        repository,
-        "nested",
-        matryoshka="true",
-        prompts='{"query": "q: "}',
-        threads=1,
-        truncate_prompt_tokens=20,
-    )
-    with EmbeddedTriton(repository) as running:
-        yield running
 
 
 def tensor(name: str, value: Any) -> client.InferInput:
@@ -52,9 +34,9 @@ def tensor(name: str, value: Any) -> client.InferInput:
 
 
 @pytest.fixture
-def ask(triton: EmbeddedTriton) -> Iterator[Callable[..., Rows]]:
+def ask(embedding_triton: EmbeddedTriton) -> Iterator[Callable[..., Rows]]:
     arrived: queue.Queue[tuple[Any, Any]] = queue.Queue()
-    with client.InferenceServerClient(triton.grpc_url) as server:
+    with client.InferenceServerClient(embedding_triton.grpc_url) as server:
         server.start_stream(lambda result, error: arrived.put((result, error)))
 
         def send(model: str = NAME, parameters: dict[str, Any] | None = None, **tensors: Any) -> Rows:
@@ -158,12 +140,12 @@ def test_what_is_refused_and_then_served(ask: Callable[..., Rows], tensors: dict
     assert ask(text=["still here"])[0].shape == (1, 384)
 
 
-def test_a_client_that_hangs_up_frees_the_queue(triton: EmbeddedTriton, ask: Callable[..., Rows]) -> None:
+def test_a_client_that_hangs_up_frees_the_queue(embedding_triton: EmbeddedTriton, ask: Callable[..., Rows]) -> None:
     """Thousands of long texts on one thread: after a disconnect they leave the queue within moments."""
     many = ["word " * 250] * 2000
 
     def waiting() -> float:
-        text = httpx.get(triton.metrics_url, trust_env=False).text
+        text = httpx.get(embedding_triton.metrics_url, trust_env=False).text
         found = [line for line in text.splitlines() if line.startswith('embedding_texts_waiting{model="nested"}')]
         return float(found[0].rsplit(" ", 1)[1])
 
@@ -173,7 +155,7 @@ def test_a_client_that_hangs_up_frees_the_queue(triton: EmbeddedTriton, ask: Cal
             assert time.monotonic() < deadline, f"{waiting()} texts still wait"
             time.sleep(0.01)
 
-    leaver = client.InferenceServerClient(triton.grpc_url)
+    leaver = client.InferenceServerClient(embedding_triton.grpc_url)
     leaver.start_stream(lambda result, error: None)
     leaver.async_stream_infer("nested", [tensor("text", many)])
     until(lambda: waiting() > 1000, 30)

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 from tokenizers import Tokenizer
 
-from tests.triton.installing import install_copy
+from tests.triton.conftest import PATIENCE
 from tests.wire.gateway_server import RunningGateway, run_gateway
 from tests.wire.openai.text_requests import check_error
 from tritonic.embedded import EmbeddedTriton
@@ -22,13 +23,10 @@ NAME = "all-minilm-l6-v2"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def embeddings(embedding_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningGateway]:
-    repository = tmp_path_factory.mktemp("embeddings")
-    install_copy(embedding_folder, repository, NAME)
-    with EmbeddedTriton(repository) as triton:
-        async with run_gateway(triton.grpc_url, triton_secret=triton.secret) as gateway:
-            gateway.http.timeout = 60
-            yield gateway
+async def embeddings(embedding_triton: EmbeddedTriton) -> AsyncIterator[RunningGateway]:
+    async with run_gateway(embedding_triton.grpc_url, triton_secret=embedding_triton.secret) as gateway:
+        gateway.http.timeout = httpx.Timeout(PATIENCE)
+        yield gateway
 
 
 async def embed(gateway: RunningGateway, given: Any, **more: Any) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from tests.wire.gateway_server import RunningGateway
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
 SCARCE = "scarce"
-MEGABYTES = 48
-"""Megabytes of KV cache for about a thousand tokens."""
+MEGABYTES = 24
+"""Megabytes of KV cache for about five hundred tokens."""
 SECOND_TO_FIRST = 0.1
 TRIES = 3
 """Attempts, the best of which counts: other work may use the machine."""
@@ -103,7 +103,7 @@ async def test_forty_mixed_prompts_say_what_each_says_alone(ask: Ask, engine: En
 
 
 async def test_with_little_memory_everybody_says_what_they_say_alone(ask: Ask, engine: Engine, scarce: str) -> None:
-    bodies = [{**body, "model": scarce, "max_tokens": 120, "ignore_eos": True} for body in QUESTIONS[:9]]
+    bodies = [{**body, "model": scarce, "max_tokens": 60, "ignore_eos": True} for body in QUESTIONS[:9]]
     bodies[3] |= {"temperature": 0.8, "seed": 3}
     alone = [await ask(body) for body in bodies]
     assert (await engine.figures(scarce))["preemptions_total"] == 0
