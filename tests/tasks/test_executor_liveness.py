@@ -24,7 +24,7 @@ def test_successor_takes_the_slot_of_a_dead_gateway(tmp_path: Path) -> None:
     assert third.name == gone and second.live_names() == {gone, second.name}
 
 
-def test_nobody_takes_the_name_of_a_dead_gateway_while_its_tasks_are_requeued(tmp_path: Path) -> None:
+def test_the_name_of_a_dead_gateway_is_reserved_while_its_tasks_are_requeued(tmp_path: Path) -> None:
     first, second = ExecutorSlot(tmp_path), ExecutorSlot(tmp_path)
     dead = first.name
     first.release()

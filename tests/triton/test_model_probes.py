@@ -7,7 +7,7 @@ import pytest
 
 from gateway.models.catalog import Catalog
 from gateway.models.probe import can_be_probed, probe
-from tests.triton.asking import NAME
+from tests.triton.text_client import NAME
 from tritonic.embedded import EmbeddedTriton
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
