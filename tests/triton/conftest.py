@@ -43,7 +43,7 @@ class Loader:
     async def unload(self, name: str) -> None:
         await asyncio.to_thread(self.models.unload, name)
 
-    async def until_unloaded(self, name: str, seconds: float = 10.0) -> None:
+    async def until_unloaded(self, name: str, seconds: float = 60.0) -> None:
         """Wait until Triton has ended the model's process."""
         state = None
         try:

@@ -40,7 +40,7 @@ async def soon(attempt: Callable[[], Awaitable[float]]) -> None:
 
 
 async def until_counted(gateway: RunningGateway, body: Body, count: float) -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         while await cancellations(gateway, body) < count:
             await asyncio.sleep(0.01)
 

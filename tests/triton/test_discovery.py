@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.triton.conftest import Loader
+from tests.triton.engine_metrics import EngineMetrics
 from tests.triton.model_copies import install_copy
 from tests.triton.text_client import NAME, TextClient, chat, path, streamed
 from tests.wire.gateway_server import RunningGateway
@@ -19,7 +20,7 @@ async def names(gateway: RunningGateway) -> set[str]:
 
 
 async def until_listed(gateway: RunningGateway, name: str, listed: bool) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (name in await names(gateway)) is not listed:
             await asyncio.sleep(0.02)
 
@@ -40,7 +41,7 @@ async def test_a_model_is_loaded_and_unloaded(
     await until_listed(gateway, "org/passing", False)
     assert (await gateway.http.post(path(body), json=body)).status_code in (404, 503)
     await load.until_unloaded(name)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (response := await gateway.http.post(path(body), json=body)).status_code == 503:
             await asyncio.sleep(0.02)
     check_error(response, 404, code="model_not_found", param="model")
@@ -63,7 +64,12 @@ async def test_a_model_that_has_served_is_unloaded(
 
 
 async def test_a_model_is_unloaded_after_its_last_response(
-    complete: TextClient, gateway: RunningGateway, load: Loader, default_folder: Path, repository: Path
+    complete: TextClient,
+    gateway: RunningGateway,
+    engine: EngineMetrics,
+    load: Loader,
+    default_folder: Path,
+    repository: Path,
 ) -> None:
     """Triton unloads a model only after its last request is answered."""
     name = "leaves-early"
@@ -71,10 +77,10 @@ async def test_a_model_is_unloaded_after_its_last_response(
     await load(name)
     await until_listed(gateway, name, True)
     body = {**chat("Count to twenty.", max_tokens=40, ignore_eos=True), "model": name}
-    speaking = asyncio.ensure_future(complete(body))
-    await asyncio.sleep(0.3)
+    running = asyncio.ensure_future(complete(body))
+    await engine.wait_until(name, lambda now: now.get("tokens_in_total", 0) > 0)
     await load.unload(name)
     await until_listed(gateway, name, False)
-    completion = await speaking
+    completion = await running
     assert (completion.finish_reason, completion.usage["completion_tokens"]) == ("length", 40)
     await load.until_unloaded(name)

@@ -210,15 +210,18 @@ async def test_a_disconnect_reaches_the_engine(
     before = journal()
     body = chat(model, *["tick "] * 2000, script_={"pause": 0.01}, stream=stream, max_tokens=3999)
     client = await DisconnectingClient.send(served, body)
+    engine = {"ensemble": "tensorrt_llm", "org/served-by-vllm": "vllm_model"}.get(model, model)
+
+    async def wait_for_event(event: str) -> None:
+        async with asyncio.timeout(15):  # a script that ends first records no event
+            while not any((line["model"], line["event"]) == (engine, event) for line in journal()[len(before) :]):
+                await asyncio.sleep(0.05)
+
+    await wait_for_event("received")
     if stream and model != "llmapi_once":
         await client.wait_for_text()
-    else:
-        await asyncio.sleep(0.3)
     client.disconnect()
-    async with asyncio.timeout(3):
-        engine = {"ensemble": "tensorrt_llm", "org/served-by-vllm": "vllm_model"}.get(model, model)
-        while not any((line["model"], line["event"]) == (engine, "cancelled") for line in journal()[len(before) :]):
-            await asyncio.sleep(0.05)
+    await wait_for_event("cancelled")
 
 
 async def test_max_tokens_is_the_rest_of_the_engines_length(
