@@ -19,8 +19,8 @@ from tests.wire.gateway_server import RunningGateway
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
 SMALL_CACHE = "small-cache"
-MEGABYTES = 24
-"""Megabytes of KV cache for about five hundred tokens."""
+MEGABYTES = 48
+"""Megabytes of KV cache for about a thousand tokens."""
 SECOND_TO_FIRST = 0.1
 TRIES = 3
 """Attempts, the best of which counts: other work may use the machine."""
@@ -109,7 +109,7 @@ async def test_forty_mixed_prompts_have_the_completions_of_an_idle_model(
 async def test_preemption_does_not_change_completions(
     complete: TextClient, engine: EngineMetrics, small_cache_model: str
 ) -> None:
-    bodies = [{**body, "model": small_cache_model, "max_tokens": 60, "ignore_eos": True} for body in QUESTIONS[:9]]
+    bodies = [{**body, "model": small_cache_model, "max_tokens": 120, "ignore_eos": True} for body in QUESTIONS[:9]]
     bodies[3] |= {"temperature": 0.8, "seed": 3}
     alone = [await complete(body) for body in bodies]
     assert (await engine.stats(small_cache_model))["preemptions_total"] == 0
