@@ -34,7 +34,7 @@ def checkpoint(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def built(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    wanted = recipe.make(name="vision", reference=str(checkpoint), precision="fp32", max_rows=4)
+    wanted = recipe.make(name="vision", source=str(checkpoint), precision="fp32", max_rows=4)
     return build(wanted, tmp_path_factory.mktemp("built") / "repository").folder
 
 
