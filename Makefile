@@ -94,12 +94,14 @@ java: ## Install Java for the tests of its client, if this user may
 	    echo "Java is not installed: the test of its client will be skipped. apt-get install default-jre-headless" >&2; \
 	fi
 
-# `make test` runs three groups; with your ARGS it is one run of pytest. The fast tests use every core, and one process
-# runs all tests of a file. Tests of tasks and supervision mostly wait, so four run at a time. Tests of
-# Triton run one after another, because their models use every core.
+# `make test` runs four groups; with ARGS of yours it is one run of pytest. The fast tests use every core, and a file is
+# never split among processes. Tests of tasks and supervision mostly wait, so four run at a time. Attacks mostly wait,
+# too, and exports use one core: these and all other slow tests run two at a time. Tests of Triton run one after
+# another, because their models use every core.
 FAST_TESTS = $(BIN)/pytest tests/unit tests/wire tests/architecture tests/fakes \
     -m "not triton and not gpu and not exports" $(IN_PARALLEL) $(SLOWEST)
 WAITING_TESTS = tests/tasks tests/supervision
+TRITON_TESTS = tests/triton
 IN_PARALLEL = -n auto --maxprocesses=8 --dist loadfile
 # Each run ends with a list of its slowest tests, without those that take less than a second.
 SLOWEST = --durations=15 --durations-min=1
@@ -120,8 +122,13 @@ check: $(INSTALLED) compose ## Lint, types, import rules, compose files, and the
 
 test: $(INSTALLED) $(NODE_PACKAGES) default-model postgres java ## All tests, with the real Triton and the default models
 	$(if $(strip $(ARGS)),,$(FAST_TESTS))
-	$(if $(filter-out --after-check,$(ARGS)),,$(BIN)/pytest $(WAITING_TESTS) -n 4 $(SLOWEST))
-	$(BIN)/pytest -m "not gpu" $(SLOWEST) $(if $(filter-out --after-check,$(ARGS)),$(ARGS),--after-check $(addprefix --ignore=,$(WAITING_TESTS)))
+ifeq ($(filter-out --after-check,$(ARGS)),)
+	$(BIN)/pytest $(WAITING_TESTS) -n 4 $(SLOWEST)
+	$(BIN)/pytest -m "not gpu" -n 2 --dist loadfile $(SLOWEST) --after-check $(addprefix --ignore=,$(WAITING_TESTS) $(TRITON_TESTS))
+	$(BIN)/pytest $(TRITON_TESTS) -m "not gpu" $(SLOWEST)
+else
+	$(BIN)/pytest -m "not gpu" $(SLOWEST) $(ARGS)
+endif
 
 coverage: $(INSTALLED) ## Measure the line and branch coverage of gateway/
 	$(BIN)/pytest $(GATEWAY_TESTS) $(IN_PARALLEL) --cov --cov-report=term --cov-fail-under=95 $(ARGS)

@@ -1,8 +1,10 @@
-"""What all tests stand on."""
+"""Options of pytest and fixtures that all tests share."""
 
 import gc
+import re
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 _CHECKED = ("tests/unit/", "tests/wire/", "tests/architecture/", "tests/fakes/")
 _SLOW = ("triton", "exports", "gpu")
+_SLOW_MARK = re.compile(rf"\bmark\.({'|'.join(_SLOW)})\b")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,22 +22,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--attack-table", metavar="FILE", help="write what attacks cost into a file (tests/attack)")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `--after-check`, import no file that has only fast tests: importing all of them takes half a minute."""
+    if not config.getoption("--after-check") or collection_path.suffix != ".py":
+        return None
+    checked = collection_path.relative_to(config.rootpath).as_posix().startswith(_CHECKED)
+    return True if checked and not _SLOW_MARK.search(collection_path.read_text()) else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--after-check"):
         return
-    checked, left = [], []
+    fast: list[pytest.Item] = []
+    remaining: list[pytest.Item] = []
     for item in items:
         slow = any(item.get_closest_marker(mark) for mark in _SLOW)
-        (checked if item.nodeid.startswith(_CHECKED) and not slow else left).append(item)
-    config.hook.pytest_deselected(items=checked)
-    items[:] = left
+        (fast if item.nodeid.startswith(_CHECKED) and not slow else remaining).append(item)
+    config.hook.pytest_deselected(items=fast)
+    items[:] = remaining
 
 
 @pytest.fixture
 def frozen_heap() -> Iterator[None]:
-    """Keep the garbage collector from all that tests have made until now, as `serve` does with what a gateway has made.
+    """Exclude the objects of earlier tests from garbage collection, as `serve` does with those of the gateway's start.
 
-    For tests that measure processor time: to look through the heap of thousands of tests takes a tenth of a second.
+    For tests that measure CPU time: a collection over the objects of thousands of tests takes a tenth of a second.
     """
     gc.collect()
     gc.freeze()

@@ -35,7 +35,7 @@ def test_the_workflow_runs_what_ci_runs() -> None:
     assert set(WORKFLOW[True]) == {"push", "pull_request"}  # YAML 1.1 takes the key `on` for a truth value
 
 
-def test_the_workflow_has_every_python_that_the_project_takes() -> None:
+def test_the_workflow_has_every_supported_python() -> None:
     takes = SpecifierSet(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"])
     versions = [f"3.{minor}" for minor in range(50) if f"3.{minor}.99" in takes]
     for job in JOBS.values():
@@ -43,7 +43,7 @@ def test_the_workflow_has_every_python_that_the_project_takes() -> None:
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_a_job_may_do_little_and_ends(name: str) -> None:
+def test_jobs_have_few_permissions_and_a_timeout(name: str) -> None:
     assert WORKFLOW["permissions"] == {"contents": "read"} and "permissions" not in JOBS[name]
     assert 0 < JOBS[name]["timeout-minutes"] <= 90
     assert WORKFLOW["concurrency"]["cancel-in-progress"]

@@ -8,7 +8,7 @@ from tests.architecture.source_tree import ROOT, project_files
 FILES = {"README.md", "docs/a.md", "docs/b c.md", "docs/pictures/one.png", "gateway/app.py"}
 
 
-def test_everything_that_the_documentation_refers_to_is_there() -> None:
+def test_every_link_of_the_documentation_has_a_target() -> None:
     files = {str(path) for path in project_files()}
     pages = {name: (ROOT / name).read_text() for name in sorted(files) if name.endswith(".md")}
     assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md"} <= set(pages)
@@ -34,7 +34,7 @@ def test_everything_that_the_documentation_refers_to_is_there() -> None:
         "```\n[a](none.md) `gateway/none.py`\n```",
     ],
 )
-def test_what_is_there_is_found(text: str) -> None:
+def test_existing_targets_are_found(text: str) -> None:
     assert broken({"README.md": text, "docs/a.md": "# A & b\n## First\n## First\n"}, FILES) == []
 
 
@@ -54,7 +54,7 @@ def test_what_is_there_is_found(text: str) -> None:
         ("\n* `gateway/none.py:create`", "gateway/none.py:create: no such file"),
     ],
 )
-def test_what_leads_nowhere_is_named_with_its_line(text: str, target: str) -> None:
+def test_a_missing_target_is_reported_with_its_line(text: str, target: str) -> None:
     pages = {"README.md": text, "docs/a.md": "# A & b\n## First\n## First\n"}
     assert broken(pages, FILES) == [f"README.md:2: {target}"]
 
@@ -67,6 +67,6 @@ def test_what_leads_nowhere_is_named_with_its_line(text: str, target: str) -> No
         ("snake_case - Größe", "snake_case---größe"),
     ],
 )
-def test_anchors_are_githubs(heading: str, anchor: str) -> None:
+def test_anchors_are_those_of_github(heading: str, anchor: str) -> None:
     assert read(f"# {heading}").anchors == {anchor}
     assert slug(heading.replace("`", "")) == anchor

@@ -28,7 +28,7 @@ def named(call: ast.Call) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", package_modules(), ids=str)
-def test_nothing_that_is_loaded_can_run_code(path: Path) -> None:
+def test_no_loader_runs_code_of_a_file(path: Path) -> None:
     for name, call in calls(path):
         where, given = f"{path}:{call.lineno}", named(call)
         if name == "from_pretrained":
@@ -56,7 +56,7 @@ OLDEST_PYTHON = "3.11.2"
 """What Debian 12 has."""
 
 
-def test_what_is_pinned_can_be_installed_on_the_oldest_python() -> None:
+def test_pinned_versions_can_be_installed_on_the_oldest_python() -> None:
     """A resolver on a newer Python pins releases that the oldest one is refused; pip then installs nothing at all."""
     pinned = [line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
     assert pinned

@@ -12,10 +12,10 @@ async def output_of(
         *command, cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
-        said, _ = await asyncio.wait_for(ran.communicate(), seconds)
+        output, _ = await asyncio.wait_for(ran.communicate(), seconds)
     finally:
         if ran.returncode is None:
             ran.kill()
             await ran.wait()
-    assert ran.returncode == 0, said.decode()
-    return said.decode()
+    assert ran.returncode == 0, output.decode()
+    return output.decode()

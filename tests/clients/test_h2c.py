@@ -19,8 +19,8 @@ async def test_the_client_of_java(gateway: RunningGateway, triton: FakeTriton) -
     java = shutil.which("java")
     if java is None:
         pytest.skip("there is no Java: apt-get install default-jre-headless")
-    said = await output_of(java, "-Dfile.encoding=UTF-8", "-XX:TieredStopAtLevel=1", str(JAVA), gateway.url)
-    answers = [line.split(" ", 3) for line in said.splitlines()]
+    output = await output_of(java, "-Dfile.encoding=UTF-8", "-XX:TieredStopAtLevel=1", str(JAVA), gateway.url)
+    answers = [line.split(" ", 3) for line in output.splitlines()]
     assert [answer[:3] for answer in answers] == [[kind, "200", "HTTP_1_1"] for kind in ["whole"] * 3 + ["stream"] * 2]
     for answer in answers[:3]:
         assert json.loads(answer[3])["choices"][0]["message"]["content"] == TEXT
@@ -39,9 +39,9 @@ async def test_curl(gateway: RunningGateway, triton: FakeTriton, stream: bool) -
         pytest.skip("there is no curl that speaks HTTP/2: apt-get install curl")
     body = json.dumps({"model": "hello", "stream": stream, "messages": [{"role": "user", "content": "Hi"}]})
     asks = ("--json", body, f"{gateway.url}/v1/chat/completions")
-    said = await output_of(
+    output = await output_of(
         curl, "--silent", "--verbose", "--http2", *asks, "--next", "--silent", "--verbose", "--http2", *asks
     )
-    assert "> Upgrade: h2c" in said and said.count("< HTTP/1.1 200 OK") == 2
-    assert said.count("data: [DONE]" if stream else '"finish_reason":"stop"') == 2
+    assert "> Upgrade: h2c" in output and output.count("< HTTP/1.1 200 OK") == 2
+    assert output.count("data: [DONE]" if stream else '"finish_reason":"stop"') == 2
     assert len(triton.calls) == 2

@@ -97,8 +97,8 @@ class ComputingNode:
         if (await request.json()).get("node_id") != PEER:
             return web.json_response({"code": PARAM, "message": "empty node_id"}, status=400)
         projects: dict[str, list[dict[str, Any]]] = {}
-        for (project, model, cid), told in self.registered.items():
-            known = {"Model": model, "API": told["api"], "Type": told["type"], "CID": cid, "Idle": 0}
+        for (project, model, cid), registration in self.registered.items():
+            known = {"Model": model, "API": registration["api"], "Type": registration["type"], "CID": cid, "Idle": 0}
             projects.setdefault(project, []).append(known)
         return web.json_response({"data": projects})
 

@@ -89,7 +89,7 @@ async def generate_images(
         while shown < previews and at * (previews + 1) >= step.steps * (shown + 1):
             for index in range(count):
                 data = _encoded(call, seed + index)
-                position = {"index": ("INT32", index), "partial": ("INT32", shown)}
+                position: dict[str, Any] = {"index": ("INT32", index), "partial": ("INT32", shown)}
                 yield _response(model, call, image=("BYTES", data), **position)
             shown += 1
     for index in range(count - step.num_missing):

@@ -228,7 +228,12 @@ def _sdxl_turbo() -> Any:
     return _sdxl(EulerAncestralDiscreteScheduler(**DIFFUSION, timestep_spacing="trailing", steps_offset=1), False)
 
 
-FLOW_VAE = {"shift_factor": 0.0609, "scaling_factor": 1.5305, "use_quant_conv": False, "use_post_quant_conv": False}
+FLOW_VAE: dict[str, Any] = {
+    "shift_factor": 0.0609,
+    "scaling_factor": 1.5305,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
 
 
 def _sd3(*, newer: bool) -> Any:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import numpy as np
@@ -45,7 +46,7 @@ async def client(triton: FakeTriton) -> AsyncIterator[InferenceServerClient]:
 
 
 def inputs(prompt: str, sampling: dict | None = None, **flags: bool) -> list[InferInput]:
-    def tensor(name: str, kind: str, value: object, dtype: object) -> InferInput:
+    def tensor(name: str, kind: str, value: Any, dtype: Any) -> InferInput:
         made = InferInput(name, [1], kind)
         made.set_data_from_numpy(np.array([value], dtype=dtype))
         return made
@@ -63,7 +64,7 @@ async def infer(client, model, tensors):
     return [answer async for answer in client.stream_infer(requests())]
 
 
-async def test_speaks_of_itself(client, triton):
+async def test_server_and_model_metadata(client, triton):
     assert await client.is_server_live()
     assert await client.is_server_ready()
     assert await client.is_model_ready("hello")
@@ -107,7 +108,7 @@ async def test_streams_deltas_and_flags_the_last(client, triton):
     assert (triton.calls[-1].prompt, triton.calls[-1].sampling, triton.calls[-1].id) == ("hi", {"n": 2}, "r1")
 
 
-async def test_answers_whole_and_repeats_the_prompt_unless_told_not_to(client, triton):
+async def test_whole_response_includes_the_prompt_unless_excluded(client, triton):
     ((answer, _),) = await infer(client, "echo", inputs("abcdefg", return_num_output_tokens=True))
     assert list(answer.as_numpy("text_output")) == [b"abcdefgabcdefg"]
     assert answer.as_numpy("num_output_tokens").tolist() == [3]
@@ -115,7 +116,7 @@ async def test_answers_whole_and_repeats_the_prompt_unless_told_not_to(client, t
     assert list(answer.as_numpy("text_output")) == [b"abcdefg"]
 
 
-async def test_an_empty_final_response_is_for_those_who_ask(client, triton):
+async def test_an_empty_final_response_is_sent_on_request(client, triton):
     assert len(await infer(client, "empty-final", inputs("x", stream=True))) == 3
     request = _get_inference_request(
         "empty-final", inputs("x", stream=True), "", "", None, 0, False, False, 0, None, None
@@ -159,7 +160,7 @@ async def test_counts_cancellations(client, triton):
     assert triton.active == 0
 
 
-async def test_a_cut_cable_is_a_lost_connection(triton):
+async def test_a_cut_connection_is_a_connection_error(triton):
     cable = await TcpProxy(triton.url).listen()
     async with InferenceServerClient(cable.url) as client:
         task = asyncio.ensure_future(infer(client, "hang", inputs("x", stream=True)))

@@ -17,7 +17,7 @@ _BAD = grpc.StatusCode.INVALID_ARGUMENT
 _RESTRICTED = "triton-grpc-protocol-tritonic"
 
 
-class FakeTriton(rpc.GRPCInferenceServiceServicer):
+class FakeTriton(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # tritonclient has no types
     """`calls` are the inference requests of clients, `probes` those of the gateway itself. `loaded` are the names of
     loaded models. While `frozen`, it does not answer RepositoryIndex. With a `secret`, RepositoryIndex requires it.
     Runs on the caller's event loop."""
@@ -172,7 +172,7 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
             match step:
                 case Pause(None):
                     await asyncio.Event().wait()
-                case Pause(seconds):
+                case Pause(float() | int() as seconds):
                     await asyncio.sleep(seconds)
                 case Fail():
                     yield step

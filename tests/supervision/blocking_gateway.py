@@ -63,6 +63,6 @@ def create_blocking_app(*given: Any) -> FastAPI:
 
 
 if __name__ == "__main__":
-    serve.create_app = create_blocking_app
+    serve.create_app = create_blocking_app  # type: ignore[assignment, attr-defined]  # replaces what `serve` imported
     gateway_app._FIRST_DISCOVERY_SECONDS = 0.1  # there is no Triton
     serve.serve(settings.read())

@@ -78,33 +78,33 @@ def log(folder: Path) -> str:
 @contextlib.contextmanager
 def supervised(process: GatewayProcess) -> Iterator[list[str]]:
     """Supervise it as `up` does; yield the list of the supervisor's reports."""
-    said: list[str] = []
+    messages: list[str] = []
     stopping = threading.Event()
-    thread = threading.Thread(target=supervise, args=([SupervisedComponent(process, said.append)], stopping))
+    thread = threading.Thread(target=supervise, args=([SupervisedComponent(process, messages.append)], stopping))
     thread.start()
     try:
-        yield said
+        yield messages
     finally:
         stopping.set()
         thread.join(30)
 
 
 @pytest.mark.parametrize("how", BLOCKING_WAYS)
-def test_a_gateway_that_is_held_ends_itself_and_says_where_it_stood(
+def test_a_blocked_gateway_ends_itself_and_logs_its_stack(
     how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with gateway(tmp_path, monkeypatch) as process:
         block_gateway(process, how)
         assert until(lambda: process.poll() is not None, 60) >= 0.9
         assert process.poll() == watchdog.EXIT_STATUS
-        said = log(tmp_path)
+        text = log(tmp_path)
     function = {"c": "_hold_gil", "python": "_burn_cpu", "thread": "_hold_gil", "sleep": "hold"}[how]
-    assert re.search(rf"blocking_gateway.py\", line \d+ in {function}\b", said), said[-3000:]
+    assert re.search(rf"blocking_gateway.py\", line \d+ in {function}\b", text), text[-3000:]
     if how == "sleep":
-        assert '"body_bytes": 1000' in said and "the event loop is blocked" in said
+        assert '"body_bytes": 1000' in text and "the event loop is blocked" in text
 
 
-def test_a_gateway_that_was_stopped_and_goes_on_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gateway_that_was_stopped_and_continues_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with gateway(tmp_path, monkeypatch, timeout=2) as process:
         os.kill(process.child.pid, signal.SIGSTOP)
         time.sleep(4)
@@ -113,23 +113,23 @@ def test_a_gateway_that_was_stopped_and_goes_on_is_not_held(tmp_path: Path, monk
         assert process.poll() is None
 
 
-def test_the_watch_can_be_turned_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_watchdog_can_be_turned_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with gateway(tmp_path, monkeypatch, timeout=0) as process:
         block_gateway(process, "python", 2.5).join(60)
         until(process.is_live, 30)
         assert process.poll() is None
 
 
-def test_a_gateway_that_is_held_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with gateway(tmp_path, monkeypatch) as process, supervised(process) as said:
+def test_a_blocked_gateway_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with gateway(tmp_path, monkeypatch) as process, supervised(process) as messages:
         first = process.child.pid
         block_gateway(process, "c")
-        until(lambda: len(said) >= 2, 30)
+        until(lambda: len(messages) >= 2, 30)
         assert process.is_live() and process.child.pid != first
-    assert said[0] == (
+    assert messages[0] == (
         "The gateway did not answer and was killed; its log says where it stood; it is started again in 1 s."
     )
-    assert said[1].startswith("The gateway is back")
+    assert messages[1].startswith("The gateway is back")
 
 
 @pytest.mark.parametrize("signals", ["heard", "ignored"])
@@ -137,26 +137,24 @@ def test_a_gateway_that_does_not_answer_is_replaced(
     signals: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though it does not end itself: its own watchdog is off, or the process is stopped (SIGSTOP)."""
-    with gateway(tmp_path, monkeypatch, timeout=0, probed=1.0) as process, supervised(process) as said:
+    with gateway(tmp_path, monkeypatch, timeout=0, probed=1.0) as process, supervised(process) as messages:
         first = process.child.pid
         if signals == "heard":
             block_gateway(process, "c")
         else:
             os.kill(first, signal.SIGSTOP)
-        until(lambda: said and said[-1].startswith("The gateway is back"), 60)
+        until(lambda: messages and messages[-1].startswith("The gateway is back"), 60)
         assert process.is_live() and process.child.pid != first
     if signals == "heard":
         assert re.search(r"blocking_gateway.py\", line \d+ in _hold_gil\b", log(tmp_path))
-        assert "did not answer and was killed" in said[0]
+        assert "did not answer and was killed" in messages[0]
     else:
-        assert re.fullmatch(r"The gateway has not answered for \d+ s; it is ended and started again\.", said[0])
-        assert "was killed by signal 9" in said[1], "at once, without the grace that a stop gives"
+        assert re.fullmatch(r"The gateway has not answered for \d+ s; it is ended and started again\.", messages[0])
+        assert "was killed by signal 9" in messages[1], "at once, without the grace that a stop gives"
 
 
 @pytest.mark.parametrize("how", ["c", "thread"])
-def test_a_gateway_that_is_held_ends_when_it_is_told_to(
-    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_blocked_gateway_ends_on_sigterm(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No signal handler runs: the watchdog ends the process, as its exit status says."""
     with gateway(tmp_path, monkeypatch, timeout=2) as process:
         block_gateway(process, how)
@@ -166,7 +164,7 @@ def test_a_gateway_that_is_held_ends_when_it_is_told_to(
         assert process.poll() == watchdog.EXIT_STATUS
 
 
-def test_a_gateway_that_does_not_come_to_an_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gateway_that_does_not_shut_down_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TESTS_NEVER_ENDS", "1")
     with gateway(tmp_path, monkeypatch, timeout=0) as process:
         os.kill(process.child.pid, signal.SIGTERM)
@@ -175,7 +173,7 @@ def test_a_gateway_that_does_not_come_to_an_end_is_ended(tmp_path: Path, monkeyp
         assert "the process did not end in time" in log(tmp_path)
 
 
-def test_holds_of_all_workers_are_in_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_loop_holds_of_all_workers_are_in_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def observed(metric: str) -> dict[str, float]:
         found = re.findall(rf'^tritonic_event_loop_{metric}_seconds_bucket{{le="(\S+)"}} (\S+)$', page(), re.M)
         return {bound: float(count) for bound, count in found}
@@ -199,7 +197,7 @@ def test_holds_of_all_workers_are_in_the_metrics(tmp_path: Path, monkeypatch: py
         until(lambda: log(tmp_path).count("the event loop was held") >= 2, 30)
 
 
-def test_a_worker_that_is_held_is_replaced_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_blocked_worker_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with gateway(tmp_path, monkeypatch, workers=2) as process:
         before = workers(process)
         block_gateway(process, "c")
@@ -211,7 +209,7 @@ def test_a_worker_that_is_held_is_replaced_alone(tmp_path: Path, monkeypatch: py
         assert "did not answer and was killed; its log says where it stood" in log(tmp_path)
 
 
-def test_a_worker_that_hears_nothing_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_worker_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with gateway(tmp_path, monkeypatch, workers=2) as process:
         before = workers(process)
         stopped = min(before)
@@ -238,7 +236,7 @@ def test_workers_that_were_stopped_with_their_parent_are_not_replaced(
         until(process.is_live, 30)
 
 
-def test_a_gateway_with_a_held_worker_ends_when_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gateway_with_a_blocked_worker_ends_on_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with gateway(tmp_path, monkeypatch, workers=2, timeout=3) as process:
         block_gateway(process, "c")
         wait_until_blocked(tmp_path)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from gateway.files.file_store import FileStore
 from gateway.models.catalog import Catalog
 from gateway.observability.telemetry import Metrics
@@ -61,7 +63,8 @@ async def task_harness(
     triton_url: str, state: Path, tasks: str | None = None, **options: Any
 ) -> AsyncIterator[TaskHarness]:
     """Run a task queue on the database `tasks` with this Triton."""
-    settings = Settings(triton_urls=[triton_url], state=state, tasks=tasks, **options)
+    database = SecretStr(tasks) if tasks else None
+    settings = Settings(triton_urls=[triton_url], state=state, tasks=database, **options)
     catalog = Catalog([triton_url], interval=0.1, timeout=20)
     watch = asyncio.create_task(catalog.watch())
     files = FileStore(settings)

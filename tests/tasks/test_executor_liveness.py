@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from gateway.settings import Settings
 from gateway.tasks.database import Database, DatabaseError, check_settings
@@ -23,7 +24,7 @@ def test_successor_takes_the_slot_of_a_dead_gateway(tmp_path: Path) -> None:
     assert third.name == gone and second.live_names() == {gone, second.name}
 
 
-def test_nobody_takes_the_name_of_a_dead_gateway_while_its_tasks_are_requeued(tmp_path: Path) -> None:
+def test_the_name_of_a_dead_gateway_is_reserved_while_its_tasks_are_requeued(tmp_path: Path) -> None:
     first, second = ExecutorSlot(tmp_path), ExecutorSlot(tmp_path)
     dead = first.name
     first.release()
@@ -65,7 +66,7 @@ def test_gateways_on_one_postgres_detect_one_another(postgres: Postgres, tmp_pat
     def join(name: str) -> tuple[ExecutorLiveness, str]:
         slot = ExecutorSlot(tmp_path / name)
         return ExecutorLiveness(
-            Database(Settings(tasks=postgres.url("postgres"), state=tmp_path / name)), slot
+            Database(Settings(tasks=SecretStr(postgres.url("postgres")), state=tmp_path / name)), slot
         ), slot.name
 
     (one, first), (two, second) = join("one"), join("two")
@@ -91,12 +92,12 @@ def test_gateways_on_one_postgres_detect_one_another(postgres: Postgres, tmp_pat
 @pytest.mark.parametrize("url", ["mysql://host/tasks", "tasks.sqlite", "sqlite:tasks"])
 def test_invalid_database_url_is_refused(url: str) -> None:
     with pytest.raises(DatabaseError, match="TRITONIC_TASKS"):
-        check_settings(Settings(tasks=url))
+        check_settings(Settings(tasks=SecretStr(url)))
 
 
 def test_error_does_not_contain_the_password() -> None:
     with pytest.raises(DatabaseError) as refused:
-        check_settings(Settings(tasks="postgresl://user:secret@host/tasks"))
+        check_settings(Settings(tasks=SecretStr("postgresl://user:secret@host/tasks")))
     assert "secret" not in str(refused.value)
 
 

@@ -129,7 +129,7 @@ async def test_tasks_of_an_older_version_are_read_and_run(triton: FakeTriton, tm
 
 async def test_the_platform_shows_a_task_of_an_older_version(triton: FakeTriton, tmp_path: Path) -> None:
     path = tmp_path / "tasks.sqlite"
-    settings = {"state": tmp_path, "tasks": f"sqlite:///{path}", "public_url": "https://api.example"}
+    settings: dict[str, Any] = {"state": tmp_path, "tasks": f"sqlite:///{path}", "public_url": "https://api.example"}
     async with run_gateway(triton.url, **settings) as gateway:
         body = {"model": "painter", "prompt": "a red square", "n": 2, "async": True}
         this = (await gateway.http.post("/tritonic/v1/images/generations", json=body)).json()["id"]

@@ -13,7 +13,7 @@ from tests.fakes.triton import FakeTriton
 from tests.tasks.gateway_processes import TaskGateway
 from tests.tasks.harness import OTHER_OWNER, OWNER, image_request, task_harness
 from tests.tasks.postgres import Postgres
-from tests.wire.test_workers import crew
+from tests.wire.test_workers import run_workers
 
 MAX_OPEN_TASKS = 40
 
@@ -63,7 +63,10 @@ async def test_repeated_request_does_not_count(triton: FakeTriton, database: str
 @pytest.mark.timeout(180)
 async def test_two_workers_share_the_limit(tmp_path: Path) -> None:
     painter = ScriptedModel("painter", (DrawImages(400, pause=0.1),), is_image_model=True)
-    async with crew(tmp_path, models=[painter], tasks_per_key=MAX_OPEN_TASKS) as running, running.each() as clients:
+    async with (
+        run_workers(tmp_path, models=[painter], tasks_per_key=MAX_OPEN_TASKS) as running,
+        running.each() as clients,
+    ):
         body = {"model": "painter", "prompt": "a", "async": True}
         for http in clients:  # each opens the database
             async with asyncio.timeout(60):

@@ -40,6 +40,7 @@ async def test_a_transcription_that_fails_stores_nothing(tmp_path: Path) -> None
         async with task_harness(triton.url, tmp_path) as home:
             task = await home.tasks.submit(Transcribe(model="mute", audio=AUDIO), OWNER)
             done = await home.wait_finished(task.id)
-            assert (done.state, done.outputs) == ("failed", ()) and done.error.code == "model_failed"
+            assert (done.state, done.outputs) == ("failed", ())
+            assert done.error is not None and done.error.code == "model_failed"
     finally:
         await triton.stop()

@@ -29,6 +29,7 @@ async def test_task_completes_and_stores_its_images(triton: FakeTriton, database
         for output in task.outputs:
             assert (await home.files.read(output.file))[:3] == b"\xff\xd8\xff"
         assert task.request["prompt"] == "a red square" and task.request["n"] == 2
+        assert task.started is not None and task.finished is not None
         assert task.created <= task.started <= task.finished
         assert len(triton.calls) == 1
 
@@ -43,7 +44,7 @@ async def test_progress_is_visible_while_a_task_runs(triton: FakeTriton, databas
         # Other gateways that share the database see it as well.
         runtime = await home.tasks._get_runtime()
         async with asyncio.timeout(5):
-            while not (stored := await runtime.store.find(task.id, OWNER)).progress:
+            while not ((stored := await runtime.store.find(task.id, OWNER)) and stored.progress):
                 await asyncio.sleep(0.1)
         assert stored.state == "running"
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.fakes.scripted_model import DrawImages, ScriptedModel
-from tests.wire.test_workers import crew
+from tests.wire.test_workers import run_workers
 
 IMAGES = "/tritonic/v1/images"
 
@@ -29,7 +29,7 @@ async def submit(http: httpx.AsyncClient, prompt: str) -> str:
 @pytest.mark.timeout(180)
 async def test_two_workers_run_each_task_once(tmp_path: Path) -> None:
     painter = ScriptedModel("painter", (DrawImages(6, pause=0.1),), is_image_model=True)
-    async with crew(tmp_path, models=[painter], tasks_concurrency=3) as running, running.each() as clients:
+    async with run_workers(tmp_path, models=[painter], tasks_concurrency=3) as running, running.each() as clients:
         ids = await asyncio.gather(*(submit(clients[number % 2], f"image {number}") for number in range(10)))
         killed = running.answering(clients[0])
         max_active, states = 0, Counter[str]()

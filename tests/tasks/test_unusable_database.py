@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import structlog.testing
+from pydantic import SecretStr
 
 from gateway import startup_checks
 from gateway.app import create_app
@@ -138,12 +139,12 @@ def test_missing_empty_or_busy_database_is_no_problem(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "new" / "tasks.sqlite", isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         assert startup_checks.find_problems(settings) == [], "a locked database is usable"
-    assert startup_checks.find_problems(Settings(state=tmp_path, tasks="postgresql://nowhere/none")) == []
+    assert startup_checks.find_problems(Settings(state=tmp_path, tasks=SecretStr("postgresql://nowhere/none"))) == []
 
 
 def test_state_that_is_no_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
-    (problem,) = startup_checks.find_problems(Settings(state=tmp_path / "state", files_key="given"))
+    (problem,) = startup_checks.find_problems(Settings(state=tmp_path / "state", files_key=SecretStr("given")))
     assert problem.endswith("is not a folder that this user can write to.")
 
 
@@ -162,7 +163,7 @@ def test_unusable_signing_key_is_reported(key: str, tmp_path: Path) -> None:
         (tmp_path / "files.key").write_bytes(b"\xff\0")
     (problem,) = startup_checks.find_problems(Settings(state=tmp_path))
     assert problem.startswith("Files cannot be stored: ") and "files.key" in problem
-    assert startup_checks.find_problems(Settings(state=tmp_path, files_key="given")) == []
+    assert startup_checks.find_problems(Settings(state=tmp_path, files_key=SecretStr("given"))) == []
     shutil.rmtree(tmp_path)
 
 

@@ -13,10 +13,10 @@ import pytest
 import pytest_asyncio
 import uvloop
 
-from tests.triton.asking import NAME, Ask, Said
-from tests.triton.engine import Engine
-from tests.triton.installing import install_copy
+from tests.triton.engine_metrics import EngineMetrics
+from tests.triton.model_copies import install_copy
 from tests.triton.prompts import QUESTIONS
+from tests.triton.text_client import NAME, TextClient, TextResponse
 from tests.wire.gateway_server import RunningGateway, run_gateway
 from tritonic import default_models
 from tritonic.embedded import EmbeddedTriton
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 120
 """Timeout of a client, in seconds: the machine may be busy."""
 
-TIGHT_CONTEXT = 256
+SHORT_CONTEXT = 256
 
 _session = pytest_asyncio.fixture(scope="session", loop_scope="session")
 
@@ -43,7 +43,7 @@ class Loader:
     async def unload(self, name: str) -> None:
         await asyncio.to_thread(self.models.unload, name)
 
-    async def until_unloaded(self, name: str, seconds: float = 10.0) -> None:
+    async def until_unloaded(self, name: str, seconds: float = 60.0) -> None:
         """Wait until Triton has ended the model's process."""
         state = None
         try:
@@ -72,7 +72,7 @@ def default_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def embedding_folder() -> Path:
-    """The folder of the default embedding model, built likewise."""
+    """The folder of the default embedding model, built unless it is built already."""
     repository = Path(os.environ.get("TRITONIC_REPOSITORY") or ROOT / "model_repository").resolve()
     default = default_models.default_models(repository)[1]
     built = subprocess.run(default.command, cwd=ROOT, capture_output=True, text=True)
@@ -94,6 +94,24 @@ def triton(repository: Path) -> Iterator[EmbeddedTriton]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def embedding_triton(embedding_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
+    """A separate Triton with the default embedding model, and a copy of it, `nested`, with other parameters."""
+    repository = tmp_path_factory.mktemp("embeddings")
+    install_copy(embedding_folder, repository, embedding_folder.name)
+    install_copy(
+        embedding_folder,
+        repository,
+        "nested",
+        matryoshka="true",
+        prompts='{"query": "q: "}',
+        threads=1,
+        truncate_prompt_tokens=20,
+    )
+    with EmbeddedTriton(repository) as running:
+        yield running
+
+
 @_session
 async def gateway(triton: EmbeddedTriton) -> AsyncIterator[RunningGateway]:
     """A gateway with default settings."""
@@ -103,21 +121,21 @@ async def gateway(triton: EmbeddedTriton) -> AsyncIterator[RunningGateway]:
 
 
 @_session
-async def engine(triton: EmbeddedTriton) -> AsyncIterator[Engine]:
+async def engine(triton: EmbeddedTriton) -> AsyncIterator[EngineMetrics]:
     async with httpx.AsyncClient(trust_env=False) as http:
-        yield Engine(triton.metrics_url, http)
+        yield EngineMetrics(triton.metrics_url, http)
 
 
 @_session
-async def ask(gateway: RunningGateway) -> Ask:
+async def complete(gateway: RunningGateway) -> TextClient:
     """Sends requests to the shared gateway, and reads whole and streamed responses."""
-    return Ask(gateway)
+    return TextClient(gateway)
 
 
 @_session
-async def alone(ask: Ask) -> list[Said]:
-    """The answers to the `QUESTIONS`, each requested while the model is idle."""
-    return [await ask(question) for question in QUESTIONS]
+async def idle_responses(complete: TextClient) -> list[TextResponse]:
+    """The responses to the `QUESTIONS`, each requested while the model is idle."""
+    return [await complete(question) for question in QUESTIONS]
 
 
 @_session
@@ -127,10 +145,10 @@ async def load(triton: EmbeddedTriton) -> AsyncIterator[Loader]:
 
 
 @_session
-async def tight(default_folder: Path, repository: Path, gateway: RunningGateway, load: Loader) -> str:
+async def short_context_model(default_folder: Path, repository: Path, gateway: RunningGateway, load: Loader) -> str:
     """The name of a second copy of the model, with a short context, one row, and a queue of one."""
     name = "tight"
-    install_copy(default_folder, repository, name, context_length=TIGHT_CONTEXT, max_rows=1, max_waiting=1)
+    install_copy(default_folder, repository, name, context_length=SHORT_CONTEXT, max_rows=1, max_waiting=1)
     await load(name)
     await gateway.until(f"/v1/models/{name}", lambda response: response.status_code == 200)
     return name

@@ -1,6 +1,6 @@
 """Sixteen requests in several languages and lengths, each for at most 48 tokens."""
 
-from tests.triton.asking import Body, chat, prompt
+from tests.triton.text_client import Body, chat, prompt
 
 LONG = " ".join(
     f"On day {day} the expedition walked {day * 3} kilometres along the river and met {day % 4} bears."

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tritonclient.grpc as client
 
-from tests.triton.installing import install_copy
 from tritonic.embedded import EmbeddedTriton
 
 pytestmark = pytest.mark.triton
@@ -21,23 +20,6 @@ TYPES = {"text": "BYTES", "purpose": "BYTES", "truncate": "BOOL"}
 TEXTS = ["guitar", "A musical instrument with six strings.", "Stocks fell.", "żółć 漢字 😀 " * 20, ""]
 
 Rows = tuple[Any, list[int]]
-
-
-@pytest.fixture(scope="module")
-def triton(embedding_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
-    repository = tmp_path_factory.mktemp("embeddings")
-    install_copy(embedding_folder, repository, NAME)
-    install_copy(
-        embedding_folder,
-        repository,
-        "nested",
-        matryoshka="true",
-        prompts='{"query": "q: "}',
-        threads=1,
-        truncate_prompt_tokens=20,
-    )
-    with EmbeddedTriton(repository) as running:
-        yield running
 
 
 def tensor(name: str, value: Any) -> client.InferInput:
@@ -52,15 +34,15 @@ def tensor(name: str, value: Any) -> client.InferInput:
 
 
 @pytest.fixture
-def ask(triton: EmbeddedTriton) -> Iterator[Callable[..., Rows]]:
-    arrived: queue.Queue[tuple[Any, Any]] = queue.Queue()
-    with client.InferenceServerClient(triton.grpc_url) as server:
-        server.start_stream(lambda result, error: arrived.put((result, error)))
+def infer(embedding_triton: EmbeddedTriton) -> Iterator[Callable[..., Rows]]:
+    received: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    with client.InferenceServerClient(embedding_triton.grpc_url) as server:
+        server.start_stream(lambda result, error: received.put((result, error)))
 
         def send(model: str = NAME, parameters: dict[str, Any] | None = None, **tensors: Any) -> Rows:
             inputs = [tensor(name, value) for name, value in tensors.items()]
             server.async_stream_infer(model, inputs, parameters=parameters, enable_empty_final_response=True)
-            result, error = arrived.get(timeout=60)
+            result, error = received.get(timeout=60)
             if error is not None:
                 raise error
             assert result.get_response().parameters["triton_final_response"].bool_param, "one response and no more"
@@ -80,64 +62,64 @@ def reference() -> Any:
     return SentenceTransformer(str(folder), device="cpu")
 
 
-def test_rows_are_those_of_sentence_transformers(ask: Callable[..., Rows], reference: Any) -> None:
-    rows, counts = ask(text=TEXTS)
+def test_rows_are_those_of_sentence_transformers(infer: Callable[..., Rows], reference: Any) -> None:
+    rows, counts = infer(text=TEXTS)
     assert rows.dtype == np.float32
     assert np.abs(rows - reference.encode(TEXTS)).max() < 1e-4
     assert counts == [len(reference.tokenizer(text)["input_ids"]) for text in TEXTS]
 
 
-def test_token_ids_are_taken_as_they_are(ask: Callable[..., Rows], reference: Any) -> None:
+def test_token_ids_are_not_changed(infer: Callable[..., Rows], reference: Any) -> None:
     lists = [reference.tokenizer(text)["input_ids"] for text in TEXTS]
-    rows, counts = ask(
+    rows, counts = infer(
         token_ids=[token for each in lists for token in each], token_counts=[len(each) for each in lists]
     )
     assert counts == [len(each) for each in lists]
-    assert np.abs(rows - ask(text=TEXTS)[0]).max() < 1e-6
-    assert np.abs(ask(token_ids=lists[0])[0] - rows[:1]).max() < 1e-6
+    assert np.abs(rows - infer(text=TEXTS)[0]).max() < 1e-6
+    assert np.abs(infer(token_ids=lists[0])[0] - rows[:1]).max() < 1e-6
 
 
-def test_a_long_text_is_refused_or_cut_when_asked(ask: Callable[..., Rows], reference: Any) -> None:
+def test_a_long_text_is_refused_or_truncated_on_request(infer: Callable[..., Rows], reference: Any) -> None:
     long = ["short", "word " * 400]
     with pytest.raises(Exception, match=r"\[context_length_exceeded:text\] Input 1 has 402 tokens"):
-        ask(text=long)
-    rows, counts = ask(text=long, truncate=[True])
+        infer(text=long)
+    rows, counts = infer(text=long, truncate=[True])
     assert counts == [3, 256]
     assert np.abs(rows - reference.encode(long)).max() < 1e-4
 
 
-def test_a_text_is_cut_to_as_many_tokens_as_are_asked_for(ask: Callable[..., Rows], reference: Any) -> None:
+def test_truncate_prompt_tokens(infer: Callable[..., Rows], reference: Any) -> None:
     texts = ["short", "guitar " * 400]
-    rows, counts = ask(text=texts, truncate_prompt_tokens=[10])
+    rows, counts = infer(text=texts, truncate_prompt_tokens=[10])
     assert counts == [3, 10]
     assert np.abs(rows - reference.encode(["short", "guitar " * 8])).max() < 1e-4
     for tokens in (0, 257):
         with pytest.raises(Exception, match=r"\[invalid_value:truncate_prompt_tokens\]"):
-            ask(text=texts, truncate_prompt_tokens=[tokens])
-    rows, counts = ask("nested", text=texts)  # its parameter says so
+            infer(text=texts, truncate_prompt_tokens=[tokens])
+    rows, counts = infer("nested", text=texts)  # its parameter says so
     assert counts == [3, 20]
     with pytest.raises(Exception, match=r"\[context_length_exceeded:text\]"):
-        ask("nested", text=texts, truncate=[False])
+        infer("nested", text=texts, truncate=[False])
 
 
-def test_widths_and_purposes(ask: Callable[..., Rows], reference: Any) -> None:
+def test_dimensions_and_purposes(infer: Callable[..., Rows], reference: Any) -> None:
     with pytest.raises(Exception, match=r"\[unsupported_option:dimensions\]"):
-        ask(text=["a"], dimensions=[64])
-    whole, _ = ask("nested", text=["a"])
-    cut, _ = ask("nested", text=["a"], dimensions=[64])
+        infer(text=["a"], dimensions=[64])
+    whole, _ = infer("nested", text=["a"])
+    cut, _ = infer("nested", text=["a"], dimensions=[64])
     assert cut.shape == (1, 64)
     assert np.allclose(cut[0], whole[0, :64] / np.linalg.norm(whole[0, :64]), atol=1e-6)
-    asked, _ = ask("nested", text=["a"], purpose=["query"])
-    assert np.abs(asked - reference.encode(["q: a"])).max() < 1e-4
-    assert np.abs(ask("nested", text=["a"], purpose=["document"])[0] - whole).max() < 1e-6
+    with_purpose, _ = infer("nested", text=["a"], purpose=["query"])
+    assert np.abs(with_purpose - reference.encode(["q: a"])).max() < 1e-4
+    assert np.abs(infer("nested", text=["a"], purpose=["document"])[0] - whole).max() < 1e-6
 
 
-def test_request_parameters_stand_in_for_absent_tensors(ask: Callable[..., Rows]) -> None:
-    cut, _ = ask("nested", {"dimensions": 64, "purpose": "query"}, text=["a"])
-    assert np.array_equal(cut, ask("nested", text=["a"], dimensions=[64], purpose=["query"])[0])
-    assert ask(parameters={"truncate": "true"}, text=["word " * 400])[1] == [256]
+def test_request_parameters_stand_in_for_absent_tensors(infer: Callable[..., Rows]) -> None:
+    cut, _ = infer("nested", {"dimensions": 64, "purpose": "query"}, text=["a"])
+    assert np.array_equal(cut, infer("nested", text=["a"], dimensions=[64], purpose=["query"])[0])
+    assert infer(parameters={"truncate": "true"}, text=["word " * 400])[1] == [256]
     with pytest.raises(Exception, match=r"\[unsupported_option:dimension\]"):
-        ask("nested", {"dimension": 64}, text=["a"])
+        infer("nested", {"dimension": 64}, text=["a"])
 
 
 @pytest.mark.parametrize(
@@ -152,18 +134,20 @@ def test_request_parameters_stand_in_for_absent_tensors(ask: Callable[..., Rows]
         ({"text": ["a"], "dimensions": [1, 2]}, r"invalid_value:dimensions|unexpected shape"),
     ],
 )
-def test_what_is_refused_and_then_served(ask: Callable[..., Rows], tensors: dict[str, Any], sentence: str) -> None:
+def test_invalid_tensors_are_refused_and_the_next_request_is_served(
+    infer: Callable[..., Rows], tensors: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(Exception, match=sentence):
-        ask(**tensors)
-    assert ask(text=["still here"])[0].shape == (1, 384)
+        infer(**tensors)
+    assert infer(text=["still here"])[0].shape == (1, 384)
 
 
-def test_a_client_that_hangs_up_frees_the_queue(triton: EmbeddedTriton, ask: Callable[..., Rows]) -> None:
+def test_a_disconnect_frees_the_queue_of_texts(embedding_triton: EmbeddedTriton, infer: Callable[..., Rows]) -> None:
     """Thousands of long texts on one thread: after a disconnect they leave the queue within moments."""
     many = ["word " * 250] * 2000
 
     def waiting() -> float:
-        text = httpx.get(triton.metrics_url, trust_env=False).text
+        text = httpx.get(embedding_triton.metrics_url, trust_env=False).text
         found = [line for line in text.splitlines() if line.startswith('embedding_texts_waiting{model="nested"}')]
         return float(found[0].rsplit(" ", 1)[1])
 
@@ -173,11 +157,11 @@ def test_a_client_that_hangs_up_frees_the_queue(triton: EmbeddedTriton, ask: Cal
             assert time.monotonic() < deadline, f"{waiting()} texts still wait"
             time.sleep(0.01)
 
-    leaver = client.InferenceServerClient(triton.grpc_url)
-    leaver.start_stream(lambda result, error: None)
-    leaver.async_stream_infer("nested", [tensor("text", many)])
+    client_that_disconnects = client.InferenceServerClient(embedding_triton.grpc_url)
+    client_that_disconnects.start_stream(lambda result, error: None)
+    client_that_disconnects.async_stream_infer("nested", [tensor("text", many)])
     until(lambda: waiting() > 1000, 30)
-    leaver.stop_stream(cancel_requests=True)
+    client_that_disconnects.stop_stream(cancel_requests=True)
     until(lambda: waiting() == 0, 5)
-    leaver.close()
-    assert ask("nested", text=["next"])[0].shape == (1, 384)
+    client_that_disconnects.close()
+    assert infer("nested", text=["next"])[0].shape == (1, 384)

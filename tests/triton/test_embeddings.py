@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 from tokenizers import Tokenizer
 
-from tests.triton.installing import install_copy
+from tests.triton.conftest import PATIENCE
 from tests.wire.gateway_server import RunningGateway, run_gateway
 from tests.wire.openai.text_requests import check_error
 from tritonic.embedded import EmbeddedTriton
@@ -22,13 +23,10 @@ NAME = "all-minilm-l6-v2"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def embeddings(embedding_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningGateway]:
-    repository = tmp_path_factory.mktemp("embeddings")
-    install_copy(embedding_folder, repository, NAME)
-    with EmbeddedTriton(repository) as triton:
-        async with run_gateway(triton.grpc_url, triton_secret=triton.secret) as gateway:
-            gateway.http.timeout = 60
-            yield gateway
+async def embeddings(embedding_triton: EmbeddedTriton) -> AsyncIterator[RunningGateway]:
+    async with run_gateway(embedding_triton.grpc_url, triton_secret=embedding_triton.secret) as gateway:
+        gateway.http.timeout = httpx.Timeout(PATIENCE)
+        yield gateway
 
 
 async def embed(gateway: RunningGateway, given: Any, **more: Any) -> dict[str, Any]:
@@ -45,7 +43,7 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     return sum(a * b for a, b in zip(one, other, strict=True))
 
 
-async def test_what_means_alike_is_near(embeddings: RunningGateway) -> None:
+async def test_similar_texts_have_similar_embeddings(embeddings: RunningGateway) -> None:
     answer = await embed(embeddings, ["guitar", "instrument", "stocks"])
     guitar, instrument, stocks = rows(answer)
     assert all(math.isclose(cosine(row, row), 1, abs_tol=1e-5) for row in (guitar, instrument, stocks))
@@ -55,7 +53,7 @@ async def test_what_means_alike_is_near(embeddings: RunningGateway) -> None:
     assert answer["usage"] == {"prompt_tokens": 9, "total_tokens": 9}
 
 
-async def test_a_text_has_the_same_vector_in_every_company_and_form(
+async def test_an_embedding_does_not_depend_on_the_batch_or_the_format(
     embeddings: RunningGateway, embedding_folder: Path
 ) -> None:
     (alone,) = rows(await embed(embeddings, "A guitar."))
@@ -69,16 +67,16 @@ async def test_a_text_has_the_same_vector_in_every_company_and_form(
         assert max(abs(a - b) for a, b in zip(alone, other, strict=True)) < 1e-5
 
 
-async def test_what_the_model_refuses_is_the_callers_field(embeddings: RunningGateway) -> None:
-    async def ask(given: Any, **more: Any) -> Any:
+async def test_errors_of_the_model_name_the_field_of_the_request(embeddings: RunningGateway) -> None:
+    async def post(given: Any, **more: Any) -> Any:
         return await embeddings.http.post("/v1/embeddings", json={"model": NAME, "input": given, **more})
 
-    check_error(await ask(["a", "word " * 400]), 400, code="context_length_exceeded", param="input")
-    check_error(await ask("a", dimensions=100), 400, code="unsupported_parameter", param="dimensions")
-    check_error(await ask([[5, 2**30]]), 400, param="input")
+    check_error(await post(["a", "word " * 400]), 400, code="context_length_exceeded", param="input")
+    check_error(await post("a", dimensions=100), 400, code="unsupported_parameter", param="dimensions")
+    check_error(await post([[5, 2**30]]), 400, param="input")
 
 
-async def test_what_is_too_long_is_cut_for_who_asks(embeddings: RunningGateway) -> None:
+async def test_a_text_that_is_too_long_is_truncated_on_request(embeddings: RunningGateway) -> None:
     long, short = "guitar " * 400, "guitar " * 10
     refusal = await embeddings.http.post("/v1/embeddings", json={"model": NAME, "input": ["a", long]})
     assert "'truncate_prompt_tokens'" in check_error(refusal, 400, code="context_length_exceeded", param="input")

@@ -18,7 +18,7 @@ from PIL import Image
 
 from builders import manifest
 from tests.triton.conftest import PATIENCE, ROOT
-from tests.triton.test_documents import run
+from tests.triton.test_documented_commands import run
 from tests.wire.gateway_server import RunningGateway, run_gateway
 from tests.wire.openai.image_requests import EDITS, GENERATIONS, VARIATIONS, named_events, open_image
 from tests.wire.openai.text_requests import check_error
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
 NAME = "shapes"
 SIDE = 128
-ENDLESS = {"prompt": "a red circle", "n": 10, "steps": 100}
+LONG_REQUEST = {"prompt": "a red circle", "n": 10, "steps": 100}
 """A request that takes about twenty seconds."""
 
 GENERATE = """curl BASE/v1/images/generations \\
@@ -65,13 +65,13 @@ EDITED = """curl BASE/v1/images/edits \\
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
+def image_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
     """A separate Triton with only the default image model, which is built if it is missing."""
     installed = Path(os.environ.get("TRITONIC_REPOSITORY") or ROOT / "model_repository").resolve()
     (default,) = (each for each in default_models.default_models(installed) if each.name == NAME)
     built = subprocess.run(default.command, cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
-    repository = tmp_path_factory.mktemp("studio")
+    repository = tmp_path_factory.mktemp("images")
     for name in (NAME, *manifest.part_names(installed / NAME)):
         shutil.copytree(installed / name, repository / name)
     with EmbeddedTriton(repository) as running:
@@ -79,9 +79,9 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def gateway(studio: EmbeddedTriton) -> AsyncIterator[RunningGateway]:
+async def gateway(image_triton: EmbeddedTriton) -> AsyncIterator[RunningGateway]:
     async with run_gateway(
-        studio.grpc_url, triton_secret=studio.secret, model_aliases={"dall-e-3": NAME, "SuperImage": NAME}
+        image_triton.grpc_url, triton_secret=image_triton.secret, model_aliases={"dall-e-3": NAME, "SuperImage": NAME}
     ) as running:
         running.http.timeout = httpx.Timeout(PATIENCE)
         yield running
@@ -89,8 +89,8 @@ async def gateway(studio: EmbeddedTriton) -> AsyncIterator[RunningGateway]:
 
 async def ask(gateway: RunningGateway, path: str = GENERATIONS, **body: Any) -> list[Any]:
     """Return the pixels of the images of a request that must succeed."""
-    asked = {"model": NAME, "response_format": "b64_json", "seed": 1, **body}
-    answer = await gateway.http.post(path, json=asked)
+    request = {"model": NAME, "response_format": "b64_json", "seed": 1, **body}
+    answer = await gateway.http.post(path, json=request)
     assert answer.status_code == 200, answer.text
     return [np.asarray(open_image(base64.b64decode(each["b64_json"])).convert("RGB")) for each in answer.json()["data"]]
 
@@ -101,11 +101,11 @@ def encoded(pixels: Any) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-async def rows(studio: EmbeddedTriton, wanted: bool, seconds: float = 10.0) -> None:
+async def wait_for_denoiser(image_triton: EmbeddedTriton, wanted: bool, seconds: float = 10.0) -> None:
     """Wait until the denoiser runs, or until it is idle."""
     async with asyncio.timeout(seconds), httpx.AsyncClient(trust_env=False) as http:
         while True:
-            lines = (await http.get(studio.metrics_url)).text.splitlines()
+            lines = (await http.get(image_triton.metrics_url)).text.splitlines()
             (line,) = (line for line in lines if line.startswith(f'diffusion_rows_active{{model="{NAME}"}}'))
             if (float(line.rsplit(" ", 1)[1]) > 0) == wanted:
                 return
@@ -113,38 +113,38 @@ async def rows(studio: EmbeddedTriton, wanted: bool, seconds: float = 10.0) -> N
 
 
 async def test_the_documents_commands(gateway: RunningGateway, tmp_path: Path) -> None:
-    drawn = []
+    urls = []
     for command, model in ((GENERATE, "dall-e-3"), (GENERATE, "SuperImage"), (REFERENCE, "dall-e-3")):
         status, answer = await run(command, gateway, tmp_path, model)
         assert (status, answer["code"], answer["message"]) == (200, 0, "success"), answer
         (datum,) = answer["data"]
         file = await gateway.http.get(datum["url"])
         assert (file.headers["content-type"], open_image(file.content).size) == ("image/png", (1024, 1024))
-        drawn.append(datum["url"])
+        urls.append(datum["url"])
     for model in ("dall-e-3", "SuperImage"):
-        status, answer = await run(EDITED.replace("https://...", drawn[0]), gateway, tmp_path, model)
+        status, answer = await run(EDITED.replace("https://...", urls[0]), gateway, tmp_path, model)
         assert (status, answer["code"], len(answer["data"])) == (200, 0, 1), answer
         assert open_image((await gateway.http.get(answer["data"][0]["url"])).content).size == (1024, 1024)
 
 
-async def test_pictures_keep_to_prompts_that_were_never_trained_on(gateway: RunningGateway) -> None:
-    """Of the first 24 evaluation prompts 20 are drawn right, as in PyTorch (94 % of all 256). All are sent at once."""
+async def test_images_follow_held_out_prompts_on_triton(gateway: RunningGateway) -> None:
+    """20 of the first 24 evaluation prompts give correct images, as in PyTorch (94 % of all 256)."""
     scenes = held_out_scenes(24)
-    drawn = await asyncio.gather(
+    images = await asyncio.gather(
         *(ask(gateway, prompt=scene_prompt(scene), seed=seed) for seed, scene in enumerate(scenes))
     )
-    right = [judge(picture, scene)["all"] for (picture,), scene in zip(drawn, scenes, strict=True)]
+    right = [judge(image, scene)["all"] for (image,), scene in zip(images, scenes, strict=True)]
     assert sum(right) >= 18, right
 
 
-async def test_a_seed_draws_its_picture_again_alone_and_among_others(gateway: RunningGateway) -> None:
+async def test_a_seed_repeats_its_image_alone_and_in_a_batch(gateway: RunningGateway) -> None:
     (alone,) = await ask(gateway, prompt="a blue star", seed=6)
     several = await ask(gateway, prompt="a blue star", seed=5, n=3)
     assert np.abs(several[1].astype(int) - alone).max() <= 1
     assert np.abs(several[0].astype(int) - alone).max() > 50
 
 
-async def test_a_mask_keeps_what_it_covers(gateway: RunningGateway) -> None:
+async def test_pixels_under_the_mask_are_unchanged(gateway: RunningGateway) -> None:
     (before,) = await ask(gateway, prompt="a red circle on the left and a blue star on the right", n=1)
     mask = np.zeros((SIDE, SIDE, 4), np.uint8)
     mask[:, : SIDE // 2] = 255
@@ -154,7 +154,7 @@ async def test_a_mask_keeps_what_it_covers(gateway: RunningGateway) -> None:
     assert np.abs(after[:, SIDE // 2 :].astype(int) - before[:, SIDE // 2 :]).max() > 50
 
 
-async def test_a_picture_within_transparent_borders_is_painted_on(gateway: RunningGateway) -> None:
+async def test_transparent_borders_are_outpainted(gateway: RunningGateway) -> None:
     """Outpainting: a smaller image on a larger canvas, without a mask."""
     inside = slice(SIDE // 4, 3 * SIDE // 4)
     canvas = np.zeros((SIDE, SIDE, 4), np.uint8)
@@ -179,8 +179,13 @@ async def test_a_stream(gateway: RunningGateway) -> None:
     assert all(open_image(base64.b64decode(data["b64_json"])).size == (SIDE, SIDE) for _, data in events)
 
 
-async def test_a_chat_of_more_pictures_than_are_drawn_at_once(gateway: RunningGateway) -> None:
-    body = {"model": NAME, "messages": [{"role": "user", "content": "a red circle"}], "n": 10, "stream": True}
+async def test_a_chat_with_more_images_than_a_batch(gateway: RunningGateway) -> None:
+    body: dict[str, Any] = {
+        "model": NAME,
+        "messages": [{"role": "user", "content": "a red circle"}],
+        "n": 10,
+        "stream": True,
+    }
     async with gateway.client() as client:
         stream = await client.chat.completions.create(**body)
         done: set[int] = set()
@@ -215,20 +220,26 @@ WHITE = encoded(np.full((SIDE, SIDE, 3), 255, np.uint8))
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_what_is_refused(gateway: RunningGateway, body: dict[str, Any], code: str, param: str) -> None:
+async def test_invalid_image_requests_are_refused(
+    gateway: RunningGateway, body: dict[str, Any], code: str, param: str
+) -> None:
     path = EDITS if "image" in body else GENERATIONS
     check_error(await gateway.http.post(path, json={"model": NAME, **body}), 400, code=code, param=param)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_who_hangs_up_frees_the_denoiser(gateway: RunningGateway, studio: EmbeddedTriton, stream: bool) -> None:
-    asking = asyncio.create_task(gateway.http.post(GENERATIONS, json={"model": NAME, "stream": stream, **ENDLESS}))
-    await rows(studio, wanted=True)
-    asking.cancel()
-    await rows(studio, wanted=False, seconds=5)
+async def test_a_disconnect_frees_the_denoiser(
+    gateway: RunningGateway, image_triton: EmbeddedTriton, stream: bool
+) -> None:
+    pending = asyncio.create_task(
+        gateway.http.post(GENERATIONS, json={"model": NAME, "stream": stream, **LONG_REQUEST})
+    )
+    await wait_for_denoiser(image_triton, wanted=True)
+    pending.cancel()
+    await wait_for_denoiser(image_triton, wanted=False, seconds=5)
 
 
-async def test_a_task(gateway: RunningGateway, studio: EmbeddedTriton) -> None:
+async def test_a_task(gateway: RunningGateway, image_triton: EmbeddedTriton) -> None:
     path = "/tritonic/v1/images"
 
     async def submit(**body: Any) -> str:
@@ -240,11 +251,11 @@ async def test_a_task(gateway: RunningGateway, studio: EmbeddedTriton) -> None:
 
     quick = await submit(model=NAME, prompt="a red circle", n=2, seed=4)
     task = (await gateway.until(f"{quick}?detail=true", lambda now: now.json()["status"] == "completed", 60)).json()
-    pictures = [open_image((await gateway.http.get(each["url"])).content) for each in task["detail"]["data"]]
+    images = [open_image((await gateway.http.get(each["url"])).content) for each in task["detail"]["data"]]
     again = await ask(gateway, prompt="a red circle", n=2, seed=4)
-    for picture, other in zip(pictures, again, strict=True):
-        assert np.abs(np.asarray(picture).astype(int) - other).max() <= 1
-    long = await submit(model=NAME, **ENDLESS)
-    await rows(studio, wanted=True)
+    for image, other in zip(images, again, strict=True):
+        assert np.abs(np.asarray(image).astype(int) - other).max() <= 1
+    long = await submit(model=NAME, **LONG_REQUEST)
+    await wait_for_denoiser(image_triton, wanted=True)
     assert (await gateway.http.delete(long)).json()["status"] == "cancelled"
-    await rows(studio, wanted=False, seconds=5)
+    await wait_for_denoiser(image_triton, wanted=False, seconds=5)

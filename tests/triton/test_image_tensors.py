@@ -54,8 +54,8 @@ class TensorClient:
 
     def __init__(self, url: str) -> None:
         self.server = client.InferenceServerClient(url)
-        self.arrived: queue.Queue[tuple[Any, Any]] = queue.Queue()
-        self.server.start_stream(lambda result, error: self.arrived.put((result, error)))
+        self.received: queue.Queue[tuple[Any, Any]] = queue.Queue()
+        self.server.start_stream(lambda result, error: self.received.put((result, error)))
 
     def send(self, request: str = "", parameters: dict[str, Any] | None = None, **tensors: Any) -> None:
         inputs = []
@@ -73,7 +73,7 @@ class TensorClient:
         """Return all responses of `requests` requests. Raises the error of any of them."""
         found = []
         while requests:
-            result, error = self.arrived.get(timeout=120)
+            result, error = self.received.get(timeout=120)
             if error is not None:
                 raise error
             response = result.get_response()
@@ -88,15 +88,15 @@ class TensorClient:
 
 
 @pytest.fixture
-def ask(triton: EmbeddedTriton) -> Iterator[TensorClient]:
-    asking = TensorClient(triton.grpc_url)
-    yield asking
-    asking.server.stop_stream(cancel_requests=True)
-    asking.server.close()
+def infer(triton: EmbeddedTriton) -> Iterator[TensorClient]:
+    tensor_client = TensorClient(triton.grpc_url)
+    yield tensor_client
+    tensor_client.server.stop_stream(cancel_requests=True)
+    tensor_client.server.close()
 
 
 @pytest.fixture
-def figure(triton: EmbeddedTriton) -> Callable[[str], int]:
+def stat(triton: EmbeddedTriton) -> Callable[[str], int]:
     def read(name: str) -> int:
         text = httpx.get(triton.metrics_url, trust_env=False).text
         (line,) = (line for line in text.splitlines() if line.startswith(f'diffusion_{name}{{model="{NAME}"}}'))
@@ -119,13 +119,13 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> float:
     return time.monotonic()
 
 
-def test_pictures_are_those_of_diffusers(ask: TensorClient, pipeline: Path) -> None:
+def test_images_equal_those_of_diffusers(infer: TensorClient, pipeline: Path) -> None:
     import diffusers
     import torch
 
-    drawn = diffusers.DiffusionPipeline.from_pretrained(pipeline)
+    pipe = diffusers.DiffusionPipeline.from_pretrained(pipeline)
     generators = [torch.Generator().manual_seed(seed) for seed in (7, 8)]
-    wanted = drawn(
+    expected = pipe(
         "a red cat",
         height=64,
         width=48,
@@ -134,60 +134,60 @@ def test_pictures_are_those_of_diffusers(ask: TensorClient, pipeline: Path) -> N
         num_images_per_prompt=2,
         generator=generators,
     ).images
-    responses = ask(height=64, width=48, steps=6, guidance_scale=5.0, num_images=2, seed=7)
+    responses = infer(height=64, width=48, steps=6, guidance_scale=5.0, num_images=2, seed=7)
     found = images(responses)
-    assert [np.abs(found[number] - np.asarray(image)).max() for number, image in enumerate(wanted)] <= [1, 1]
+    assert [np.abs(found[number] - np.asarray(image)).max() for number, image in enumerate(expected)] <= [1, 1]
     assert sorted(int(each["seed"]) for each in responses if "seed" in each) == [7, 8]
-    shares = [float(each["progress"]) for each in responses if "progress" in each]
-    assert shares == sorted(shares)
-    assert shares[-1] == 1
+    fractions = [float(each["progress"]) for each in responses if "progress" in each]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
 
 
-def test_requests_that_come_together_share_runs_and_change_nothing(
-    ask: TensorClient, figure: Callable[[str], int]
+def test_concurrent_requests_share_denoiser_runs_and_keep_their_images(
+    infer: TensorClient, stat: Callable[[str], int]
 ) -> None:
-    alone = [images(ask(seed=seed, steps=20))[0] for seed in range(6)]
+    alone = [images(infer(seed=seed, steps=20))[0] for seed in range(6)]
     time.sleep(0.2)  # the metrics are behind by a tenth of a second
-    runs, steps = figure("runs_total"), figure("steps_total")
+    runs, steps = stat("runs_total"), stat("steps_total")
     for seed in range(6):
-        ask.send(str(seed), seed=seed, steps=20)
-    responses = ask.responses(6)
+        infer.send(str(seed), seed=seed, steps=20)
+    responses = infer.responses(6)
     for seed in range(6):
         together = images([response for response in responses if response["request"] == str(seed)])[0]
         assert np.abs(together - alone[seed]).max() <= 1
-    until(lambda: figure("steps_total") - steps == 6 * 20)
-    assert figure("runs_total") - runs < 6 * 20 * 0.7
+    until(lambda: stat("steps_total") - steps == 6 * 20)
+    assert stat("runs_total") - runs < 6 * 20 * 0.7
 
 
-def test_a_client_that_hangs_up_frees_its_rows(
-    triton: EmbeddedTriton, ask: TensorClient, figure: Callable[[str], int]
+def test_a_disconnect_frees_the_rows_of_the_denoiser(
+    triton: EmbeddedTriton, infer: TensorClient, stat: Callable[[str], int]
 ) -> None:
-    leaver = TensorClient(triton.grpc_url)
-    leaver.send(steps=LONG, num_images=6)
-    until(lambda: figure("rows_active") == 4 and figure("rows_waiting") == 2)
-    leaver.server.stop_stream(cancel_requests=True)
-    until(lambda: figure("rows_active") == 0 and figure("rows_waiting") == 0, 3)
-    before = figure("runs_total")
+    disconnecting_client = TensorClient(triton.grpc_url)
+    disconnecting_client.send(steps=LONG, num_images=6)
+    until(lambda: stat("rows_active") == 4 and stat("rows_waiting") == 2)
+    disconnecting_client.server.stop_stream(cancel_requests=True)
+    until(lambda: stat("rows_active") == 0 and stat("rows_waiting") == 0, 3)
+    before = stat("runs_total")
     time.sleep(0.3)
-    assert figure("runs_total") == before
-    assert images(ask(steps=2))[0].shape == (64, 64, 3)
-    assert figure("requests_cancelled_total") == 1
-    leaver.server.close()
+    assert stat("runs_total") == before
+    assert images(infer(steps=2))[0].shape == (64, 64, 3)
+    assert stat("requests_cancelled_total") == 1
+    disconnecting_client.server.close()
 
 
-def test_editing_keeps_what_the_mask_keeps(ask: TensorClient) -> None:
+def test_edits_keep_the_masked_pixels(infer: TensorClient) -> None:
     pixels = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
     clear = np.zeros((64, 64), np.uint8)
     clear[:, :32] = 255
-    found = images(ask(image=[png(pixels)], mask=[png(clear)], steps=5, seed=3))[0]
+    found = images(infer(image=[png(pixels)], mask=[png(clear)], steps=5, seed=3))[0]
     assert (found[:, 32:] == pixels[:, 32:]).all()
     assert (found[:, :32] != pixels[:, :32]).any()
-    varied = images(ask(image=[png(pixels)], strength=0.5, steps=5, seed=3))[0]
+    varied = images(infer(image=[png(pixels)], strength=0.5, steps=5, seed=3))[0]
     assert (varied != pixels).any()
 
 
-def test_previews_and_formats(ask: TensorClient) -> None:
-    responses = ask(steps=12, partial_images=2, output_format="webp", quality=30)
+def test_previews_and_formats(infer: TensorClient) -> None:
+    responses = infer(steps=12, partial_images=2, output_format="webp", quality=30)
     previews = [int(each["partial"]) for each in responses if "partial" in each]
     assert previews == [0, 1]
     for each in responses:
@@ -195,11 +195,11 @@ def test_previews_and_formats(ask: TensorClient) -> None:
             assert Image.open(io.BytesIO(each["image"])).format == "WEBP"
 
 
-def test_request_parameters_stand_in_for_absent_tensors(ask: TensorClient) -> None:
-    drawn = images(ask(parameters={"steps": "3", "guidance_scale": "2.5", "seed": 5}))[0]
-    assert (drawn == images(ask(steps=3, guidance_scale=2.5, seed=5))[0]).all()
+def test_request_parameters_stand_in_for_absent_tensors(infer: TensorClient) -> None:
+    found = images(infer(parameters={"steps": "3", "guidance_scale": "2.5", "seed": 5}))[0]
+    assert (found == images(infer(steps=3, guidance_scale=2.5, seed=5))[0]).all()
     with pytest.raises(Exception, match=r"\[unsupported_option:step\]"):
-        ask(parameters={"step": 3})
+        infer(parameters={"step": 3})
 
 
 @pytest.mark.parametrize(
@@ -215,10 +215,12 @@ def test_request_parameters_stand_in_for_absent_tensors(ask: TensorClient) -> No
         ({"output_format": "tiff"}, r"\[invalid_value:output_format\]"),
     ],
 )
-def test_what_is_refused_and_then_served(ask: TensorClient, tensors: dict[str, Any], sentence: str) -> None:
+def test_invalid_tensors_are_refused_and_the_next_request_is_served(
+    infer: TensorClient, tensors: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(Exception, match=sentence):
-        ask(**tensors)
-    assert images(ask(steps=1))[0].shape == (64, 64, 3)
+        infer(**tensors)
+    assert images(infer(steps=1))[0].shape == (64, 64, 3)
 
 
 def png(pixels: Any) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.triton.asking import Body, added, events, prompt, streamed
+from tests.triton.text_client import Body, events, prompt, streamed, text_of
 from tests.wire.gateway_server import RunningGateway
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
@@ -46,7 +46,7 @@ async def choices(gateway: RunningGateway, body: Body) -> list[dict[str, Any]]:
         async for event in stream:
             for choice in event["choices"] if event != "[DONE]" else ():
                 one = found.setdefault(choice["index"], {"text": "", **{key: [] for key in KEYS}})
-                one["text"] += added(choice)
+                one["text"] += text_of(choice)
                 for key, values in (choice["logprobs"] or {}).items():
                     one[key] += values
     return [found[index] for index in sorted(found)]
@@ -58,11 +58,11 @@ def data(name: str) -> bytes:
     )
 
 
-def check(choice: dict[str, Any], asked: str | None) -> None:
+def check(choice: dict[str, Any], prompt_text: str | None) -> None:
     parts = [data(name) for name in choice["tokens"]]
     text = choice["text"]
     assert b"".join(parts).decode(errors="replace") == text
-    assert asked is None or text.startswith(asked)
+    assert prompt_text is None or text.startswith(prompt_text)
     assert choice["token_logprobs"][0] is None and choice["top_logprobs"][0] is None
     assert all(value <= 0 for value in choice["token_logprobs"][1:])
     at = 0
@@ -76,8 +76,8 @@ def check(choice: dict[str, Any], asked: str | None) -> None:
 async def test_an_echo_of_any_text(gateway: RunningGateway, tokenizer: Any, seed: int) -> None:
     text = some_text(seed)
     ids = tokenizer.encode(text)
-    for asked, n in ((text, 1), (ids, 1), (text, 2)):
-        body = prompt("", max_tokens=2, echo=True, logprobs=1, n=n, seed=seed, temperature=0.5) | {"prompt": asked}
+    for given, n in ((text, 1), (ids, 1), (text, 2)):
+        body = prompt("", max_tokens=2, echo=True, logprobs=1, n=n, seed=seed, temperature=0.5) | {"prompt": given}
         whole = await choices(gateway, body)
         assert whole == await choices(gateway, streamed(body))
         assert len(whole) == n

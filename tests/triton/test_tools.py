@@ -1,4 +1,4 @@
-"""Calls of functions by the real default model: small as it is, what is demanded of it is valid."""
+"""Tool calls of the default model: a required call is valid."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.triton.asking import NAME, Ask
+from tests.triton.text_client import NAME, TextClient
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -39,9 +39,9 @@ def check(name: str, arguments: str) -> None:
 @pytest.mark.parametrize("question", QUESTIONS)
 @pytest.mark.parametrize("temperature", [0, 1])
 @pytest.mark.parametrize("choice", ["required", "plan_route"])
-async def test_demanded_calls_are_valid(ask: Ask, question: str, temperature: float, choice: str) -> None:
+async def test_required_calls_are_valid(complete: TextClient, question: str, temperature: float, choice: str) -> None:
     named: Any = {"type": "function", "function": {"name": choice}}
-    async with ask.gateway.client() as client:
+    async with complete.gateway.client() as client:
         answer = await client.chat.completions.create(
             model=NAME,
             messages=[{"role": "user", "content": question}],
@@ -53,13 +53,14 @@ async def test_demanded_calls_are_valid(ask: Ask, question: str, temperature: fl
         )
     (only,) = answer.choices
     assert only.finish_reason == ("tool_calls" if choice == "required" else "stop")
-    (call,) = only.message.tool_calls or ()
+    assert only.message.tool_calls is not None
+    (call,) = only.message.tool_calls
     assert call.type == "function" and call.function.name in ({choice} & SCHEMAS.keys() or SCHEMAS)
     check(call.function.name, call.function.arguments)
 
 
-async def test_a_streamed_call_is_the_whole_one(ask: Ask) -> None:
-    asked: dict[str, Any] = {
+async def test_a_streamed_call_equals_the_whole_one(complete: TextClient) -> None:
+    request: dict[str, Any] = {
         "model": NAME,
         "messages": [{"role": "user", "content": QUESTIONS[0]}],
         "tools": TOOLS,
@@ -67,9 +68,9 @@ async def test_a_streamed_call_is_the_whole_one(ask: Ask) -> None:
         "parallel_tool_calls": False,
         "temperature": 0,
     }
-    async with ask.gateway.client() as client:
-        whole = await client.chat.completions.create(**asked)
-        async with client.chat.completions.stream(**asked) as stream:
+    async with complete.gateway.client() as client:
+        whole = await client.chat.completions.create(**request)
+        async with client.chat.completions.stream(**request) as stream:
             pieces = [event async for event in stream]
             streamed = await stream.get_final_completion()
     ours, theirs = ((answer.choices[0].message.tool_calls or [None])[0] for answer in (whole, streamed))
@@ -78,7 +79,7 @@ async def test_a_streamed_call_is_the_whole_one(ask: Ask) -> None:
     assert sum(piece.type == "tool_calls.function.arguments.delta" for piece in pieces) > 3
 
 
-async def test_a_conversation_goes_on_after_the_call(ask: Ask) -> None:
+async def test_a_chat_continues_after_a_tool_result(complete: TextClient) -> None:
     call = {"id": "call_1", "type": "function",
             "function": {"name": "get_weather", "arguments": '{"city": "Paris", "unit": "celsius"}'}}  # fmt: skip
     messages: Any = [
@@ -86,9 +87,9 @@ async def test_a_conversation_goes_on_after_the_call(ask: Ask) -> None:
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "call_1", "content": '{"temperature": 31, "sky": "clear"}'},
     ]
-    async with ask.gateway.client() as client:
+    async with complete.gateway.client() as client:
         answer = await client.chat.completions.create(
             model=NAME, messages=messages, tools=TOOLS, tool_choice="none", temperature=0, max_tokens=60
         )
-    said = answer.choices[0].message.content
-    assert said and "31" in said, said
+    content = answer.choices[0].message.content
+    assert content and "31" in content, content

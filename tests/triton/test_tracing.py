@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.otlp_receiver import OTLPReceiver
-from tests.triton.installing import install_copy
+from tests.triton.model_copies import install_copy
 from tests.wire.gateway_server import run_gateway
 from tritonic.embedded import EmbeddedTriton
 

@@ -1,1 +1,1 @@
-"""Models with other people's tensors, for a real Triton: the published configurations, and scripts for engines."""
+"""Models with the published tensors of other projects and scripted engines, for a real Triton."""

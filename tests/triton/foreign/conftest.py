@@ -1,4 +1,4 @@
-"""A Triton with models of all foreign layouts, and a gateway before it."""
+"""A Triton with models of all foreign layouts, and a gateway in front of it."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.triton.asking import Ask
 from tests.triton.foreign import layouts
+from tests.triton.text_client import TextClient
 from tests.wire.gateway_server import RunningGateway, run_gateway
 from tritonic.embedded import EmbeddedTriton
 
@@ -82,12 +82,12 @@ async def served(foreign: tuple[EmbeddedTriton, Path]) -> AsyncIterator[RunningG
     triton, repository = foreign
     template = "{% for m in messages %}{{ m.content if m.content is string else m.content[0].text }}{% endfor %}"
     (repository.parent / "plain.jinja").write_text(template)
-    added = {"5": {"content": "<|im_end|>", "special": True}, "6": {"content": "[INST]", "special": True}}
+    added_tokens = {"5": {"content": "<|im_end|>", "special": True}, "6": {"content": "[INST]", "special": True}}
     config = {
         "chat_template": "{{ bos_token }}" + template,
         "bos_token": {"content": "<s>"},
         "eos_token": "</s>",
-        "added_tokens_decoder": added,
+        "added_tokens_decoder": added_tokens,
     }
     (repository.parent / "tokenizer_config.json").write_text(json.dumps(config))
     (repository.parent / "models.toml").write_text(MODELS)
@@ -98,8 +98,8 @@ async def served(foreign: tuple[EmbeddedTriton, Path]) -> AsyncIterator[RunningG
 
 
 @pytest.fixture
-def ask(served: RunningGateway) -> Ask:
-    return Ask(served)
+def complete(served: RunningGateway) -> TextClient:
+    return TextClient(served)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tests.triton.foreign import tensors
 
 _MODELS = Path(__file__).parent / "models"
 
-# What each step of the ensemble calls what the ensemble has. Names that are the same in both stand alone.
+# Maps from the tensors of each step to those of the ensemble. `_UNCHANGED` have the same name in both.
 _PREPROCESSED = (
     *("INPUT_ID", "REQUEST_INPUT_LEN", "DECODER_INPUT_ID", "REQUEST_DECODER_INPUT_LEN", "REQUEST_OUTPUT_LEN"),
     *("STOP_WORDS_IDS", "BAD_WORDS_IDS", "EMBEDDING_BIAS"),
@@ -87,13 +87,13 @@ _STEPS: list[tuple[str, dict[str, str], dict[str, str]]] = [
 
 
 def install_llmapi(repository: Path, name: str, *, decoupled: bool = True, **options: object) -> None:
-    """NVIDIA's llmapi/tensorrt_llm."""
+    """Install NVIDIA's llmapi/tensorrt_llm."""
     config = _config(name, tensors.LLMAPI_INPUTS, tensors.LLMAPI_OUTPUTS, decoupled=decoupled)
     _install(repository, config, "llmapi", options)
 
 
 def install_mocks(repository: Path) -> None:
-    """Those of NVIDIA's own tests, and one that has a prompt and a text alone."""
+    """Install the models of NVIDIA's own tests, and two with only a prompt and a text."""
     for name, inputs, outputs in (
         ("mock_llm", tensors.MOCK_INPUTS, tensors.MOCK_OUTPUTS),
         ("counting_mock", tensors.COUNTING_MOCK_INPUTS, tensors.COUNTING_MOCK_OUTPUTS),
@@ -104,7 +104,7 @@ def install_mocks(repository: Path) -> None:
 
 
 def install_vllm(repository: Path, name: str, *, release: str = "25.12", **options: object) -> None:
-    """The vLLM backend, as its models describe themselves once they are loaded."""
+    """Install a model of the vLLM backend, with the tensors that it declares when it is loaded."""
     newer = float(release) > 25.10
     inputs = tensors.VLLM_INPUTS if newer else tensors.VLLM_INPUTS.replace("?embedding_request STRING 1\n", "")
     config = _config(name, inputs, tensors.VLLM_OUTPUTS, decoupled=True)
@@ -112,7 +112,7 @@ def install_vllm(repository: Path, name: str, *, release: str = "25.12", **optio
 
 
 def install_inflight_batcher(repository: Path, *, decoupled: bool = True) -> None:
-    """The models that `ensemble` and `tensorrt_llm_bls` are made of, and these two; another that accumulates tokens."""
+    """Install `ensemble`, `tensorrt_llm_bls`, their steps, and a `tensorrt_llm_bls` that accumulates tokens."""
     config = _config("preprocessing", tensors.PREPROCESSING_INPUTS, tensors.PREPROCESSING_OUTPUTS, batch=8)
     _install(repository, config, "preprocessing", {})
     config = _config(
@@ -136,7 +136,7 @@ def install_inflight_batcher(repository: Path, *, decoupled: bool = True) -> Non
 
 
 def journal(repository: Path) -> list[dict]:
-    """What the models wrote down: their inputs, and that somebody hung up."""
+    """Return the events that the models recorded: their inputs, and cancellations."""
     path = repository.parent / "journal.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks import perf_analyzer, profiles
 from builders.packaged_gguf import cache_folder
-from tests.triton.foreign.asking import script
+from tests.triton.foreign.scripted_requests import script
 from tritonic.embedded import EmbeddedTriton
 
 pytestmark = pytest.mark.triton
@@ -25,7 +25,7 @@ SHORTLY = ("-p", "500", "-s", "100000", "-r", "3")
 
 @pytest.fixture(scope="module")
 def scripted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The profiles with scripts for texts."""
+    """Return a copy of the profiles whose prompts are scripts."""
     try:
         perf_analyzer.install(cache_folder())
     except (OSError, subprocess.CalledProcessError) as error:
@@ -35,9 +35,9 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for data in folder.glob("chat*/data.json"):
         requests = json.loads(data.read_text())["data"]
         for request in requests:
-            said = script("Well", " said")
+            prompt = script("Well", " said")
             shaped = isinstance(request["text_input"], dict)
-            request["text_input"] = {"content": [said], "shape": [1]} if shaped else [said]
+            request["text_input"] = {"content": [prompt], "shape": [1]} if shaped else [prompt]
         data.write_text(json.dumps({"data": requests}))
     return folder
 
@@ -51,7 +51,7 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("chat-tensorrt-llm", "ensemble"),
     ],
 )
-def test_a_published_layout_is_asked(
+def test_perf_analyzer_runs_the_profile(
     foreign: tuple[EmbeddedTriton, Path], scripted: Path, profile: str, model: str
 ) -> None:
     ran = subprocess.run(

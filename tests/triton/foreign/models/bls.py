@@ -39,7 +39,7 @@ _FROM_PREPROCESSING = {
 
 
 def column(array):
-    """The batch dimension that `reshape` of the configuration took away."""
+    """Add the batch dimension that `reshape` of the configuration removed."""
     return array[:, None] if array.ndim == 1 else array
 
 
@@ -64,13 +64,13 @@ class TritonPythonModel:
                 sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         return None if self.decoupled else responses
 
-    def ask(self, model, inputs, outputs, request_id="", decoupled=False):
+    def infer(self, model, inputs, outputs, request_id="", decoupled=False):
         tensors = [pb_utils.Tensor(name, value) for name, value in inputs.items()]
-        asked = pb_utils.InferenceRequest(
+        request_to_step = pb_utils.InferenceRequest(
             model_name=model, inputs=tensors, requested_output_names=outputs, request_id=request_id
         )
-        answered = asked.exec(decoupled=decoupled)
-        for response in answered if decoupled else [answered]:
+        responses = request_to_step.exec(decoupled=decoupled)
+        for response in responses if decoupled else [responses]:
             if response.has_error():
                 raise pb_utils.TritonModelException(response.error().message())
             yield {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
@@ -79,7 +79,7 @@ class TritonPythonModel:
         given = {tensor.name(): column(tensor.as_numpy()) for tensor in request.inputs()}
         assert given["text_input"].shape == (1, 1), given["text_input"].shape
         request_id = str(uuid.uuid4())
-        (prepared,) = self.ask(
+        (prepared,) = self.infer(
             "preprocessing",
             {theirs: given[ours] for ours, theirs in _TO_PREPROCESSING.items() if ours in given},
             list(_FROM_PREPROCESSING),
@@ -90,14 +90,14 @@ class TritonPythonModel:
         inputs["request_output_len"] = given["max_tokens"]
         outputs = ["output_ids", "sequence_length", "sequence_index", "num_input_tokens", "num_output_tokens"]
         so_far = np.zeros((1, 1, 0), np.int32)
-        for made in self.ask("tensorrt_llm", inputs, outputs, request_id, self.decoupled):
+        for made in self.infer("tensorrt_llm", inputs, outputs, request_id, self.decoupled):
             if "output_ids" not in made:
                 continue
             tokens, lengths = made["output_ids"], made["sequence_length"]
             if self.accumulates and self.decoupled:
                 tokens = so_far = np.concatenate((so_far, tokens), axis=2)
                 lengths = np.array([[tokens.shape[2]]], np.int32)
-            (text,) = self.ask("postprocessing", {"TOKENS_BATCH": tokens, "SEQUENCE_LENGTH": lengths}, ["OUTPUT"])
+            (text,) = self.infer("postprocessing", {"TOKENS_BATCH": tokens, "SEQUENCE_LENGTH": lengths}, ["OUTPUT"])
             tensors = {"text_output": text["OUTPUT"]}
             tensors |= {name: made[name] for name in outputs[2:] if name in made}
             yield pb_utils.InferenceResponse([pb_utils.Tensor(name, value) for name, value in tensors.items()])

@@ -48,32 +48,33 @@ class TritonPythonModel:
             limit = scalar(request, "request_output_len")
             n = scalar(request, "num_return_sequences", 1)
             stops = [] if script.deaf else stop_words(request)
-            said, looked = [], time.monotonic()
+            generated: list[int] = []
+            last_check = time.monotonic()
             pieces = [list(piece.encode()) for piece in script.say]
             if script.bytes:
                 pieces = [[byte] for piece in pieces for byte in piece]
             for i, piece in enumerate(pieces):
                 if i and script.pause:
                     time.sleep(script.pause)
-                if time.monotonic() - looked >= 0.1:
-                    looked = time.monotonic()
+                if time.monotonic() - last_check >= 0.1:
+                    last_check = time.monotonic()
                     if request.is_cancelled() or request.request_id() in self.stopped:
                         self.journal.note("cancelled", request.request_id())
                         error = pb_utils.TritonError("cancelled", pb_utils.TritonError.CANCELLED)
                         sender.send(pb_utils.InferenceResponse(error=error), flags=final)
                         return
-                piece = piece[: limit - len(said)]
+                piece = piece[: limit - len(generated)]
                 for at in range(1, len(piece) + 1):
-                    if any((said + piece[:at])[-len(stop) :] == stop for stop in stops):
+                    if any((generated + piece[:at])[-len(stop) :] == stop for stop in stops):
                         piece = piece[:at]
                         stops, limit = [], 0
                         break
-                said += piece
-                last = len(said) >= limit or (i + 1 == len(pieces) and not script.fail)
+                generated += piece
+                last = len(generated) >= limit or (i + 1 == len(pieces) and not script.fail)
                 if streaming or last:
-                    tokens = piece if streaming else said
+                    tokens = piece if streaming else generated
                     if not streaming and not scalar(request, "exclude_input_in_output", False):
-                        tokens = ids + said
+                        tokens = ids + generated
                     for sequence in range(n):
                         flags = final if last and sequence + 1 == n else 0
                         sender.send(self.response(request, tokens, len(ids), sequence if n > 1 else None), flags=flags)

@@ -39,7 +39,7 @@ class TritonPythonModel:
             if streaming and not self.decoupled:
                 raise ValueError("Streaming is only supported in decoupled mode.")
             if pb_utils.get_input_tensor_by_name(request, "sampling_param_stop") is not None:
-                # What a fast tokenizer says to the bytes that it gets.
+                # The message of a fast tokenizer for bytes.
                 raise TypeError("TextEncodeInput must be Union[TextInputSequence, Tuple[InputSequence, InputSequence]]")
             prompt = scalar(request, "text_input")
             script = Script.read(prompt)

@@ -1,9 +1,9 @@
-"""What a scripted engine does: its prompt is JSON.
+"""The script of a scripted engine: its prompt is JSON.
 
     {"say": ["He", "llo"], "reason": "stop", "pause": 0.01, "fail": null, "bytes": false, "deaf": false}
 
 `say` are the texts of its responses, `pause` is in seconds before each but the first, `fail` the failure after them.
-`bytes` sends each byte by itself, as tokens of half a character do; `deaf` overhears stop words.
+`bytes` sends each byte by itself, as tokens of half a character do; `deaf` ignores stop words.
 """
 
 import json
@@ -25,7 +25,7 @@ class Script:
 
     @classmethod
     def read(cls, prompt: str) -> "Script":
-        # Others than the tests may ask, the gateway itself for example: any text has an answer.
+        # The gateway sends prompts of its own, so any text has a response.
         return cls(**json.loads(prompt)) if prompt.startswith("{") else cls([" ok"])
 
 
@@ -48,11 +48,11 @@ class Journal:
             array = tensor.as_numpy()
             values = [v.decode() if isinstance(v, bytes) else v.item() for v in array.reshape(-1)]
             inputs[tensor.name()] = {"dtype": str(array.dtype), "shape": list(array.shape), "values": values}
-        self.note("asked", request.request_id(), inputs=inputs)
+        self.note("received", request.request_id(), inputs=inputs)
 
 
 def scalar(request, name, default=None):
-    """A single value of an input; strings as text."""
+    """Return the single value of an input; strings as text."""
     import triton_python_backend_utils as pb_utils
 
     tensor = pb_utils.get_input_tensor_by_name(request, name)

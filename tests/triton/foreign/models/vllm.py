@@ -1,6 +1,6 @@
 """The vLLM backend with a script for vLLM. Its ways are those of the backend's `src/utils/request.py` and
 `src/utils/vllm_backend_utils.py`: what was added with every response, counts without a dimension or one for each
-answer, `str(None)` while there is no reason, no prompt in streams, and no word about which parameter was refused.
+answer, `str(None)` while there is no reason, no prompt in streams, and no name of the refused parameter.
 
 `release` is the backend's: up to 25.10 structures are called otherwise. `max_model_len` is vLLM's, in characters.
 """
@@ -26,9 +26,9 @@ STRUCTURES = frozenset(["json", "regex", "choice", "grammar", "json_object"])
 class TritonPythonModel:
     def initialize(self, args):
         self.journal = Journal(args)
-        said = self.journal.parameters
-        self.structures = "structured_outputs" if float(said.get("release", "25.12")) > 25.10 else "guided_decoding"
-        self.max_model_len = int(said.get("max_model_len", "1000000"))
+        options = self.journal.parameters
+        self.structures = "structured_outputs" if float(options.get("release", "25.12")) > 25.10 else "guided_decoding"
+        self.max_model_len = int(options.get("max_model_len", "1000000"))
 
     def execute(self, requests):
         for request in requests:
@@ -37,7 +37,7 @@ class TritonPythonModel:
         return None
 
     def read_parameters(self, text):
-        """None for whatever vLLM refuses: why stands in the log alone."""
+        """Return None for parameters that vLLM refuses. The reason is in its log only."""
         try:
             parameters = json.loads(text)
             unknown = parameters.keys() - NUMBERS - OTHERS - {self.structures}
@@ -74,8 +74,8 @@ class TritonPythonModel:
             if not prompt:
                 raise ValueError("The decoder prompt cannot be empty")
             if len(prompt) > self.max_model_len:
-                told = f"(length {len(prompt)}) is longer than the maximum model length of {self.max_model_len}."
-                raise ValueError(f"The decoder prompt {told}")
+                reason = f"(length {len(prompt)}) is longer than the maximum model length of {self.max_model_len}."
+                raise ValueError(f"The decoder prompt {reason}")
             script = Script.read(prompt)
             backend = Backend(request, parameters, prompt)
             outputs = [Output(script, parameters, self.max_model_len - len(prompt), i) for i in range(backend.n)]
@@ -88,7 +88,7 @@ class TritonPythonModel:
                     error = pb_utils.TritonError(message="Request was cancelled", code=pb_utils.TritonError.CANCELLED)
                     sender.send(pb_utils.InferenceResponse(error=error), flags=final)
                     return
-                # Those that the scheduler had room for: the first all, later ones not.
+                # All sequences advance in the first step, and one in each later step.
                 growing = [output for output in outputs if output.reason is None]
                 moved = growing if not step or len(growing) == 1 else [growing[step % len(growing)]]
                 for output in moved:
@@ -104,7 +104,7 @@ class TritonPythonModel:
 
 
 class Output:
-    """One answer as vLLM keeps it: all of its text so far. `<seed>` in a script is the seed of the answer."""
+    """The whole text of one choice so far, as vLLM has it. `<seed>` in a script is the seed of the choice."""
 
     def __init__(self, script, parameters, room, index):
         seed = parameters.get("seed")
@@ -113,25 +113,25 @@ class Output:
         self.limit = min(int(parameters.get("max_tokens", 16)), max(room, 1))
         self.natural = script.reason
         self.stop = parameters.get("stop") or []
-        self.said = ""
+        self.generated = ""
         self.tokens = 0
         self.reason = None
 
     @property
     def text(self):
-        """What may be the beginning of a stop string is held back until the end."""
+        """The text without a possible beginning of a stop string, which vLLM holds back until the end."""
         held = 0 if self.reason else max((len(stop) for stop in self.stop), default=1) - 1
-        return self.said[: len(self.said) - held]
+        return self.generated[: len(self.generated) - held]
 
     def grow(self):
         """Add a piece. Returns whether there was one."""
         if self.tokens == len(self.pieces):
             return False
-        self.said += self.pieces[self.tokens]
+        self.generated += self.pieces[self.tokens]
         self.tokens += 1
-        ends = [at for stop in self.stop if (at := self.said.find(stop)) >= 0]
+        ends = [at for stop in self.stop if (at := self.generated.find(stop)) >= 0]
         if ends:
-            self.said, self.reason = self.said[: min(ends)], "stop"
+            self.generated, self.reason = self.generated[: min(ends)], "stop"
         elif self.tokens == len(self.pieces) and not self.fails:
             self.reason = self.natural
         elif self.tokens == self.limit:
@@ -140,14 +140,14 @@ class Output:
 
 
 class Backend:
-    """What the backend keeps between responses: lengths by position, whichever answer stands there."""
+    """The state of the backend between responses: lengths by position in the response."""
 
     def __init__(self, request, parameters, prompt):
         self.n = int(parameters.get("n", 1))
         self.prompt = prompt
-        self.worth = scalar(request, "return_logprobs", False)
-        self.asked = parameters.get("logprobs") is not None
-        self.lengths = self.counts = self.worths = None
+        self.returns_logprobs = scalar(request, "return_logprobs", False)
+        self.logprobs_requested = parameters.get("logprobs") is not None
+        self.lengths = self.counts = self.logprob_counts = None
 
     def response(self, outputs):
         lengths = self.lengths or [0] * len(outputs)
@@ -162,13 +162,13 @@ class Backend:
             pb_utils.Tensor("num_input_tokens", np.asarray(len(self.prompt.encode()), np.uint32)),
             pb_utils.Tensor("num_output_tokens", np.asarray([max(count, 0) for count in tokens], np.uint32)),
         ]
-        if self.worth:
-            self.worths = self.worths or [0] * len(outputs)
+        if self.returns_logprobs:
+            self.logprob_counts = self.logprob_counts or [0] * len(outputs)
             written = []
             for i, output in enumerate(outputs):
-                before, self.worths[i] = self.worths[i], output.tokens
+                before, self.logprob_counts[i] = self.logprob_counts[i], output.tokens
                 new = output.pieces[before : output.tokens]
                 entries = [{"7": {"logprob": -0.5, "rank": 1, "decoded_token": piece}} for piece in new]
-                written.append((json.dumps(entries) if self.asked else "null").encode())
+                written.append((json.dumps(entries) if self.logprobs_requested else "null").encode())
             tensors.append(pb_utils.Tensor("logprobs", np.asarray(written, np.object_)))
         return pb_utils.InferenceResponse(output_tensors=tensors)

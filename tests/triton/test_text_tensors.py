@@ -11,21 +11,25 @@ import pytest
 import tritonclient.grpc as client
 from tritonclient.utils import InferenceServerException
 
-from tests.triton.asking import NAME
-from tests.triton.direct import Stream, opened, tensor, texts, total
-from tests.triton.installing import install_copy
+from tests.triton.model_copies import install_copy
+from tests.triton.tensor_stream import Stream, opened, tensor, texts, total
+from tests.triton.text_client import NAME
 from tritonic.embedded import EmbeddedTriton
 
 pytestmark = pytest.mark.triton
 
 TEXT = "One, two, three, four,"
-GREEDY = {"temperature": 0, "max_tokens": 12, "ignore_eos": True}
-EVERYTHING = {"return_finish_reason": True, "return_num_input_tokens": True, "return_num_output_tokens": True}
+GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 12, "ignore_eos": True}
+EVERYTHING: dict[str, Any] = {
+    "return_finish_reason": True,
+    "return_num_input_tokens": True,
+    "return_num_output_tokens": True,
+}
 
 
 @pytest.fixture(scope="module")
 def triton(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
-    """One that no gateway speaks to, and that `test_a_true_status` may leave behind broken."""
+    """A Triton without a gateway. `test_a_stream_with_true_statuses` may crash it."""
     repository = tmp_path_factory.mktemp("plain")
     install_copy(default_folder, repository, NAME, without=("return_cumulative_logprob", "cumulative_logprob"))
     with EmbeddedTriton(repository, http_port=0) as running:
@@ -43,9 +47,9 @@ def stream(server: client.InferenceServerClient) -> Stream:
     return opened(server)
 
 
-def test_deltas_and_one_response_say_the_same(stream: Stream) -> None:
-    deltas = stream.ask(text_input=TEXT, stream=True, sampling_parameters=GREEDY, **EVERYTHING)
-    (whole,) = stream.ask(
+def test_deltas_join_to_the_whole_response(stream: Stream) -> None:
+    deltas = stream.infer(text_input=TEXT, stream=True, sampling_parameters=GREEDY, **EVERYTHING)
+    (whole,) = stream.infer(
         text_input=TEXT, stream=False, sampling_parameters=GREEDY, exclude_input_in_output=True, **EVERYTHING
     )
     assert len(deltas) > 1
@@ -57,12 +61,12 @@ def test_deltas_and_one_response_say_the_same(stream: Stream) -> None:
 
 
 def test_optional_outputs_are_left_out(stream: Stream) -> None:
-    (result,) = stream.ask(text_input=TEXT, sampling_parameters=GREEDY)
+    (result,) = stream.infer(text_input=TEXT, sampling_parameters=GREEDY)
     assert [output.name for output in result.get_response().outputs] == ["text_output"]
 
 
 @pytest.mark.parametrize(
-    ("wishes", "excluded"),
+    ("options", "excluded"),
     [
         ({}, False),
         ({"stream": True}, True),
@@ -72,8 +76,8 @@ def test_optional_outputs_are_left_out(stream: Stream) -> None:
     ],
     ids=str,
 )
-def test_the_input_in_the_output(stream: Stream, wishes: dict[str, bool], excluded: bool) -> None:
-    text = "".join(texts(stream.ask(text_input=TEXT, sampling_parameters=GREEDY, **wishes)))
+def test_exclude_input_in_output(stream: Stream, options: dict[str, Any], excluded: bool) -> None:
+    text = "".join(texts(stream.infer(text_input=TEXT, sampling_parameters=GREEDY, **options)))
     assert text.startswith(TEXT) is not excluded
     assert text.removeprefix(TEXT).startswith(" five")
 
@@ -88,49 +92,54 @@ PARAMETERS = [
 
 @pytest.mark.parametrize("parameters", PARAMETERS, ids=str)
 def test_request_parameters_stand_in_for_absent_tensors(stream: Stream, parameters: dict[str, Any]) -> None:
-    said = stream.ask(parameters, text_input=TEXT)
-    assert texts(said) == [f"{TEXT} five, six, seven,"]
-    assert "return_num_output_tokens" not in parameters or total(said, "num_output_tokens") == 6
+    results = stream.infer(parameters, text_input=TEXT)
+    assert texts(results) == [f"{TEXT} five, six, seven,"]
+    assert "return_num_output_tokens" not in parameters or total(results, "num_output_tokens") == 6
 
 
-def test_the_tensor_is_heard_where_both_are_sent(stream: Stream) -> None:
-    """NVIDIA's sample client does so, and writes its numbers as strings."""
+def test_the_tensor_overrides_the_request_parameters(stream: Stream) -> None:
+    """NVIDIA's sample client sends both, and writes numbers as strings."""
     sent = {"temperature": "0.1", "top_p": "0.95", "max_tokens": "9"}
-    said = stream.ask({**sent, "max_tokens": "2"}, text_input=TEXT, sampling_parameters=sent, **EVERYTHING)
-    assert total(said, "num_output_tokens") == 9
+    results = stream.infer({**sent, "max_tokens": "2"}, text_input=TEXT, sampling_parameters=sent, **EVERYTHING)
+    assert total(results, "num_output_tokens") == 9
 
 
-def test_an_answer_is_short_where_nobody_says_how_long_it_may_be(stream: Stream) -> None:
+def test_sixteen_tokens_are_the_default(stream: Stream) -> None:
     for parameters in ({}, {"temperature": "0"}):
-        said = stream.ask({**parameters, "ignore_eos": True}, text_input=TEXT, **EVERYTHING)
-        assert total(said, "num_output_tokens") == 16
-        assert said[-1].as_numpy("finish_reason")[0] == b"length"
+        results = stream.infer({**parameters, "ignore_eos": True}, text_input=TEXT, **EVERYTHING)
+        assert total(results, "num_output_tokens") == 16
+        assert results[-1].as_numpy("finish_reason")[0] == b"length"
 
 
 def test_log_probabilities_and_their_sum(stream: Stream) -> None:
-    """Of a model that was built when there was no sum, too: the backend declares what is missing."""
-    wishes = {"text_input": TEXT, "stream": True, "return_logprobs": True, "return_cumulative_logprob": True}
-    told = stream.ask(sampling_parameters={**GREEDY, "logprobs": 2}, **wishes)
-    entries = [entry for result in told for entry in json.loads(result.as_numpy("logprobs")[0])]
+    """The model was built by a version without the sum; the backend declares the missing tensors."""
+    options: dict[str, Any] = {
+        "text_input": TEXT,
+        "stream": True,
+        "return_logprobs": True,
+        "return_cumulative_logprob": True,
+    }
+    results = stream.infer(sampling_parameters={**GREEDY, "logprobs": 2}, **options)
+    entries = [entry for result in results for entry in json.loads(result.as_numpy("logprobs")[0])]
     chosen = [next(iter(entry.values()))["logprob"] for entry in entries]
-    sums = [float(result.as_numpy("cumulative_logprob")[0]) for result in told]
+    sums = [float(result.as_numpy("cumulative_logprob")[0]) for result in results]
     assert len(chosen) == 12 and sums == sorted(sums, reverse=True)
     assert sums[-1] == pytest.approx(sum(chosen), rel=1e-5)
-    silent = stream.ask(sampling_parameters=GREEDY, **wishes)
+    silent = stream.infer(sampling_parameters=GREEDY, **options)
     assert {result.as_numpy("logprobs")[0] for result in silent} == {b"null"}
     assert float(silent[-1].as_numpy("cumulative_logprob")[0]) == sums[-1]
 
 
 def test_token_ids(stream: Stream, tokenizer: Any) -> None:
-    by_tokens = stream.ask(token_ids=tokenizer.encode(TEXT), sampling_parameters=GREEDY, **EVERYTHING)
-    by_text = stream.ask(text_input=TEXT, sampling_parameters=GREEDY, **EVERYTHING)
+    by_tokens = stream.infer(token_ids=tokenizer.encode(TEXT), sampling_parameters=GREEDY, **EVERYTHING)
+    by_text = stream.infer(text_input=TEXT, sampling_parameters=GREEDY, **EVERYTHING)
     assert texts(by_tokens) == texts(by_text)
     assert total(by_tokens, "num_input_tokens") == len(tokenizer.encode(TEXT))
 
 
-def test_several_answers_are_elements_of_one_tensor(stream: Stream) -> None:
+def test_choices_are_elements_of_one_tensor(stream: Stream) -> None:
     drawn = {**GREEDY, "temperature": 1.0, "seed": 3, "n": 3}
-    (result,) = stream.ask(text_input=TEXT, sampling_parameters=drawn, exclude_input_in_output=True, **EVERYTHING)
+    (result,) = stream.infer(text_input=TEXT, sampling_parameters=drawn, exclude_input_in_output=True, **EVERYTHING)
     answers = result.as_numpy("text_output")
     assert answers.shape == (3,) and len(set(answers)) == 3
     assert list(result.as_numpy("finish_reason")) == [b"length"] * 3
@@ -145,17 +154,17 @@ def test_many_requests_share_one_stream(server: client.InferenceServerClient) ->
     answers: dict[str, set[str]] = {}
     finals = 0
     while finals < 8:
-        result, error = stream.arrived.get(timeout=60)
+        result, error = stream.received.get(timeout=60)
         assert error is None
         response = result.get_response()
         finals += response.parameters["triton_final_response"].bool_param
         if response.outputs:
             answers.setdefault(response.id, set()).update(texts([result]))
     assert set(answers) == {str(number) for number in range(8)}
-    assert len({text for said in answers.values() for text in said}) == 1
+    assert len({text for results in answers.values() for text in results}) == 1
 
 
-FAILURES = {
+FAILURES: dict[str, tuple[dict[str, Any], str, str]] = {
     "too long": ({"text_input": " fish" * 9000}, "[context_length_exceeded:text_input]", "9000"),
     "no prompt": ({}, "[invalid_value:text_input]", "Exactly one"),
     "two prompts": ({"text_input": TEXT, "token_ids": [1, 2]}, "[invalid_value:text_input]", "Exactly one"),
@@ -178,13 +187,13 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_messages_without_statuses(stream: Stream, failure: str) -> None:
-    """A stream that did not ask for statuses carries the error as text, and goes on."""
+def test_errors_of_streams_are_messages(stream: Stream, failure: str) -> None:
+    """A stream that requests no statuses carries the error as text, and stays open."""
     tensors, code, _ = FAILURES[failure]
     with pytest.raises(InferenceServerException) as raised:
-        stream.ask(**tensors)
+        stream.infer(**tensors)
     assert raised.value.message().startswith(code)
-    assert texts(stream.ask(text_input=TEXT, sampling_parameters=GREEDY))[0].startswith(TEXT)
+    assert texts(stream.infer(text_input=TEXT, sampling_parameters=GREEDY))[0].startswith(TEXT)
 
 
 def test_only_streams_are_served(server: client.InferenceServerClient) -> None:
@@ -192,24 +201,24 @@ def test_only_streams_are_served(server: client.InferenceServerClient) -> None:
         server.infer(NAME, [tensor("text_input", TEXT)])
 
 
-def test_hanging_up(server: client.InferenceServerClient, stream: Stream) -> None:
-    """Triton's own client cancels too; the server serves on."""
+def test_a_cancelled_stream_does_not_affect_the_next(server: client.InferenceServerClient, stream: Stream) -> None:
+    """Triton's own client cancels a stream; the server serves the next one."""
     endless = {**GREEDY, "max_tokens": 4000}
     inputs = [tensor("text_input", TEXT), tensor("stream", True), tensor("sampling_parameters", endless)]
     server.async_stream_infer(NAME, inputs, enable_empty_final_response=True)
-    assert stream.arrived.get(timeout=60)[1] is None
+    assert stream.received.get(timeout=60)[1] is None
     server.stop_stream(cancel_requests=True)
     again = opened(server)
-    assert texts(again.ask(text_input=TEXT, sampling_parameters=GREEDY))[0].startswith(TEXT)
+    assert texts(again.infer(text_input=TEXT, sampling_parameters=GREEDY))[0].startswith(TEXT)
 
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_http_statuses(triton: EmbeddedTriton, failure: str) -> None:
     """Triton's own HTTP endpoint for one response shows the status that the backend gives."""
     tensors, code, _ = FAILURES[failure]
-    options = tensors.get("sampling_parameters")
-    if isinstance(options, dict):
-        tensors = {**tensors, "sampling_parameters": json.dumps(options)}
+    sampling = tensors.get("sampling_parameters")
+    if isinstance(sampling, dict):
+        tensors = {**tensors, "sampling_parameters": json.dumps(sampling)}
     url = f"{triton.http_url}/v2/models/{NAME}/generate"
     response = httpx.post(url, json={**tensors, "stream": False}, timeout=60, trust_env=False)
     assert response.status_code == 400
@@ -220,7 +229,7 @@ GENERATED = [
     # The README of Triton's vLLM backend.
     ({"stream": False, "temperature": 0}, 16, False),
     ({"stream": False, "temperature": 0, "exclude_input_in_output": True, "max_tokens": 45}, 45, True),
-    # Words of the protocol reach a backend too.
+    # Parameters of the protocol reach a backend too.
     ({"max_tokens": 6, "temperature": 0, "priority": 1, "timeout": 10**8, "sequence_id": 3, "triton_x": 1}, 6, False),
 ]
 
@@ -237,11 +246,13 @@ def test_generating_by_request_parameters(
         assert response.status_code == 200, response.text
         return response.json()
 
-    said = generate("What is Triton Inference Server?")
-    assert said["text_output"].startswith("What is Triton") is not excluded and said["num_output_tokens"] <= count
-    said = generate(TEXT, ignore_eos=True)
-    assert (said["num_output_tokens"], said["finish_reason"]) == (count, "length")
-    assert said["text_output"].removeprefix(TEXT).startswith(" five, six, seven,")
+    document = generate("What is Triton Inference Server?")
+    assert (
+        document["text_output"].startswith("What is Triton") is not excluded and document["num_output_tokens"] <= count
+    )
+    document = generate(TEXT, ignore_eos=True)
+    assert (document["num_output_tokens"], document["finish_reason"]) == (count, "length")
+    assert document["text_output"].removeprefix(TEXT).startswith(" five, six, seven,")
 
 
 @pytest.mark.parametrize(
@@ -260,10 +271,10 @@ def test_wrong_request_parameters(triton: EmbeddedTriton, more: bytes, code: str
     assert response.json()["error"].startswith(code)
 
 
-def test_a_true_status(server: client.InferenceServerClient) -> None:
-    """The last of this server: Triton 2.51 can crash after a stream that ended with an error status."""
+def test_a_stream_with_true_statuses(server: client.InferenceServerClient) -> None:
+    """This is the last test of this server: Triton 2.51 can crash after a stream that ended with an error status."""
     stream = opened(server, triton_grpc_error="true")
     with pytest.raises(InferenceServerException) as raised:
-        stream.ask(text_input=" fish" * 9000)
+        stream.infer(text_input=" fish" * 9000)
     assert raised.value.status() == str(grpc.StatusCode.INVALID_ARGUMENT)
     assert raised.value.message().startswith("[context_length_exceeded:text_input]")

@@ -1,9 +1,9 @@
-"""Asking models whose engines are scripts, which say what the prompt tells them."""
+"""Requests to models with scripted engines, which generate what the prompt prescribes."""
 
 import json
 from typing import Any
 
-from tests.triton.asking import Ask, Said
+from tests.triton.text_client import TextClient, TextResponse
 from tests.wire.gateway_server import RunningGateway
 
 ALL = ["llmapi", "llmapi_deltas", "llmapi_once", "org/served-by-vllm"]
@@ -20,11 +20,11 @@ def chat(model: str, *say: str, script_: dict[str, Any] | None = None, **more: A
     return {"model": model, "messages": [{"role": "user", "content": content}], **more}
 
 
-async def both(ask: Ask, body: dict[str, Any]) -> Said:
-    """What is said whole, and streamed, which has to be the same."""
-    whole = await ask(body)
-    streamed = await ask({**body, "stream": True, "stream_options": {"include_usage": True}})
-    assert (whole.texts, whole.reasons) == (streamed.texts, streamed.reasons)
+async def complete_both_ways(complete: TextClient, body: dict[str, Any]) -> TextResponse:
+    """Return the response, after asserting that the whole and the streamed one are equal."""
+    whole = await complete(body)
+    streamed = await complete({**body, "stream": True, "stream_options": {"include_usage": True}})
+    assert (whole.texts, whole.finish_reasons) == (streamed.texts, streamed.finish_reasons)
     assert (whole.usage or {}) == (streamed.usage or {})
     return whole
 
@@ -36,8 +36,8 @@ async def refusal(served: RunningGateway, body: dict[str, Any]) -> tuple[int, st
     return response.status_code, error["param"], error["message"]
 
 
-def asked(journal: list[dict[str, Any]], model: str) -> dict[str, Any]:
-    """The inputs of the last request to a model."""
+def last_inputs(journal: list[dict[str, Any]], model: str) -> dict[str, Any]:
+    """Return the inputs of the last request to a model."""
     lines = (line for line in journal if line["model"] == model and not line["id"].startswith("probe/"))
-    (*_, last) = (line["inputs"] for line in lines if line["event"] == "asked")
+    (*_, last) = (line["inputs"] for line in lines if line["event"] == "received")
     return last

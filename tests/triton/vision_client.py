@@ -15,7 +15,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tests.fakes.tiny_smolvlm import expansion
 
 
-def photo(width: int, height: int, seed: int) -> Image.Image:
+def make_image(width: int, height: int, seed: int) -> Image.Image:
     """Make an image of smooth colours with some noise."""
     random = np.random.default_rng(seed)
     small = random.integers(0, 256, (7, 9, 3)).astype(np.uint8)
@@ -32,8 +32,8 @@ def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """An answer of the model."""
+class VisionResponse:
+    """A response of the model."""
 
     tokens: list[int]
     text: str
@@ -41,7 +41,7 @@ class Told:
     num_input_tokens: int
 
 
-class Asker:
+class VisionClient:
     """Sends requests to a model at a gRPC address."""
 
     def __init__(self, url: str, model: str) -> None:
@@ -49,8 +49,8 @@ class Asker:
 
     async def __call__(
         self, prompt: str | list[int], images: list[bytes] | None = None, stream: bool = True, **sampling: Any
-    ) -> Told:
-        """Return the greedy answer. Raises `RuntimeError` with the message of Triton."""
+    ) -> VisionResponse:
+        """Return the greedy response. Raises `RuntimeError` with the message of Triton."""
         options = {"temperature": 0, "max_tokens": 12, "logprobs": 0, **sampling}
         inputs = [
             _strings("text_input", [prompt.encode()]) if isinstance(prompt, str) else _tokens(prompt),
@@ -89,10 +89,10 @@ class Asker:
                     break
         finally:
             await client.close()
-        return Told(tokens, text, reason, count)
+        return VisionResponse(tokens, text, reason, count)
 
 
-class Source:
+class ReferenceModel:
     """The checkpoint in transformers, in fp32, with the image processor of transformers."""
 
     def __init__(self, folder: Path, tokenizer: Any, **preprocessor: Any) -> None:
@@ -124,30 +124,32 @@ class Source:
             )
         )
 
-    def read(self, prompt: str, images: list[Image.Image]) -> tuple[Any, dict[str, Any]]:
+    def tokenize(self, prompt: str, images: list[Image.Image]) -> tuple[Any, dict[str, Any]]:
         """Return the tokens of a prompt, int64[1, n], and the other inputs of the model."""
-        seen: dict[str, Any] = {}
+        image_inputs: dict[str, Any] = {}
         if images:
-            found = self._processor([images], return_tensors="pt", return_row_col_info=True)
+            processed = self._processor([images], return_tensors="pt", return_row_col_info=True)
             parts = prompt.split("<image>")
             prompt = parts[0]
-            for rows, columns, part in zip(found["rows"][0], found["cols"][0], parts[1:], strict=True):
+            for rows, columns, part in zip(processed["rows"][0], processed["cols"][0], parts[1:], strict=True):
                 prompt += expansion(rows, columns) + part
-            seen = {name: found[name] for name in ("pixel_values", "pixel_attention_mask")}
+            image_inputs = {name: processed[name] for name in ("pixel_values", "pixel_attention_mask")}
         ids = self.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
-        return ids["input_ids"], seen
+        return ids["input_ids"], image_inputs
 
-    def answer(self, prompt: str, images: list[Image.Image], max_tokens: int = 12) -> Told:
-        """Return the greedy answer of `generate`."""
-        ids, seen = self.read(prompt, images)
+    def generate(self, prompt: str, images: list[Image.Image], max_tokens: int = 12) -> VisionResponse:
+        """Return the greedy response of transformers."""
+        ids, image_inputs = self.tokenize(prompt, images)
         with self._torch.inference_mode():
-            whole = self._model.generate(input_ids=ids, **seen, do_sample=False, max_new_tokens=max_tokens)[0].tolist()
+            whole = self._model.generate(input_ids=ids, **image_inputs, do_sample=False, max_new_tokens=max_tokens)[
+                0
+            ].tolist()
         count = ids.shape[1]
         tokens = whole[count:]
         stopped = tokens[-1] == self._model.config.text_config.eos_token_id
         tokens = tokens[:-1] if stopped else tokens
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        return Told(tokens, text, "stop" if stopped else "length", count)
+        return VisionResponse(tokens, text, "stop" if stopped else "length", count)
 
 
 def _strings(name: str, values: list[bytes]) -> InferInput:

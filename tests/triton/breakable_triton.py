@@ -1,4 +1,4 @@
-"""A separate Triton for tests that break it: a good model and a broken one, on fixed ports."""
+"""A Triton that tests may break. It has a good model and a broken one, and keeps its ports when it restarts."""
 
 import asyncio
 import os
@@ -8,23 +8,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.triton.asking import NAME
-from tests.triton.installing import install_copy
+from tests.triton.model_copies import install_copy
+from tests.triton.text_client import NAME
 from tritonic.embedded import EmbeddedTriton
 from tritonic.supervisor import SupervisedComponent, supervise
 
 BROKEN = "broken"
 
 
-class Fragile:
-    """A Triton that runs after `start` and after each `mend`."""
+class BreakableTriton:
+    """A Triton that runs after `start` and after each `restart`."""
 
     def __init__(self, model: Path, repository: Path) -> None:
         install_copy(model, repository, NAME)
-        onnx = install_copy(model, repository, BROKEN) / "1" / "model.onnx"
-        half = onnx.read_bytes()[: onnx.stat().st_size // 2]
-        onnx.unlink()  # it is a link to the good model's
-        onnx.write_bytes(half)
+        weights = install_copy(model, repository, BROKEN) / "1" / "model.onnx"
+        first_half = weights.read_bytes()[: weights.stat().st_size // 2]
+        weights.unlink()  # it is a link to the good model's
+        weights.write_bytes(first_half)
         self.triton = EmbeddedTriton(repository)
 
     async def start(self) -> None:
@@ -32,10 +32,10 @@ class Fragile:
         await asyncio.to_thread(self.triton.wait_ready)
 
     async def stop(self) -> None:
-        self.triton.kill()  # it need not wait for streams that nobody will end
+        self.triton.kill()  # a normal stop waits for streams that never end
         await asyncio.to_thread(self.triton.__exit__, None, None, None)
 
-    async def mend(self) -> None:
+    async def restart(self) -> None:
         """Start the server again, on the same ports."""
         self.triton.kill()
         await asyncio.to_thread(self.triton.stop)
@@ -44,18 +44,18 @@ class Fragile:
     @asynccontextmanager
     async def supervised(self) -> AsyncIterator[list[str]]:
         """Supervise the server as `up` does, and return the messages to the user."""
-        said: list[str] = []
+        messages: list[str] = []
         stopping = threading.Event()
         supervising = asyncio.create_task(
-            asyncio.to_thread(supervise, [SupervisedComponent(self.triton, said.append)], stopping)
+            asyncio.to_thread(supervise, [SupervisedComponent(self.triton, messages.append)], stopping)
         )
         try:
-            yield said
+            yield messages
         finally:
             stopping.set()
             await supervising
 
-    def process_of_model(self) -> int:
+    def model_pid(self) -> int:
         """Return the process that runs the model."""
         for pid in self.triton.child.processes():
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
@@ -63,6 +63,6 @@ class Fragile:
                 return pid
         raise AssertionError("the model has no process")
 
-    def kill_process_of_model(self) -> None:
-        """Send it SIGKILL."""
-        os.kill(self.process_of_model(), signal.SIGKILL)
+    def kill_model_process(self) -> None:
+        """Send SIGKILL to the process that runs the model."""
+        os.kill(self.model_pid(), signal.SIGKILL)

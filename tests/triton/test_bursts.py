@@ -1,13 +1,13 @@
-"""Bursts: every request is answered, with its own answer, and nothing is left active."""
+"""Bursts: each request gets its own completion, and no row stays active."""
 
 import asyncio
 import random
 
 import pytest
 
-from tests.triton.asking import NAME, Ask, Said, chat, prompt, streamed
-from tests.triton.engine import Engine
+from tests.triton.engine_metrics import EngineMetrics
 from tests.triton.prompts import QUESTIONS
+from tests.triton.text_client import NAME, TextClient, TextResponse, chat, prompt, streamed
 from tests.wire.gateway_server import RunningGateway
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
@@ -27,28 +27,28 @@ SHORT = tuple(
 )
 
 
-async def left_behind(gateway: RunningGateway, engine: Engine) -> dict[str, float]:
+async def left_behind(gateway: RunningGateway, engine: EngineMetrics) -> dict[str, float]:
     """Return what is still active once the engine reports that it is idle."""
-    await engine.idle(NAME)
+    await engine.wait_idle(NAME)
     await asyncio.sleep(0.1)
     gauges = {name: value for name, value in (await gateway.metrics()).items() if "in_flight" in name and value}
-    figures = await engine.figures(NAME)
-    return gauges | {name: value for name, value in figures.items() if name.startswith("rows") and value}
+    stats = await engine.stats(NAME)
+    return gauges | {name: value for name, value in stats.items() if name.startswith("rows") and value}
 
 
-async def test_two_hundred_at_once(ask: Ask, gateway: RunningGateway, engine: Engine) -> None:
-    alone = [await ask(body) for body in SHORT]
+async def test_two_hundred_at_once(complete: TextClient, gateway: RunningGateway, engine: EngineMetrics) -> None:
+    responses = [await complete(body) for body in SHORT]
 
     async def one(number: int) -> bool:
         body = SHORT[number % len(SHORT)]
-        return await ask(streamed(body) if number // len(SHORT) % 2 else body) == alone[number % len(SHORT)]
+        return await complete(streamed(body) if number // len(SHORT) % 2 else body) == responses[number % len(SHORT)]
 
     assert all(await asyncio.gather(*(one(number) for number in range(200))))
     assert await left_behind(gateway, engine) == {}
 
 
-async def test_fifty_leave_and_twenty_stay(
-    ask: Ask, gateway: RunningGateway, engine: Engine, alone: list[Said]
+async def test_fifty_disconnects_do_not_change_twenty_other_completions(
+    complete: TextClient, gateway: RunningGateway, engine: EngineMetrics, idle_responses: list[TextResponse]
 ) -> None:
     chance = random.Random(50)
 
@@ -57,7 +57,7 @@ async def test_fifty_leave_and_twenty_stay(
         await asyncio.sleep(chance.uniform(0, 3))
         try:
             async with asyncio.timeout(chance.uniform(0.01, 3)):
-                await ask(streamed(body) if number % 2 else body)
+                await complete(streamed(body) if number % 2 else body)
         except TimeoutError:
             return
         raise AssertionError("2000 tokens in so short a time?")
@@ -65,7 +65,7 @@ async def test_fifty_leave_and_twenty_stay(
     async def stay(number: int) -> bool:
         await asyncio.sleep(chance.uniform(0, 2))
         body = QUESTIONS[number % 16]
-        return await ask(streamed(body) if number % 3 else body) == alone[number % 16]
+        return await complete(streamed(body) if number % 3 else body) == idle_responses[number % 16]
 
     leaving = asyncio.gather(*(leave(number) for number in range(50)))
     staying = asyncio.gather(*(stay(number) for number in range(20)))

@@ -1,4 +1,4 @@
-"""Tools beside a structure on the real engine: each answer is a valid call, or has the structure."""
+"""Tools with a structured output: each response is a valid call or has the structure."""
 
 import json
 from typing import Any
@@ -7,29 +7,32 @@ import jsonschema
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from tests.triton.asking import NAME, Ask
 from tests.triton.test_tools import QUESTIONS, TOOLS, check
+from tests.triton.text_client import NAME, TextClient
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
 
 class Reply(BaseModel):
-    """What the answer is where nothing is called."""
+    """The content of a response without a call."""
 
     model_config = ConfigDict(extra="forbid")
     said: str = Field(max_length=20)
     sure: bool
 
 
-FORMAT = {"type": "json_schema", "json_schema": {"name": "reply", "schema": Reply.model_json_schema(), "strict": True}}
+FORMAT: Any = {
+    "type": "json_schema",
+    "json_schema": {"name": "reply", "schema": Reply.model_json_schema(), "strict": True},
+}
 
 
-async def test_an_answer_is_a_valid_call_or_has_the_structure(ask: Ask) -> None:
-    """A small model asks for either: what it begins with decides."""
-    seen = []
-    async with ask.gateway.client() as client:
+async def test_a_response_is_a_valid_call_or_has_the_structure(complete: TextClient) -> None:
+    """The first token of the response decides between a call and the structure."""
+    called = []
+    async with complete.gateway.client() as client:
         for seed, question in enumerate(QUESTIONS * 2):
-            asked: Any = {
+            request: Any = {
                 "model": NAME,
                 "messages": [{"role": "user", "content": question}],
                 "tools": TOOLS,
@@ -39,50 +42,53 @@ async def test_an_answer_is_a_valid_call_or_has_the_structure(ask: Ask) -> None:
                 "parallel_tool_calls": bool(seed % 2),
                 "max_tokens": 400,
             }
-            (whole,) = (await client.chat.completions.create(**asked)).choices
+            (whole,) = (await client.chat.completions.create(**request)).choices
             calls = whole.message.tool_calls or []
             for call in calls:
                 assert call.type == "function"
                 check(call.function.name, call.function.arguments)
             if calls:
                 assert (whole.finish_reason, whole.message.content) == ("tool_calls", None)
-                assert len(calls) == 1 or asked["parallel_tool_calls"]
+                assert len(calls) == 1 or request["parallel_tool_calls"]
             else:
                 assert whole.finish_reason == "stop"
                 Reply.model_validate_json(whole.message.content or "")
-            seen.append(bool(calls))
+            called.append(bool(calls))
             if seed < 2:
-                async with client.chat.completions.stream(**asked) as stream:
+                async with client.chat.completions.stream(**request) as stream:
                     (streamed,) = (await stream.get_final_completion()).choices
                 assert (streamed.message.content or "") == (whole.message.content or "")
                 assert [(c.function.name, c.function.arguments) for c in streamed.message.tool_calls or []] == [
                     (c.function.name, c.function.arguments) for c in calls
                 ]
                 assert streamed.finish_reason == whole.finish_reason
-    assert True in seen and False in seen, seen
+    assert True in called and False in called, called
 
 
 @pytest.mark.parametrize("choice", ["required", "none"])
-async def test_without_a_choice_it_is_one_of_them(ask: Ask, choice: Any) -> None:
-    async with ask.gateway.client() as client:
-        asked: Any = {"model": NAME, "messages": [{"role": "user", "content": QUESTIONS[0]}], "temperature": 0}
+async def test_the_tool_choice_decides_between_a_call_and_the_structure(complete: TextClient, choice: Any) -> None:
+    async with complete.gateway.client() as client:
+        request: Any = {"model": NAME, "messages": [{"role": "user", "content": QUESTIONS[0]}], "temperature": 0}
         answer = await client.chat.completions.create(
-            **asked, tools=TOOLS, tool_choice=choice, response_format=FORMAT, parallel_tool_calls=False
+            **request, tools=TOOLS, tool_choice=choice, response_format=FORMAT, parallel_tool_calls=False
         )
     (only,) = answer.choices
     if choice == "none":
         Reply.model_validate_json(only.message.content or "")
     else:
-        (call,) = only.message.tool_calls or ()
+        assert only.message.tool_calls is not None
+        (call,) = only.message.tool_calls
         assert call.type == "function"
         check(call.function.name, call.function.arguments)
 
 
-async def test_a_call_that_was_cut_ends_for_its_length_and_can_be_sent_back(ask: Ask) -> None:
-    async with ask.gateway.client() as client:
+async def test_a_truncated_call_has_the_finish_reason_length_and_can_be_sent_back(complete: TextClient) -> None:
+    async with complete.gateway.client() as client:
         messages: list[Any] = [{"role": "user", "content": QUESTIONS[0]}]
-        asked: Any = {"model": NAME, "tools": TOOLS, "temperature": 0}
-        answer = await client.chat.completions.create(**asked, messages=messages, tool_choice="required", max_tokens=16)
+        request: Any = {"model": NAME, "tools": TOOLS, "temperature": 0}
+        answer = await client.chat.completions.create(
+            **request, messages=messages, tool_choice="required", max_tokens=16
+        )
         (only,) = answer.choices
         assert only.finish_reason == "length" and only.message.tool_calls
         (call,) = only.message.tool_calls
@@ -90,16 +96,17 @@ async def test_a_call_that_was_cut_ends_for_its_length_and_can_be_sent_back(ask:
         with pytest.raises(ValueError):
             json.loads(call.function.arguments)
         messages += [only.message, {"role": "tool", "tool_call_id": call.id, "content": "The call was cut off."}]
-        again = await client.chat.completions.create(**asked, messages=messages, max_tokens=8)
+        again = await client.chat.completions.create(**request, messages=messages, max_tokens=8)
     assert again.usage and again.usage.prompt_tokens > 50
 
 
-async def test_a_stop_may_end_a_structure(ask: Ask) -> None:
-    async with ask.gateway.client() as client:
+async def test_a_stop_string_may_end_a_structure(complete: TextClient) -> None:
+    structure: Any = {"type": "json_object", "schema": Reply.model_json_schema()}
+    async with complete.gateway.client() as client:
         answer = await client.chat.completions.create(
             model=NAME,
             messages=[{"role": "user", "content": "Say something."}],
-            response_format={"type": "json_object", "schema": Reply.model_json_schema()},  # type: ignore[typeddict-unknown-key]
+            response_format=structure,
             stop=['"sure'],
             temperature=0,
         )
@@ -108,9 +115,9 @@ async def test_a_stop_may_end_a_structure(ask: Ask) -> None:
     assert "sure" not in (only.message.content or "")
 
 
-async def test_the_older_functions_are_called(ask: Ask) -> None:
+async def test_the_older_functions_parameter_is_supported(complete: TextClient) -> None:
     functions: list[Any] = [tool["function"] for tool in TOOLS]
-    async with ask.gateway.client() as client:
+    async with complete.gateway.client() as client:
         answer = await client.chat.completions.create(
             model=NAME,
             messages=[{"role": "user", "content": QUESTIONS[0]}],

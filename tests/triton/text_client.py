@@ -1,4 +1,4 @@
-"""Helpers that send requests to the gateway and read the answers."""
+"""A client of the gateway's chats and completions, whole and streamed."""
 
 import json
 from collections.abc import AsyncIterator
@@ -33,11 +33,11 @@ def streamed(body: Body) -> Body:
 
 
 @dataclass(slots=True)
-class Said:
-    """An answer: the text and the finish reason of each of the n choices, and the usage."""
+class TextResponse:
+    """The text and the finish reason of each of the n choices, and the usage."""
 
     texts: list[str]
-    reasons: list[str | None]
+    finish_reasons: list[str | None]
     usage: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -46,12 +46,12 @@ class Said:
         return text
 
     @property
-    def reason(self) -> str | None:
-        (reason,) = self.reasons
-        return reason
+    def finish_reason(self) -> str | None:
+        (finish_reason,) = self.finish_reasons
+        return finish_reason
 
 
-def added(choice: dict[str, Any]) -> str:
+def text_of(choice: dict[str, Any]) -> str:
     """Return the text of a choice of a response or a chunk."""
     return choice.get("text") or choice.get("message", choice.get("delta", {})).get("content") or ""
 
@@ -72,22 +72,24 @@ async def events(gateway: RunningGateway, body: Body) -> AsyncIterator[AsyncIter
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """Sends requests: `await ask(body)` returns the answer, whole or streamed."""
+class TextClient:
+    """Sends requests: `await complete(body)` returns the response, whole or streamed."""
 
     gateway: RunningGateway
 
-    async def __call__(self, body: Body) -> Said:
+    async def __call__(self, body: Body) -> TextResponse:
         if not body.get("stream"):
             response = await self.gateway.http.post(path(body), json=body)
             assert response.status_code == 200, response.text
-            answer = response.json()
-            choices = answer["choices"]
-            return Said(
-                [added(choice) for choice in choices], [c["finish_reason"] for c in choices], answer.get("usage") or {}
+            document = response.json()
+            choices = document["choices"]
+            return TextResponse(
+                [text_of(choice) for choice in choices],
+                [c["finish_reason"] for c in choices],
+                document.get("usage") or {},
             )
         n = body.get("n") or 1
-        said = Said([""] * n, [None] * n)
+        completion = TextResponse([""] * n, [None] * n)
         last: Any = None
         async with events(self.gateway, body) as stream:
             async for last in stream:
@@ -95,8 +97,10 @@ class Ask:
                     break
                 assert "error" not in last, last
                 for choice in last["choices"]:
-                    said.texts[choice["index"]] += added(choice)
-                    said.reasons[choice["index"]] = choice["finish_reason"] or said.reasons[choice["index"]]
-                said.usage = last.get("usage") or said.usage
+                    completion.texts[choice["index"]] += text_of(choice)
+                    completion.finish_reasons[choice["index"]] = (
+                        choice["finish_reason"] or completion.finish_reasons[choice["index"]]
+                    )
+                completion.usage = last.get("usage") or completion.usage
         assert last == "[DONE]", last
-        return said
+        return completion

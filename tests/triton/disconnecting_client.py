@@ -1,4 +1,4 @@
-"""A client with its own connection, which it may close at any moment."""
+"""A client that disconnects at a chosen moment."""
 
 import asyncio
 import json
@@ -6,19 +6,19 @@ import time
 from dataclasses import dataclass
 from typing import Self
 
-from tests.triton.asking import Body, path
+from tests.triton.text_client import Body, path
 from tests.wire.gateway_server import RunningGateway
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """A sent request."""
+class DisconnectingClient:
+    """A request that was sent on a connection of its own."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
     @classmethod
-    async def call(cls, gateway: RunningGateway, body: Body) -> Self:
+    async def send(cls, gateway: RunningGateway, body: Body) -> Self:
         content = json.dumps(body).encode()
         reader, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
         head = f"POST {path(body)} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -26,18 +26,18 @@ class Caller:
         await writer.drain()
         return cls(reader, writer)
 
-    async def first_words(self) -> None:
+    async def wait_for_text(self) -> None:
         """Wait until a stream has sent some text."""
         while True:
             line = await self.reader.readline()
-            assert line, "the gateway hung up"
+            assert line, "the gateway closed the connection"
             if line.startswith(b"data: {"):
                 (choice,) = json.loads(line.removeprefix(b"data: "))["choices"]
                 if choice.get("text") or choice.get("delta", {}).get("content"):
                     return
 
-    def hang_up(self) -> float:
+    def disconnect(self) -> float:
         """Close the connection, and return the time of the monotonic clock."""
-        gone = time.monotonic()
+        closed = time.monotonic()
         self.writer.transport.abort()
-        return gone
+        return closed

@@ -12,7 +12,7 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
-from tests.triton.asking import NAME
+from tests.triton.text_client import NAME
 from tritonic.embedded import EmbeddedTriton
 
 pytestmark = pytest.mark.triton
@@ -22,7 +22,7 @@ HEALTH = ROOT / "docker" / "triton-health"
 LOAD = pb.RepositoryModelLoadRequest(model_name="evil")
 LOAD.parameters["config"].string_param = '{"backend": "python", "max_batch_size": 0}'
 LOAD.parameters["file:1/model.py"].bytes_param = b"import os; os.abort()"
-WANT_THE_SECRET = {
+RESTRICTED = {
     "RepositoryIndex": pb.RepositoryIndexRequest(),
     "RepositoryModelLoad": LOAD,
     "RepositoryModelUnload": pb.RepositoryModelUnloadRequest(model_name=NAME),
@@ -35,26 +35,26 @@ WANT_THE_SECRET = {
 }
 
 
-@pytest.mark.parametrize("method", WANT_THE_SECRET)
+@pytest.mark.parametrize("method", RESTRICTED)
 @pytest.mark.parametrize("secret", [None, "", "wrong"])
-def test_what_wants_the_secret(triton: EmbeddedTriton, method: str, secret: str | None) -> None:
+def test_restricted_calls_need_the_secret(triton: EmbeddedTriton, method: str, secret: str | None) -> None:
     metadata = None if secret is None else [("triton-grpc-protocol-tritonic", secret)]
     with grpc.insecure_channel(triton.grpc_url, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        ask = getattr(rpc.GRPCInferenceServiceStub(channel), method)
+        call = getattr(rpc.GRPCInferenceServiceStub(channel), method)
         with pytest.raises(grpc.RpcError) as refused:
-            ask(WANT_THE_SECRET[method], metadata=metadata, timeout=10)
+            call(RESTRICTED[method], metadata=metadata, timeout=10)
     assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
     assert "This protocol is restricted" in refused.value.details()
     assert [model.state for model in triton.models() if model.name == NAME] == ["READY"]
 
 
-def test_nothing_describes_the_protocols(triton: EmbeddedTriton) -> None:
+def test_there_is_no_grpc_reflection(triton: EmbeddedTriton) -> None:
     """There is no gRPC reflection."""
     with grpc.insecure_channel(triton.grpc_url, options=[("grpc.enable_http_proxy", 0)]) as channel:
         for version in ("v1", "v1alpha"):
-            ask = channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
+            call = channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
             with pytest.raises(grpc.RpcError) as refused:
-                next(ask(iter([b"\x3a\x00"]), timeout=10))
+                next(call(iter([b"\x3a\x00"]), timeout=10))
             assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -73,7 +73,7 @@ def test_only_grpc_and_metrics_listen(triton: EmbeddedTriton) -> None:
 
 
 @pytest.mark.parametrize("kind", ["simple", "upgrade", "in the body"])
-def test_what_a_web_page_can_send_to_the_grpc_port(triton: EmbeddedTriton, kind: str) -> None:
+def test_http_requests_to_the_grpc_port_load_nothing(triton: EmbeddedTriton, kind: str) -> None:
     """The server notices that it is not HTTP/2 and closes the connection; nothing is loaded."""
     frames = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
     head = b"POST /inference.GRPCInferenceService/RepositoryModelLoad HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -84,20 +84,20 @@ def test_what_a_web_page_can_send_to_the_grpc_port(triton: EmbeddedTriton, kind:
     }[kind]
     with socket.create_connection((triton.host, triton.grpc_port), timeout=10) as connection:
         connection.sendall(sent)
-        said = bytearray()
+        received = bytearray()
         try:
             while more := connection.recv(4096):
-                said += more
+                received += more
         except ConnectionResetError:
             pass
-    assert not said.startswith(b"HTTP/1")
+    assert not received.startswith(b"HTTP/1")
     assert triton.poll() is None and triton.is_ready()
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_health_check_of_the_container(triton: EmbeddedTriton) -> None:
     assert subprocess.run([HEALTH, triton.grpc_url], capture_output=True).returncode == 0
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        address = f"127.0.0.1:{mute.getsockname()[1]}"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
         assert subprocess.run([HEALTH, address], capture_output=True).returncode != 0
     assert subprocess.run([HEALTH, address], capture_output=True).returncode != 0

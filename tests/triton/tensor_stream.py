@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc as client
 
-from tests.triton.asking import NAME
+from tests.triton.text_client import NAME
 
 
 def tensor(name: str, value: Any) -> client.InferInput:
@@ -21,9 +21,9 @@ def tensor(name: str, value: Any) -> client.InferInput:
             array, datatype = np.array([json.dumps(value).encode()], np.object_), "BYTES"
         case list():
             array, datatype = np.array(value, np.int32), "INT32"
-    made = client.InferInput(name, array.shape, datatype)
-    made.set_data_from_numpy(array)
-    return made
+    infer_input = client.InferInput(name, array.shape, datatype)
+    infer_input.set_data_from_numpy(array)
+    return infer_input
 
 
 @dataclass(slots=True)
@@ -31,15 +31,15 @@ class Stream:
     """A decoupled stream of the official client."""
 
     server: client.InferenceServerClient
-    arrived: "queue.Queue[tuple[Any, Any]]"
+    received: "queue.Queue[tuple[Any, Any]]"
 
-    def ask(self, parameters: dict[str, Any] | None = None, **tensors: Any) -> list[Any]:
+    def infer(self, parameters: dict[str, Any] | None = None, **tensors: Any) -> list[Any]:
         """Return all responses to a request. Raises the error that the client reports."""
         inputs = [tensor(name, value) for name, value in tensors.items()]
         self.server.async_stream_infer(NAME, inputs, parameters=parameters, enable_empty_final_response=True)
         responses = []
         while True:
-            result, error = self.arrived.get(timeout=60)
+            result, error = self.received.get(timeout=60)
             if error is not None:
                 raise error
             response = result.get_response()
@@ -50,9 +50,9 @@ class Stream:
 
 
 def opened(server: client.InferenceServerClient, **headers: str) -> Stream:
-    arrived: queue.Queue[tuple[Any, Any]] = queue.Queue()
-    server.start_stream(lambda result, error: arrived.put((result, error)), headers=headers)
-    return Stream(server, arrived)
+    received: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    server.start_stream(lambda result, error: received.put((result, error)), headers=headers)
+    return Stream(server, received)
 
 
 def texts(results: list[Any]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.triton.asking import NAME
+from tests.triton.text_client import NAME
 from tests.wire.gateway_server import RunningGateway, run_gateway
 from tests.wire.openai.text_requests import check_error_body
 
@@ -82,15 +82,15 @@ async def guarded(triton) -> AsyncIterator[RunningGateway]:
 async def run(command: str, gateway: RunningGateway, folder: Path, model: str = NAME) -> tuple[int, Any]:
     """Run the printed command in bash, and return the status and the JSON document."""
     command = command.replace("BASE", gateway.url).replace("MODEL", model)
-    # What is not printed is said in curl's own configuration.
+    # Options that the documents do not print go into curl's configuration file.
     (folder / ".curlrc").write_text(
         'silent\nshow-error\nnoproxy = "*"\nmax-time = 120\nwrite-out = "\\n%{http_code}"\n'
     )
     environment = {**os.environ, "OPENAI_API_KEY": KEY, "CURL_HOME": str(folder)}
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec("bash", "-c", command, env=environment, stdout=pipe, stderr=pipe)
-    output, complaint = await process.communicate()
-    assert process.returncode == 0, complaint.decode()
+    output, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
     document, status = output.decode().rsplit("\n", 1)
     return int(status), json.loads(document)
 
@@ -101,16 +101,21 @@ async def run(command: str, gateway: RunningGateway, folder: Path, model: str = 
     ids=["standard", "reference", "relay"],
 )
 async def test_chat(
-    gateway: RunningGateway, guarded: RunningGateway, tight: str, tmp_path: Path, command: str, needs_key: bool
+    gateway: RunningGateway,
+    guarded: RunningGateway,
+    short_context_model: str,
+    tmp_path: Path,
+    command: str,
+    needs_key: bool,
 ) -> None:
-    """As printed, the commands draw at random and without a limit; a small model that strays goes on for minutes.
+    """The printed commands sample at random and set no limit, so a small model may generate for minutes.
 
-    So they are asked of the copy whose context ends sooner.
+    The model with the short context bounds that.
     """
-    status, answer = await run(command, guarded if needs_key else gateway, tmp_path, tight)
+    status, answer = await run(command, guarded if needs_key else gateway, tmp_path, short_context_model)
     assert status == 200, answer
     assert (answer["code"], answer["message"]) == (0, "success")
-    assert (answer["object"], answer["model"]) == ("chat.completion", tight)
+    assert (answer["object"], answer["model"]) == ("chat.completion", short_context_model)
     (choice,) = answer["choices"]
     assert choice["message"]["role"] == "assistant" and choice["message"]["content"].strip()
     assert choice["finish_reason"] in ("stop", "length")
@@ -119,7 +124,7 @@ async def test_chat(
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
 
 
-async def test_a_picture_for_a_model_that_cannot_see(guarded: RunningGateway, tmp_path: Path) -> None:
+async def test_an_image_for_a_text_model_is_refused(guarded: RunningGateway, tmp_path: Path) -> None:
     status, answer = await run(PICTURE, guarded, tmp_path)
     assert status == 400
     check_error_body(answer, "invalid_request_error", "unsupported_parameter", "messages[0].content[1]")
@@ -129,13 +134,13 @@ async def test_a_picture_for_a_model_that_cannot_see(guarded: RunningGateway, tm
 async def test_models(
     gateway: RunningGateway, guarded: RunningGateway, tmp_path: Path, command: str, needs_key: bool
 ) -> None:
-    asked = guarded if needs_key else gateway
-    status, listing = await run(command, asked, tmp_path)
+    queried = guarded if needs_key else gateway
+    status, listing = await run(command, queried, tmp_path)
     assert (status, listing["object"]) == (200, "list")
     assert listing["project"] == ("DecentralGPT" if needs_key else "Tritonic")
     model = next(model for model in listing["data"] if model["id"] == NAME)
     assert model["model"] == NAME
-    assert model["url"] == f"{asked.url}/v1/chat/completions"
+    assert model["url"] == f"{queried.url}/v1/chat/completions"
 
 
 async def test_without_the_key(guarded: RunningGateway, tmp_path: Path) -> None:

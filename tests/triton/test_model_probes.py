@@ -7,8 +7,7 @@ import pytest
 
 from gateway.models.catalog import Catalog
 from gateway.models.probe import can_be_probed, probe
-from tests.triton.asking import NAME
-from tests.triton.installing import install_copy
+from tests.triton.text_client import NAME
 from tritonic.embedded import EmbeddedTriton
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
@@ -29,11 +28,9 @@ async def _probed(triton: EmbeddedTriton, name: str) -> None:
         await catalog.close()
 
 
-async def test_a_token(triton: EmbeddedTriton) -> None:
+async def test_a_chat_model_answers_the_probe(triton: EmbeddedTriton) -> None:
     await _probed(triton, NAME)
 
 
-async def test_a_vector(embedding_folder: Path, tmp_path: Path) -> None:
-    install_copy(embedding_folder, tmp_path, "vectors")
-    with EmbeddedTriton(tmp_path) as triton:
-        await _probed(triton, "vectors")
+async def test_an_embedding_model_answers_the_probe(embedding_triton: EmbeddedTriton, embedding_folder: Path) -> None:
+    await _probed(embedding_triton, embedding_folder.name)
