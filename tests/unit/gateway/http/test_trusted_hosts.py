@@ -69,7 +69,7 @@ def test_hosts_of_the_settings_are_trusted() -> None:
 @pytest.mark.parametrize("text", ["http://a", "a:1", "a b", "*.", "*a", "a/", "[::1]"])
 def test_invalid_hosts_of_the_setting_are_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITONIC_ALLOWED_HOSTS", f"localhost,{text}")
-    with pytest.raises(ValueError, match="is no host"):
+    with pytest.raises(ValueError, match="is not a host"):
         Settings()
 
 

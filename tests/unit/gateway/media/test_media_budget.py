@@ -67,7 +67,7 @@ async def test_references_of_a_request_share_a_limit_of_bytes(site, make_media):
     # A request has them for itself.
     (turn,) = await parser_for(media).parse(message_with(url, url, url))
     for urls in ([url] * 4, [data_url(data)] * 4, [url, url, url, data_url(data)]):
-        with pytest.raises(InvalidRequest, match=f"larger than the {3 * len(data)} bytes") as raised:
+        with pytest.raises(InvalidRequest, match=f"exceed the limit of {3 * len(data)} bytes") as raised:
             await parser_for(media).parse(message_with(*urls))
         assert raised.value.param is not None and raised.value.param.startswith("messages[0].content[")
 

@@ -85,7 +85,7 @@ async def test_repeated_headers_are_refused(make_pair):
     for number in range(100):
         block = literal(b"x-%d" % number, b"y" * 100)
         pair.connection.data_received(frames.encode_frame(FrameType.HEADERS, frames.END_HEADERS, 1, block))
-    with pytest.raises(RpcError, match="answered twice"):
+    with pytest.raises(RpcError, match="response headers twice"):
         await call.read()
     assert pair.peer.resets == [(1, 8)]
     assert len(call._headers) == 2
