@@ -49,7 +49,8 @@ class Admission:
             )
         if mine >= _SHARE_FACTOR * free:
             raise QueueFull(
-                f"This caller has {mine} open requests to this model, its share of the limit; try again later.",
+                f"This caller has {mine} open requests to this model. The free slots are reserved for other callers. "
+                "Try again later.",
                 retry_after=RETRY_AFTER_SECONDS,
             )
         model.open += 1

@@ -52,7 +52,7 @@ async def test_one_caller_leaves_room_for_another(triton: FakeTriton, route: Tex
             before = len(triton.calls)
             response = await post_as(gateway, GREEDY, route, "silent")
             sentence = check_error(response, 429, "rate_limit_error", "overloaded")
-            assert "8 requests" in sentence and "others" in sentence
+            assert "8 open requests" in sentence and "other callers" in sentence
             assert int(response.headers["retry-after"]) >= 1
             assert len(triton.calls) == before
             # Others may ask this model, and everybody another one.
@@ -72,7 +72,7 @@ async def test_a_full_queue_refuses_requests(triton: FakeTriton) -> None:
         open_requests(gateway, triton, 2),
     ):
         sentence = check_error(await post_as(gateway, MODEST, model="silent"), 429, "rate_limit_error", "overloaded")
-        assert "2 requests" in sentence
+        assert "2 open requests" in sentence
 
 
 async def test_each_prompt_of_a_request_is_a_request(triton: FakeTriton) -> None:

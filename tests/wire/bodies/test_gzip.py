@@ -83,17 +83,17 @@ WHOLE = gzip.compress(BODY)
 BROKEN: dict[str, tuple[bytes, str]] = {
     "not packed": (BODY, "header"),
     "zlib's own form": (zlib.compress(BODY), "header"),
-    "nothing": (b"", "ends"),
-    "half a head": (WHOLE[:5], "ends"),
-    "half": (WHOLE[: len(WHOLE) // 2], "ends"),
-    "no sum": (WHOLE[:-8], "ends"),
-    "a byte is missing": (WHOLE[:-1], "ends"),
+    "nothing": (b"", "truncated"),
+    "half a head": (WHOLE[:5], "truncated"),
+    "half": (WHOLE[: len(WHOLE) // 2], "truncated"),
+    "no sum": (WHOLE[:-8], "truncated"),
+    "a byte is missing": (WHOLE[:-1], "truncated"),
     "a wrong sum": (WHOLE[:-8] + b"\0\0\0\0" + WHOLE[-4:], "data check"),
     "a wrong length": (WHOLE[:-1] + b"\1", "length check"),
     "a wrong block": (WHOLE[:10] + b"\xff" + WHOLE[11:], "block"),
     "something follows": (WHOLE + b"x", "follows"),
     "zeros follow": (WHOLE + b"\0" * 512, "follows"),
-    "half a member follows": (WHOLE + WHOLE[:1], "ends"),
+    "half a member follows": (WHOLE + WHOLE[:1], "truncated"),
     "members without end": (gzip.compress(b"") * 5000, "1024 members"),
 }
 

@@ -242,7 +242,7 @@ async def test_a_model_without_a_creation_time_has_the_time_of_its_discovery() -
             await asyncio.sleep(1)
             triton.loaded.add("undated")
             await wait_for_models(gateway, {"dated", "zero", "undated"})
-            card = (await gateway.http.get("/v1/models/unmade")).json()
+            card = (await gateway.http.get("/v1/models/undated")).json()
             assert card["created"] == card["permission"][0]["created"] == created["undated"]
 
 

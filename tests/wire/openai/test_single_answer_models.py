@@ -96,7 +96,7 @@ async def test_each_answer_counts_as_a_request_to_the_model(gateway: RunningGate
     """One caller may use 16 of 20 slots."""
     before = len(triton.calls)
     response = await gateway.http.post("/v1/completions", json={"model": "endless", "prompt": "x", "n": 17})
-    assert "16 may be at once" in check_error_body(response.json(), "invalid_request_error", param="n")
+    assert "at most 16 requests open" in check_error_body(response.json(), "invalid_request_error", param="n")
     assert response.status_code == 400, "trying again would never help"
     assert len(triton.calls) == before
     response = await gateway.http.post("/v1/completions", json={"model": "seeded", "prompt": "x", "n": 16})

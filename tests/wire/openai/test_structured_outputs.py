@@ -133,7 +133,7 @@ async def test_schemas_of_tools_are_bounded_one_by_one_and_together(gateway: Run
         assert f"at most {most}" in check_error(response, 400, param=path)
     tools = [tool({}), *(tool(ENUM, f"f{number}") for number in range(5))]
     response = await chat(gateway, tools=tools, tool_choice=choice)
-    assert "characters together" in check_error(response, 400, param="tools[5].function.parameters")
+    assert "schemas of all tools" in check_error(response, 400, param="tools[5].function.parameters")
 
 
 async def test_the_largest_schemas_reach_the_model(gateway: RunningGateway, triton: FakeTriton) -> None:
