@@ -23,7 +23,7 @@ class Component(Protocol):
         """Start it without waiting until it is ready. Raises OSError or RuntimeError."""
 
     def is_ready(self) -> bool:
-        """Return whether it answers."""
+        """Return whether the program is ready: it answers its callers."""
 
     def poll(self) -> int | None:
         """Return its exit status (128 + signal when killed), or None while it runs."""

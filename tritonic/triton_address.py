@@ -58,7 +58,8 @@ class SocketFolder:
 def server_options(address: str, http_port: int | None, grpc_port: int, metrics_port: int, secret: str) -> list[str]:
     """Return the network options of tritonserver. gRPC listens on `address`, HTTP and metrics on loopback.
 
-    An `http_port` of None keeps HTTP closed. An empty `secret` restricts nothing.
+    An `http_port` of None keeps HTTP closed. Calls that load models, or that reach shared
+    memory, tracing or logging, need `secret` (`RESTRICTED_PROTOCOLS`); with an empty one nothing is restricted.
     """
     options = [
         f"--grpc-address={address}",

@@ -9,7 +9,10 @@ from backends.serving.errors import EngineFailed
 
 
 class TritonComponents:
-    """Implements `backends.diffusion.components.Components`. A call costs about half a millisecond."""
+    """Calls the component models of a pipeline (text encoders, denoiser, VAE) in the same Triton, by BLS.
+
+    It implements `backends.diffusion.components.Components`. A call costs about half a millisecond.
+    """
 
     def run(self, name: str, inputs: Arrays, outputs: Sequence[str]) -> dict[str, Array]:
         """Call a model and wait for it without Python's global lock. See `Components`."""

@@ -48,7 +48,7 @@ async def sse(
     events: AsyncGenerator[Event],
     render: Callable[[Event], Iterable[bytes | NamedEvent]],
     render_error: Callable[[GatewayError], bytes | NamedEvent],
-    done: bytes | None = None,
+    done: bytes | NamedEvent | None = None,
 ) -> Response:
     """Return a response of server-sent events (`ServerSentEvents` describes the parameters).
 

@@ -61,7 +61,7 @@ class ServerSentEvents(Generic[Event]):
         self,
         render: Callable[[Event], Iterable[bytes | NamedEvent]],
         render_error: Callable[[GatewayError], bytes | NamedEvent],
-        done: bytes | None = None,
+        done: bytes | NamedEvent | None = None,
     ) -> None:
         """`render` returns the server-sent events for one event of the operation; the data of each is JSON.
 

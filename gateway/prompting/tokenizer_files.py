@@ -29,7 +29,8 @@ class TokenizerFiles:
 def read(path: Path) -> TokenizerFiles:
     """Read `tokenizer_config.json` as transformers stores it. Raises `OSError` and `ValueError`.
 
-    The template may also be in `chat_template.jinja` next to it, or the one named `default` of several.
+    The chat template is `chat_template.jinja` next to it, if there is one, or else the field `chat_template`: a text,
+    or a list of named texts, of which `default` is used.
     """
     config = _object(path)
     template = config.get("chat_template")

@@ -127,7 +127,10 @@ async def limit_tokens(
 
 
 def explain(error: GatewayError) -> GatewayError:
-    """Return the failure of a model without error codes, with the caller's field names."""
+    """Return a failure of TensorRT-LLM or vLLM in the caller's terms.
+
+    Their messages have no error codes: a caller's mistake is recognised by its wording, and gets the caller's field.
+    """
     return third_party_errors.explain(error)
 
 

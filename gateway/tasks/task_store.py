@@ -264,7 +264,7 @@ def result_to_json(outputs: Iterable[TaskOutput]) -> dict[str, Any]:
 def _result_from_json(result: dict[str, Any]) -> tuple[TaskOutput, ...]:
     if "outputs" in result:
         return tuple(TaskOutput(**output) for output in result["outputs"])
-    # Version 0.1 stored images alone, as index, file, seed and content_type.
+    # Development versions before 0.1.0 stored images alone, as index, file, seed and content_type.
     return tuple(
         TaskOutput(image["index"], image["file"], image["content_type"], {"seed": image["seed"]})
         for image in result["images"]

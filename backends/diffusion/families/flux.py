@@ -15,7 +15,7 @@ _NUM_TIMESTEPS = np.float32(1000)
 
 
 class Flux:
-    """Implements `backends.diffusion.families.Family`."""
+    """How FLUX pipelines encode prompts, shape latents and apply guidance (`Family`)."""
 
     def __init__(self, config: PipelineConfig, text_encoders: TextEncoders) -> None:
         self._text_encoders = text_encoders
@@ -23,7 +23,10 @@ class Flux:
         self._has_guidance_input = config.guidance == "embedded"
 
     def encode_prompt(self, prompt: str, negative: str | None, scale: float, size: tuple[int, int]) -> GuidedPrompt:
-        """See `Family`. The model was distilled from a guided one, so that it runs once per step."""
+        """Return the inputs of a run (`Family`).
+
+        The model was distilled from a guided one, so that it runs once per step.
+        """
         if negative:
             raise UnsupportedOption("This model takes no negative prompt.", "negative_prompt")
         self._text_encoders.check_length(prompt, "prompt")

@@ -16,7 +16,7 @@ from backends.serving.errors import InvalidValue, UnsupportedOption
 
 
 class StableDiffusion:
-    """Implements `backends.diffusion.families.Family`, and is the base of the later Stable Diffusion families."""
+    """How Stable Diffusion 1 and 2 encode prompts and apply guidance (`Family`); the base of the later families."""
 
     def __init__(self, config: PipelineConfig, text_encoders: TextEncoders) -> None:
         self._text_encoders = text_encoders
@@ -25,7 +25,7 @@ class StableDiffusion:
         self._empty = functools.cache(lambda: self.encode([""])[0])
 
     def encode_prompt(self, prompt: str, negative: str | None, scale: float, size: tuple[int, int]) -> GuidedPrompt:
-        """See `Family`. With classifier-free guidance above 1 each step computes two rows, otherwise one."""
+        """Return the inputs of a run (`Family`). With classifier-free guidance above 1 each step computes two rows, otherwise one."""
         self._text_encoders.check_length(prompt, "prompt")
         if self._guidance != "classifier-free":
             if negative:

@@ -14,7 +14,10 @@ from backends.diffusion.text_encoders import TextEncoders
 
 
 class StableDiffusionXL(StableDiffusion):
-    """Implements `backends.diffusion.families.Family`. `extras` may hold `force_zeros_for_empty_prompt`."""
+    """How Stable Diffusion XL encodes prompts, and adds sizes and pooled embeddings (`Family`).
+
+    `extras` may hold `force_zeros_for_empty_prompt`.
+    """
 
     def __init__(self, config: PipelineConfig, text_encoders: TextEncoders) -> None:
         super().__init__(config, text_encoders)

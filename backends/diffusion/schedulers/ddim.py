@@ -28,7 +28,7 @@ class DDIMOptions(TrainingOptions):
 
 
 class DDIM:
-    """Implements `Scheduler`."""
+    """Makes plans of the DDIM solver (`Scheduler`)."""
 
     def __init__(self, options: DDIMOptions, family_config: FamilyConfig) -> None:
         """Raises `ValueError` if the options contradict one another."""
@@ -42,7 +42,7 @@ class DDIM:
             )
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "DDIMPlan":
-        """See `Scheduler`; `size` has no effect."""
+        """Return a plan of `steps` steps, or of the share `strength` at their end (`Scheduler.plan`)."""
         options, trained = self._options, self._options.num_train_timesteps
         check_steps(steps, trained)
         timesteps = (
@@ -63,7 +63,7 @@ class DDIM:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DDIMPlan(UnscaledPlan):
-    """Implements `Plan`.
+    """The steps of the DDIM solver for one image (`Plan`).
 
     `alphas` and `next_alphas` are the shares of the image before and after each run, float32[runs].
     """
@@ -75,14 +75,14 @@ class DDIMPlan(UnscaledPlan):
     clip: float | None
 
     def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
-        """See `Plan`; uses neither `state` nor `noise`."""
+        """Return the latent after run `i` (`Plan.step`); uses neither `state` nor `noise`."""
         original, epsilon = predict_original_and_noise(self.prediction, model_output, sample, float(self.alphas[i]))
         if self.clip is not None:
             original = original.clip(-self.clip, self.clip)
         return mix_noise(original, epsilon, float(self.next_alphas[i]))
 
     def add_noise(self, latent: Latent, noise: Latent, i: int) -> Latent:
-        """See `Plan`."""
+        """Mix a finished latent with noise (`Plan.add_noise`)."""
         return mix_noise(latent, noise, float(self.alphas[i]))
 
 

@@ -38,7 +38,7 @@ class DPMSolverOptions(MultistepOptions):
 
 
 class DPMSolver:
-    """Implements `Scheduler`."""
+    """Makes plans of the DPMSolver solver (`Scheduler`)."""
 
     def __init__(self, options: DPMSolverOptions, family_config: FamilyConfig) -> None:
         """Raises `ValueError` if the options contradict one another."""
@@ -55,7 +55,7 @@ class DPMSolver:
         self._last = options.num_train_timesteps - clipped
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "DPMSolverPlan":
-        """See `Scheduler`; `size` has no effect."""
+        """Return a plan of `steps` steps, or of the share `strength` at their end (`Scheduler.plan`)."""
         options = self._options
         check_steps(steps, self._last - 1)
         first = first_step(steps, strength, self._family_config.family)
@@ -95,7 +95,10 @@ class DPMSolver:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DPMSolverPlan(UnscaledPlan):
-    """Implements `Plan`. `has_few_steps`: there are so few steps in all that the last ones have a lower order."""
+    """The steps of the DPMSolver solver for one image (`Plan`).
+
+    `has_few_steps`: there are so few steps in all that the last ones have a lower order.
+    """
 
     timesteps: "np.ndarray[tuple[int], np.dtype[np.float32]]"
     levels: NoiseLevels
@@ -103,7 +106,10 @@ class DPMSolverPlan(UnscaledPlan):
     has_few_steps: bool
 
     def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
-        """See `Plan`. `state` holds the predicted images of the last runs; the stochastic algorithm draws noise."""
+        """Return the latent after run `i` (`Plan.step`).
+
+        `state` holds the predicted images of the last runs; the stochastic algorithm draws noise.
+        """
         original = self.levels.predict_original(self.options.prediction_type, model_output, sample, i)
         keep = self.options.solver_order - 1
         state.outputs = [*(state.outputs[-keep:] if keep else []), original]
@@ -115,7 +121,7 @@ class DPMSolverPlan(UnscaledPlan):
         return moved
 
     def add_noise(self, latent: Latent, noise: Latent, i: int) -> Latent:
-        """See `Plan`."""
+        """Mix a finished latent with noise (`Plan.add_noise`)."""
         return self.levels.add_noise(latent, noise, i)
 
     def _order(self, i: int) -> int:

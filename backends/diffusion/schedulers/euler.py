@@ -57,7 +57,7 @@ class EulerAncestralOptions(TrainingOptions):
 
 
 class Euler:
-    """Implements `Scheduler`."""
+    """Makes plans of the Euler solver (`Scheduler`)."""
 
     def __init__(self, options: EulerOptions, family_config: FamilyConfig) -> None:
         """Raises `ValueError` if the options contradict one another."""
@@ -70,7 +70,7 @@ class Euler:
         )
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "EulerPlan":
-        """See `Scheduler`; `size` has no effect."""
+        """Return a plan of `steps` steps, or of the share `strength` at their end (`Scheduler.plan`)."""
         options = self._options
         check_steps(steps, options.num_train_timesteps)
         first = first_step(steps, strength, self._family_config.family)
@@ -106,7 +106,10 @@ class Euler:
 
 
 class EulerAncestral:
-    """Implements `Scheduler`: each step removes more noise than is due and adds the difference as new noise."""
+    """Makes plans of the ancestral Euler solver (`Scheduler`).
+
+    Each step removes more noise than is due, and adds the difference as new noise.
+    """
 
     def __init__(self, options: EulerAncestralOptions, family_config: FamilyConfig) -> None:
         """Accept any combination of options."""
@@ -117,7 +120,7 @@ class EulerAncestral:
         )
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "EulerPlan":
-        """See `Scheduler`; `size` has no effect."""
+        """Return a plan of `steps` steps, or of the share `strength` at their end (`Scheduler.plan`)."""
         options = self._options
         check_steps(steps, options.num_train_timesteps)
         first = first_step(steps, strength, self._family_config.family)
@@ -134,7 +137,7 @@ class EulerAncestral:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EulerPlan(BasePlan):
-    """Implements `Plan`.
+    """The steps of the Euler solver for one image (`Plan`).
 
     `sigmas` are the noise levels before each run and after the last: float32[at least runs + 1].
     """
@@ -151,7 +154,7 @@ class EulerPlan(BasePlan):
         return scaled
 
     def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
-        """See `Plan`; the ancestral variant draws noise at each run but the last."""
+        """Return the latent after run `i` (`Plan.step`); the ancestral variant draws noise at each run but the last."""
         # All in float32, as in diffusers: sigma can be 4096, and other roundings would show in the image.
         sigma, after = self.sigmas[i], self.sigmas[i + 1]
         added = np.sqrt(after**2 * (sigma**2 - after**2) / sigma**2) if self.ancestral else np.float32(0)
@@ -163,7 +166,7 @@ class EulerPlan(BasePlan):
         return moved
 
     def add_noise(self, latent: Latent, noise: Latent, i: int) -> Latent:
-        """See `Plan`."""
+        """Mix a finished latent with noise (`Plan.add_noise`)."""
         noised: Latent = latent + noise * self.sigmas[i]
         return noised
 

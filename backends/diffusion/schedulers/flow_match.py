@@ -44,7 +44,7 @@ class FlowMatchOptions:
 
 
 class FlowMatch:
-    """Implements `Scheduler`."""
+    """Makes plans of the FlowMatch solver (`Scheduler`)."""
 
     def __init__(self, options: FlowMatchOptions, family_config: FamilyConfig) -> None:
         """Raises `ValueError` if the options contradict one another."""
@@ -56,7 +56,10 @@ class FlowMatch:
         self._family_config = family_config
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "FlowMatchPlan":
-        """See `Scheduler`. Raises `ValueError` without `size` if the shift depends on it."""
+        """Return a plan of `steps` steps (`Scheduler.plan`).
+
+        Raises `ValueError` without `size` if the shift depends on it.
+        """
         options = self._options
         check_steps(steps, options.num_train_timesteps)
         first = first_step(steps, strength, self._family_config.family)
@@ -107,14 +110,17 @@ class FlowMatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FlowMatchPlan(UnscaledPlan):
-    """Implements `Plan`. `sigmas` are the shares of noise before each run and after the last: float32[runs + 1]."""
+    """The steps of the FlowMatch solver for one image (`Plan`).
+
+    `sigmas` are the shares of noise before each run and after the last: float32[runs + 1].
+    """
 
     timesteps: npt.NDArray[np.float32]
     sigmas: npt.NDArray[np.float32]
     stochastic: bool
 
     def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
-        """See `Plan`; with `stochastic_sampling` each run but the last draws noise."""
+        """Return the latent after run `i` (`Plan.step`); `stochastic_sampling` draws noise at each run but the last."""
         sigma, after = float(self.sigmas[i]), float(self.sigmas[i + 1])
         if not self.stochastic:
             return sample + (after - sigma) * model_output
@@ -122,6 +128,6 @@ class FlowMatchPlan(UnscaledPlan):
         return (1 - after) * original + after * noise.normal(sample.shape) if after else original
 
     def add_noise(self, latent: Latent, noise: Latent, i: int) -> Latent:
-        """See `Plan`."""
+        """Mix a finished latent with noise (`Plan.add_noise`)."""
         sigma = float(self.sigmas[i])
         return sigma * noise + (1 - sigma) * latent

@@ -54,7 +54,7 @@ class LCM:
         self._alphas = alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr)
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "LCMPlan":
-        """See `Scheduler`; `size` has no effect. `steps` is at most the number with which the model was distilled."""
+        """Return a plan of `steps` steps, at most as many as the model was distilled with (`Scheduler.plan`)."""
         options = self._options
         distilled = options.original_inference_steps
         check_steps(steps, distilled)
@@ -73,7 +73,10 @@ class LCM:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LCMPlan(UnscaledPlan):
-    """Implements `Plan`. `alphas` are the shares of the image before each run, float32[runs]."""
+    """The steps of the LCM solver for one image (`Plan`).
+
+    `alphas` are the shares of the image before each run, float32[runs].
+    """
 
     timesteps: npt.NDArray[np.float32]
     alphas: npt.NDArray[np.float32]
@@ -82,7 +85,7 @@ class LCMPlan(UnscaledPlan):
     clip: float | None
 
     def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
-        """See `Plan`; each run but the last draws noise."""
+        """Return the latent after run `i` (`Plan.step`); each run but the last draws noise."""
         original, _ = predict_original_and_noise(self.prediction, model_output, sample, float(self.alphas[i]))
         if self.clip is not None:
             original = original.clip(-self.clip, self.clip)
@@ -95,5 +98,5 @@ class LCMPlan(UnscaledPlan):
         return mix_noise(denoised, noise.normal(model_output.shape), float(self.alphas[i + 1]))
 
     def add_noise(self, latent: Latent, noise: Latent, i: int) -> Latent:
-        """See `Plan`."""
+        """Mix a finished latent with noise (`Plan.add_noise`)."""
         return mix_noise(latent, noise, float(self.alphas[i]))

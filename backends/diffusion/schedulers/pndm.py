@@ -31,7 +31,7 @@ class PNDMOptions(TrainingOptions):
 
 
 class PNDM:
-    """Implements `Scheduler`."""
+    """Makes plans of the PNDM solver (`Scheduler`)."""
 
     def __init__(self, options: PNDMOptions, family_config: FamilyConfig) -> None:
         """Raises `ValueError` if the options require the Runge-Kutta steps."""
@@ -42,7 +42,7 @@ class PNDM:
         self._alphas = alphas_cumprod(options)
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "PNDMPlan":
-        """See `Scheduler`; `size` has no effect."""
+        """Return a plan of `steps` steps, or of the share `strength` at their end (`Scheduler.plan`)."""
         options, trained = self._options, self._options.num_train_timesteps
         check_steps(steps, trained)
         once = spaced_timesteps(options.timestep_spacing, trained, steps, options.steps_offset).round().astype(np.int64)
@@ -67,7 +67,10 @@ class PNDM:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PNDMPlan(UnscaledPlan):
-    """Implements `Plan`. The arrays hold the share of the image at each timestep, and before and after each step."""
+    """The steps of the PNDM solver for one image (`Plan`).
+
+    The arrays hold the share of the image at each timestep, and before and after each step.
+    """
 
     timesteps: npt.NDArray[np.float32]
     noise_alphas: npt.NDArray[np.float32]
@@ -76,7 +79,7 @@ class PNDMPlan(UnscaledPlan):
     prediction: Literal["epsilon", "v_prediction"]
 
     def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
-        """See `Plan`. `state` holds the last four outputs; `noise` is not used."""
+        """Return the latent after run `i` (`Plan.step`). `state` holds the last four outputs; `noise` is not used."""
         if i == 1:
             if state.sample is None:
                 raise RuntimeError("The first run was left out.")
@@ -89,7 +92,7 @@ class PNDMPlan(UnscaledPlan):
         return self._moved(sample, output, float(self.alphas[i]), float(self.next_alphas[i]))
 
     def add_noise(self, latent: Latent, noise: Latent, i: int) -> Latent:
-        """See `Plan`."""
+        """Mix a finished latent with noise (`Plan.add_noise`)."""
         return mix_noise(latent, noise, float(self.noise_alphas[i]))
 
     def _moved(self, sample: Latent, output: Latent, alpha: float, next_alpha: float) -> Latent:

@@ -43,7 +43,7 @@ class UniPCOptions(MultistepOptions):
 
 
 class UniPC:
-    """Implements `Scheduler`."""
+    """Makes plans of the UniPC solver (`Scheduler`)."""
 
     def __init__(self, options: UniPCOptions, family_config: FamilyConfig) -> None:
         """Raises `ValueError` if the options contradict one another."""
@@ -60,7 +60,7 @@ class UniPC:
         )
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "UniPCPlan":
-        """See `Scheduler`; `size` has no effect."""
+        """Return a plan of `steps` steps, or of the share `strength` at their end (`Scheduler.plan`)."""
         options = self._options
         check_steps(steps, options.num_train_timesteps - 1)
         first = first_step(steps, strength, self._family_config.family)
@@ -107,7 +107,10 @@ class UniPC:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UniPCPlan(UnscaledPlan):
-    """Implements `Plan`. `first` is the number of steps that it omits at the start."""
+    """The steps of the UniPC solver for one image (`Plan`).
+
+    `first` is the number of steps that it omits at the start.
+    """
 
     timesteps: npt.NDArray[np.float32]
     levels: NoiseLevels
@@ -115,7 +118,10 @@ class UniPCPlan(UnscaledPlan):
     first: int
 
     def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
-        """See `Plan`. `state` holds the predicted images of the last runs and the last sample; `noise` is not used."""
+        """Return the latent after run `i` (`Plan.step`).
+
+        `state` holds the predicted images of the last runs and the last sample; `noise` is not used.
+        """
         original = self.levels.predict_original(self.options.prediction_type, model_output, sample, i)
         if state.sample is not None and self.first + i - 1 not in self.options.disable_corrector:
             sample = self._moved(i - 1, state.sample, state.outputs, corrected_by=original)
@@ -124,7 +130,7 @@ class UniPCPlan(UnscaledPlan):
         return self._moved(i, sample, state.outputs)
 
     def add_noise(self, latent: Latent, noise: Latent, i: int) -> Latent:
-        """See `Plan`."""
+        """Mix a finished latent with noise (`Plan.add_noise`)."""
         return self.levels.add_noise(latent, noise, i)
 
     def _order(self, i: int) -> int:

@@ -9,5 +9,5 @@ DIALECT = Dialect(
     prefixes=("/toy",),
     routers=(chat.router,),
     errors=TOY_ERRORS,
-    stream_events=(chat.Word, Oops),
+    stream_events=(chat.Word, chat.End, Oops),
 )
