@@ -25,7 +25,10 @@ class StableDiffusion:
         self._empty = functools.cache(lambda: self.encode([""])[0])
 
     def encode_prompt(self, prompt: str, negative: str | None, scale: float, size: tuple[int, int]) -> GuidedPrompt:
-        """Return the inputs of a run (`Family`). With classifier-free guidance above 1 each step computes two rows, otherwise one."""
+        """Return the inputs of a run (`Family`).
+
+        With classifier-free guidance above 1 each step computes two rows, otherwise one.
+        """
         self._text_encoders.check_length(prompt, "prompt")
         if self._guidance != "classifier-free":
             if negative:
