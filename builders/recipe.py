@@ -168,15 +168,15 @@ class Recipe(BaseModel):
     """Default: by precision, see `builders.llm.verify.TOLERANCES`."""
 
     @model_validator(mode="after")
-    def _check_pictures(self) -> Self:
+    def _check_image_options(self) -> Self:
         if self.family != "diffusion" and self.pictures != ImageOptions():
-            raise ValueError(f"pictures means nothing for a model of the family {self.family}")
+            raise ValueError(f"pictures is an option of the family diffusion, not of {self.family}")
         return self
 
     @model_validator(mode="after")
     def _check_truncation(self) -> Self:
         if self.truncate_prompt_tokens is not None and self.family != "embedding":
-            raise ValueError(f"truncate_prompt_tokens means nothing for a model of the family {self.family}")
+            raise ValueError(f"truncate_prompt_tokens is an option of the family embedding, not of {self.family}")
         if self.truncate_prompt_tokens == 0:
             raise ValueError("truncate_prompt_tokens must be -1, for all that the model takes, or above 0")
         return self

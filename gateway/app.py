@@ -55,8 +55,8 @@ def create_app(
     Its lifespan starts model discovery, the task queue and the sweep of old files. The first of `dialects` owns all
     paths that no dialect claims.
 
-    Raises `ModelsFileError` for an invalid models file, `StoreError` and `DatabaseError` for settings of a store of
-    files or a database of tasks that cannot be used, and `TracingError` for tracing that is not possible.
+    Raises `ModelsFileError` for an invalid models file, and `StoreError` and `DatabaseError` for settings of a store of
+    files or a database of tasks that cannot be used.
     """
     settings = settings or Settings()
     worker = worker or WorkerContext()
@@ -64,7 +64,11 @@ def create_app(
     object_stores.check_settings(settings)
     database.check_settings(settings)
     configure_logging(settings.log_format, settings.log_level, worker)
-    spans = tracing.from_environment()
+    try:
+        spans = tracing.from_environment()
+    except tracing.TracingError as error:  # the variables are those of a whole cluster, and answers matter more
+        structlog.get_logger("gateway").error("tracing is off", reason=str(error))
+        spans = None
     for problem in startup_checks.find_problems(settings):
         structlog.get_logger("gateway").error("part of the state folder cannot be used", reason=problem)
 
@@ -97,14 +101,15 @@ def create_app(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         # Concurrently, so that the gateway stops in bounded time.
-        await asyncio.gather(task_queue.close(), *([node.unregister_all()] if node else []))
+        closing = [task_queue.close(), *([node.unregister_all()] if node else [])]
+        if spans:
+            closing.append(spans.close())
+        await asyncio.gather(*closing)
         await app.state.media.close()
         await catalog.close()
         if app.state.rates:
             await app.state.rates.close()
         app.state.event_loop.close()
-        if spans:
-            spans.close()
 
     table = DialectTable(dialects)
     app = OpenAPIApplication(

@@ -6,7 +6,6 @@ from pydantic import ValidationError
 
 from gateway.files import object_stores
 from gateway.models import models_file
-from gateway.observability import tracing
 from gateway.settings import Settings
 from gateway.tasks import database
 from tritonic.errors import TritonicError
@@ -37,8 +36,7 @@ def check(**overrides: Any) -> Settings:
     try:
         object_stores.check_settings(settings)
         database.check_settings(settings)
-        tracing.check_environment()
-    except (object_stores.StoreError, database.DatabaseError, tracing.TracingError) as error:
+    except (object_stores.StoreError, database.DatabaseError) as error:
         raise SettingsError(str(error)) from None
     if settings.models_file:
         try:

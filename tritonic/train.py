@@ -1,4 +1,4 @@
-"""`tritonic train`: find the training code, which lies in a checkout and not in the package, and hand over to it."""
+"""`tritonic train`: run the training code of a checkout; the installed package has none."""
 
 import importlib
 import importlib.util
@@ -22,8 +22,8 @@ def train_shapes(arguments: Sequence[str]) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "training":
             raise TrainingError(
-                "The training code is not here: it lies in the project's folder `training`, which the package leaves "
-                "out.\nClone the project, and run `tritonic train shapes` in its folder."
+                "The training code is missing: it is in the folder `training` of the project, not in the installed "
+                "package.\nClone the project, and run `tritonic train shapes` in its folder."
             ) from error
         raise TrainingError(
             f"Training needs the package {error.name!r}: pip install 'tritonic[build]' -c constraints.txt"

@@ -140,13 +140,15 @@ def _ensure_model(repository: Path, default: DefaultModel, console: Console, sto
         if old.is_customized:
             command = escape(" ".join(["tritonic", *default.command[3:], "--force"]))
             console.print(f"[yellow]![/] [bold]{default.name}[/] {old.reason}.", end=" ", soft_wrap=True)
-            console.print(f"It has options of its own and is kept; `{command}` replaces it.", soft_wrap=True)
+            console.print(
+                f"It was built with other options and is not replaced; `{command}` rebuilds it.", soft_wrap=True
+            )
             return
         console.print(f"[bold]{default.name}[/] {old.reason}, and is rebuilt.")
         try:
             _build(repository, default, console, stopping)
         except (UpError, disk_space.DiskError) as error:
-            console.print(f"[yellow]![/] {escape(str(error))} The old one serves on.", soft_wrap=True)
+            console.print(f"[yellow]![/] {escape(str(error))} The old model stays in use.", soft_wrap=True)
 
 
 def _build(repository: Path, default: DefaultModel, console: Console, stopping: threading.Event) -> None:

@@ -50,16 +50,16 @@ class DiffusionBuilder(Builder):
         """
         if recipe.target not in PRECISIONS:
             raise UnsupportedModel(
-                f"The target {recipe.target!r} is not built for pictures; those that are: {', '.join(PRECISIONS)}."
+                f"The target {recipe.target!r} is not supported for image models; supported: {', '.join(PRECISIONS)}."
             )
         if recipe.precision not in PRECISIONS[recipe.target]:
             raise UnsupportedModel(
-                f"For {recipe.target}, models that draw are built in {' or '.join(PRECISIONS[recipe.target])}, not "
+                f"For {recipe.target}, image models are built in {' or '.join(PRECISIONS[recipe.target])}, not "
                 f"{recipe.precision}."
             )
         for name in UNSUPPORTED_OPTIONS:
             if getattr(recipe, name) is not None:
-                raise RecipeError(f"{name} means nothing for a model that draws.")
+                raise RecipeError(f"{name} is not an option of image models.")
         for package in ("torch", "diffusers", "transformers", "onnxscript", "onnxruntime"):
             if importlib.util.find_spec(package) is None:
                 raise MissingDependency(package)

@@ -27,7 +27,7 @@ def _summary(figures: Mapping[str, Any]) -> str:
     together = figures["together"]
     parts = [figure["difference"] for key, figure in figures.items() if key != "together"]
     return (
-        f"Against diffusers: {together['pictures']} pictures of one seed in {together['steps']} steps, largest "
+        f"Against diffusers: {together['pictures']} images of one seed in {together['steps']} steps, largest "
         f"difference of a pixel {together['pixel_difference']:.2g} of 1; {len(parts)} parts, each within "
         f"{max(parts):.2g} of its source."
     )
@@ -36,13 +36,13 @@ def _summary(figures: Mapping[str, Any]) -> str:
 FAMILY = Family(
     name="diffusion",
     command="image",
-    help="Build a model that draws from a diffusers pipeline: its parts become models, and all are installed together.",
+    help="Build an image model from a diffusers pipeline: its parts become models, and all are installed together.",
     source_help="Hugging Face id, local diffusers folder, or packaged:shapes. Default: packaged:shapes.",
     options=(
         Option("precision", "fp32; for the target tensorrt also fp16."),
         Option("target", "What to compile for: onnx or tensorrt."),
         REVISION,
-        Option("max_rows", "Pictures that are drawn side by side.", int),
+        Option("max_rows", "Images that are generated in one batch.", int),
     ),
     load_builder=_load_builder,
     summary=_summary,

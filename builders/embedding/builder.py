@@ -42,7 +42,7 @@ class EmbeddingBuilder(Builder):
             raise UnsupportedModel(f"Embedding models are built in {' and '.join(PRECISIONS)}, not {recipe.precision}.")
         for name in UNSUPPORTED_OPTIONS:
             if getattr(recipe, name) is not None:
-                raise RecipeError(f"{name} means nothing for an embedding model.")
+                raise RecipeError(f"{name} is not an option of embedding models.")
         for package in ("torch", "transformers", "onnxscript", "onnxruntime"):
             if importlib.util.find_spec(package) is None:
                 raise MissingDependency(package)

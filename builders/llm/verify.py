@@ -183,7 +183,7 @@ def _prompts(checkpoint: Checkpoint, engine: Path) -> list[list[int]]:
     room = checkpoint.context_length() - NEW_TOKENS
     prompts = [ids[-room:] for ids in encoded if ids and room > 0]
     if not prompts:
-        raise SourceUnavailable("The tokenizer makes no tokens of the prompts that the verification asks.")
+        raise SourceUnavailable("The tokenizer returns no tokens for the prompts of the verification.")
     return prompts
 
 

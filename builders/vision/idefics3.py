@@ -70,7 +70,7 @@ def vision_config(checkpoint: Checkpoint) -> dict[str, Any]:
             "tile_token": TILE_TOKEN,
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise SourceUnavailable(f"The checkpoint does not say how pictures are prepared: {error!r}.") from error
+        raise SourceUnavailable(f"The checkpoint does not describe the preprocessing of images: {error!r}.") from error
     _check_placeholders(checkpoint.folder, int(config["image_token_id"]))
     return found
 
@@ -96,7 +96,9 @@ def _preprocessor(folder: Path) -> dict[str, Any]:
     if not found:
         found = read_json(folder / "processor_config.json").get("image_processor") or {}
     if not found:
-        raise SourceUnavailable(f"{folder} has no preprocessor_config.json, so its pictures cannot be prepared.")
+        raise SourceUnavailable(
+            f"{folder} has no preprocessor_config.json, so the preprocessing of its images is unknown."
+        )
     return found
 
 
@@ -108,7 +110,9 @@ def _check_placeholders(folder: Path, image_token_id: int) -> None:
         if token not in added
     ]
     if missing:
-        raise SourceUnavailable(f"The checkpoint's tokenizer.json lacks the marks of pictures: {', '.join(missing)}.")
+        raise SourceUnavailable(
+            f"The checkpoint's tokenizer.json lacks the special tokens of images: {', '.join(missing)}."
+        )
     if added[IMAGE_TOKEN] != image_token_id:
         raise SourceUnavailable(
             f"config.json says that {IMAGE_TOKEN} is the token {image_token_id}; tokenizer.json says "

@@ -65,7 +65,7 @@ def _prompts(vision: dict[str, Any], engine: Path, room: int) -> list[tuple[list
         if len(tokens) + NEW_TOKENS <= room:
             prompts.append((tokens, tiles))
     if not prompts:
-        raise SourceUnavailable(f"The context of {room} tokens has no room for a picture and an answer.")
+        raise SourceUnavailable(f"The context of {room} tokens has no room for an image and an answer.")
     return prompts
 
 

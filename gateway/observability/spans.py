@@ -6,7 +6,10 @@ Names and attributes follow the semantic conventions for HTTP servers
 `gateway.observability.tracing` imports this module, and only where tracing is on.
 """
 
+import asyncio
+import re
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -19,6 +22,8 @@ from gateway.operations.operation import Operation
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 """Reads and writes `traceparent` and `tracestate` (https://www.w3.org/TR/trace-context/)."""
+_TRACESTATE = re.compile(r"[\x20-\x7e\t]{0,512}")
+"""A `tracestate` that is taken: W3C asks for 512 characters at least."""
 _CLOSE_SECONDS = 3.0
 """How long the gateway waits for the last spans to leave as it stops."""
 
@@ -55,7 +60,10 @@ class Tracing:
     def begin_request(self, method: str, path: str, headers: Mapping[str, str]) -> "RequestSpan":
         """Begin the span of an HTTP request. `headers` may hold the caller's `traceparent` and `tracestate`."""
         attributes = {"http.request.method": method, "url.path": path[:500], "url.scheme": "http"}
-        context = _PROPAGATOR.extract({k: headers[k] for k in ("traceparent", "tracestate") if k in headers})
+        carrier = {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
+        if not _TRACESTATE.fullmatch(carrier.get("tracestate", "")):
+            del carrier["tracestate"]  # the SDK would log it, and hand thousands of characters on to Triton
+        context = _PROPAGATOR.extract(carrier)
         return RequestSpan(
             self._tracer, self._tracer.start_span(method, context, SpanKind.SERVER, attributes=attributes), method
         )
@@ -67,12 +75,14 @@ class Tracing:
         )
         return RequestSpan(self._tracer, span, "task")
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Send the spans that wait, for three seconds at most."""
         if self._shutdown:
             thread = threading.Thread(target=self._shutdown, name="tracing-shutdown", daemon=True)
             thread.start()
-            thread.join(_CLOSE_SECONDS)
+            deadline = time.monotonic() + _CLOSE_SECONDS
+            while thread.is_alive() and time.monotonic() < deadline:
+                await asyncio.sleep(0.05)
 
 
 class RequestSpan:

@@ -5,7 +5,9 @@ The SDK reads the other standard variables: `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_
 `OTEL_EXPORTER_OTLP_HEADERS` and those of the batch processor.
 """
 
+import logging
 import os
+import uuid
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,8 @@ def check_environment() -> bool:
     wants_none |= os.environ.get("OTEL_TRACES_EXPORTER", "otlp").lower() == "none"
     if wants_none or not any(os.environ.get(name) for name in _ENDPOINTS):
         return False
+    if (exporter := os.environ.get("OTEL_TRACES_EXPORTER", "otlp").lower()) != "otlp":
+        raise TracingError(f"OTEL_TRACES_EXPORTER is {exporter!r}; the gateway has 'otlp' and 'none'.")
     protocol = next((os.environ[name] for name in _PROTOCOLS if os.environ.get(name)), "http/protobuf")
     if protocol != "http/protobuf":
         raise TracingError(f"{_PROTOCOLS[1]} is {protocol!r}; the gateway sends traces as 'http/protobuf' only.")
@@ -50,8 +54,10 @@ def from_environment() -> "Tracing | None":
 
     from gateway.observability.spans import Tracing
 
+    # What the SDK says of a caller's headers would let callers fill the log.
+    logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)
     own_version = version("tritonic")
-    resource = Resource.create({"service.version": own_version})
+    resource = Resource.create({"service.version": own_version, "service.instance.id": str(uuid.uuid4())})
     if str(resource.attributes["service.name"]).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": "tritonic"}))
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)

@@ -33,14 +33,14 @@ class _Location(NamedTuple):
 
     def pointer(self) -> str | None:
         """Return the pointer; None for one that is too long."""
-        keys, place, room = [], self, _MAX_POINTER_CHARACTERS
-        while place.before is not None:
-            room -= len(place.key)
-            if room < 0:
+        keys, location, characters_left = [], self, _MAX_POINTER_CHARACTERS
+        while location.before is not None:
+            characters_left -= len(location.key)
+            if characters_left < 0:
                 return None
-            keys.append(quote(place.key.replace("~", "~0").replace("/", "~1"), safe="~!$&'()*+,;=:@"))
-            place = place.before
-        return "/".join([place.key, *reversed(keys)])
+            keys.append(quote(location.key.replace("~", "~0").replace("/", "~1"), safe="~!$&'()*+,;=:@"))
+            location = location.before
+        return "/".join([location.key, *reversed(keys)])
 
 
 class _Resource:

@@ -110,12 +110,28 @@ async def test_a_caller_that_is_not_sampled_leaves_no_spans(traced: Traced):
     assert only.name == "GET /v1/models"
 
 
-@pytest.mark.parametrize("value", ["nonsense", "00-0-0-01", "ff" * 2000, f"00-{'0' * 32}-{PARENT_ID}-01"])
+@pytest.mark.parametrize(
+    "value", ["nonsense", "00-0-0-01", "ff" * 2000, f"00-{'0' * 32}-{PARENT_ID}-01", "\u00e9" * 99]
+)
 async def test_a_malformed_traceparent_begins_a_new_trace(traced: Traced, value: str):
-    response = await traced.gateway.http.get("/v1/models", headers={"traceparent": value})
+    response = await traced.gateway.http.get("/v1/models", headers=[(b"traceparent", value.encode("latin-1"))])
     assert response.status_code == 200
     (span,) = await traced.spans(1)
     assert not span.parent_span_id
+
+
+@pytest.mark.parametrize("value", ["a=" + "b" * 511, ",".join(f"k{i}=v" for i in range(200)), "a=\u00e9", "=,=;" * 9])
+async def test_a_hostile_tracestate_reaches_neither_the_log_nor_triton(
+    traced: Traced, value: str, caplog: pytest.LogCaptureFixture
+):
+    before = len(traced.triton.calls)
+    headers = [(b"traceparent", PARENT.encode()), (b"tracestate", value.encode("latin-1"))]
+    response = await traced.gateway.http.post("/v1/chat/completions", json={"model": "hello", **CHAT}, headers=headers)
+    assert response.status_code == 200
+    request, _ = await traced.spans(2)
+    assert request.trace_id.hex() == TRACE_ID
+    assert "tracestate" not in (await traced.triton.call("hello", before)).metadata
+    assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
 
 async def test_embeddings_and_images_have_their_operations(traced: Traced):
@@ -193,10 +209,11 @@ async def test_a_collector_that_is_away_delays_nobody(triton: FakeTriton, monkey
     ("environment", "message"),
     [
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL is 'grpc'"),
+        ({"OTEL_TRACES_EXPORTER": "console"}, "OTEL_TRACES_EXPORTER is 'console'"),
         ({}, "pip install 'tritonic\\[tracing\\]'"),
     ],
 )
-async def test_tracing_that_is_not_possible_is_refused(
+async def test_tracing_that_is_not_possible_is_explained(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
 ):
     for name, value in {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", **environment}.items():
@@ -204,6 +221,14 @@ async def test_tracing_that_is_not_possible_is_refused(
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace.export", None)
     with pytest.raises(tracing.TracingError, match=message):
         tracing.check_environment()
+
+
+async def test_the_gateway_runs_where_tracing_is_not_possible(triton: FakeTriton, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    async with run_gateway(triton.url) as gateway:
+        response = await gateway.http.post("/v1/chat/completions", json={"model": "hello", **CHAT})
+        assert response.status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import re
 
 from gateway.media.invalid_media import InvalidMedia
 
-_MOST_SCANS = 100
+_MAX_SCANS = 100
 """Most scans. libjpeg's default for colour images is 10; programs that minimize files use up to about 20."""
-_MOST_SEGMENTS = 10_000
+_MAX_SEGMENTS = 10_000
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """A marker, but no escaped byte of 255 in the data of a scan (00) and no restart marker (D0 to D7)."""
-_BARE = (0x01, 0xD8)
+_MARKERS_WITHOUT_DATA = (0x01, 0xD8)
 _END = 0xD9
 _SCAN = 0xDA
 
@@ -23,15 +23,15 @@ def check(data: bytes) -> None:
     if not data.startswith(b"\xff\xd8"):
         return
     scans, at = 0, 0
-    for _ in range(_MOST_SEGMENTS):
+    for _ in range(_MAX_SEGMENTS):
         found = _MARKER.search(data, at)
         if found is None or data[found.end() - 1] == _END:
             return
         kind, at = data[found.end() - 1], found.end()
-        if kind in _BARE:
+        if kind in _MARKERS_WITHOUT_DATA:
             continue
         scans += kind == _SCAN
-        if scans > _MOST_SCANS:
-            raise InvalidMedia(f"the JPEG image has more scans than the limit of {_MOST_SCANS}")
+        if scans > _MAX_SCANS:
+            raise InvalidMedia(f"the JPEG image has more scans than the limit of {_MAX_SCANS}")
         at += int.from_bytes(data[at : at + 2])
-    raise InvalidMedia(f"the JPEG image has more segments than the limit of {_MOST_SEGMENTS}")
+    raise InvalidMedia(f"the JPEG image has more segments than the limit of {_MAX_SEGMENTS}")

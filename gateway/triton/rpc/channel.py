@@ -11,7 +11,7 @@ from gateway.triton.rpc.status import RpcError, Status
 
 _CONNECT_SECONDS = 5.0
 _MAX_ATTEMPTS = 2
-"""A call of which the server saw nothing is tried again on a new connection."""
+"""Attempts of a call. A call that did not reach the server is retried on a new connection."""
 _CLOSED = "The connection was closed."
 _TCP_USER_TIMEOUT_MILLISECONDS = 20_000
 """Milliseconds that sent data may stay unacknowledged. A host that vanished does not close its connections."""
@@ -73,19 +73,19 @@ class Channel:
     async def unary(self, path: str, message: bytes, *, timeout: float) -> bytes:
         """Return the one message of the response. Raises `RpcError`, also after `timeout` seconds."""
         call = connection = None
-        messages_before = 0
+        arrivals_before = 0
         try:
             async with asyncio.timeout(timeout):
                 call = await self.call(path, message, idle=2 * timeout)
                 if connection := self._connection:
-                    messages_before = connection.messages_received
+                    arrivals_before = connection.arrivals
                 answer = await call.read()
                 if answer is None or await call.read() is not None:
                     raise RpcError(Status.INTERNAL, "The server did not answer with one message.")
                 return answer
         except TimeoutError:
             if connection:
-                connection.drain_if_silent(messages_before)
+                connection.drain_if_silent(arrivals_before)
             raise RpcError(Status.DEADLINE_EXCEEDED, f"The server did not answer for {timeout:g} seconds.") from None
         finally:
             if call:

@@ -29,7 +29,7 @@ class Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._calls: dict[int, Call] = {}
-        self.messages_received = 0
+        self.arrivals = 0
         """Number of times that data arrived."""
         self._silence_timer: asyncio.TimerHandle | None = None
         self._next_stream_id = 1
@@ -112,20 +112,20 @@ class Connection(asyncio.Protocol):
         self._drain_reason = reason
         self._flow.stop_accepting()
 
-    def drain_if_silent(self, messages_before: int) -> None:
-        """Take no new calls if nothing arrived since `messages_received` was `messages_before`.
+    def drain_if_silent(self, arrivals_before: int) -> None:
+        """Take no new calls if nothing arrived since `arrivals` was `arrivals_before`.
 
         Calls that have begun fail if nothing arrives for `_SILENCE_TIMEOUT_SECONDS` more. A proxy in between may
         accept data and pass nothing on, which the kernel does not notice.
         """
-        if self.accepts_calls and self.messages_received == messages_before:
+        if self.accepts_calls and self.arrivals == arrivals_before:
             self._drain(CONNECTION_LOST)
             self._silence_timer = asyncio.get_running_loop().call_later(
-                _SILENCE_TIMEOUT_SECONDS, self._check_silence, messages_before
+                _SILENCE_TIMEOUT_SECONDS, self._check_silence, arrivals_before
             )
 
-    def _check_silence(self, messages_before: int) -> None:
-        if self.messages_received == messages_before:
+    def _check_silence(self, arrivals_before: int) -> None:
+        if self.arrivals == arrivals_before:
             self._shut_down(Status.UNAVAILABLE, CONNECTION_LOST)
 
     def close(self) -> None:
@@ -160,7 +160,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Handle the frames that are complete, and keep the rest."""
-        self.messages_received += 1
+        self.arrivals += 1
         if self._receive_buffer:
             data = self._receive_buffer + data
         at, end = 0, len(data)

@@ -100,7 +100,7 @@ def test_an_old_model_is_kept_if_its_rebuild_fails(setting: Setting, monkeypatch
     setting.install()
     setting.change(fingerprint="0")
     fail(setting)
-    assert "The old one serves on." in setting.provide()
+    assert "The old model stays in use." in setting.provide()
     monkeypatch.setattr(disk_space, "free_bytes", lambda path: 0)
     assert "MB left" in setting.provide()
     assert (setting.folder / "config.pbtxt").is_file()
@@ -111,7 +111,7 @@ def test_a_model_with_own_options_is_kept(setting: Setting, monkeypatch: pytest.
     assert setting.provide() == ""
     monkeypatch.setattr(manifest, "FORMAT_VERSION", manifest.FORMAT_VERSION + 1)
     output = setting.provide()
-    assert "options of its own and is kept" in output and "--force` replaces it" in output
+    assert "built with other options and is not replaced" in output and "--force` rebuilds it" in output
     assert not setting.mark.exists()
 
 
@@ -119,7 +119,7 @@ def test_an_edited_model_is_kept(setting: Setting) -> None:
     setting.install()
     setting.change(format=1, fingerprint="0")
     (setting.folder / "config.pbtxt").write_text("name: 'x' # mine")
-    assert "is kept" in setting.provide() and not setting.mark.exists()
+    assert "is not replaced" in setting.provide() and not setting.mark.exists()
 
 
 @pytest.mark.parametrize("text", [None, "not JSON", "[]", "{}"])

@@ -69,9 +69,9 @@ def test_folders_that_are_not_pipelines_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "error", "sentence"),
     [
-        ({"precision": "int8"}, UnsupportedModel, "For onnx, models that draw are built in fp32, not int8"),
-        ({"target": "vllm"}, UnsupportedModel, "'vllm' is not built for pictures"),
-        ({"context_length": 77}, RecipeError, "context_length means nothing"),
+        ({"precision": "int8"}, UnsupportedModel, "For onnx, image models are built in fp32, not int8"),
+        ({"target": "vllm"}, UnsupportedModel, "'vllm' is not supported for image models"),
+        ({"context_length": 77}, RecipeError, "context_length is not an option of image models"),
         ({"pictures": {"sizes": [[64, 60]]}}, RecipeError, "64x60 does not suit this model.*multiples of 16"),
         ({"pictures": {"sizes": [[64, 64]], "default_size": [32, 32]}}, RecipeError, "32x32 is not one of the sizes"),
     ],
@@ -85,7 +85,7 @@ def test_unsupported_recipe_values_are_refused(
 
 
 def test_image_options_belong_to_image_models() -> None:
-    with pytest.raises(RecipeError, match="pictures means nothing for a model of the family llm"):
+    with pytest.raises(RecipeError, match="pictures is an option of the family diffusion, not of llm"):
         recipe.make(name="a", source="b", pictures={"default_steps": 3})
     text = recipe.make(name="a", source="b")
     identity = manifest.fingerprint(text, "digest")
