@@ -153,8 +153,8 @@ def verify_images(pipeline: Pipeline, engines: Engines, guidance: float) -> Imag
     )
     if not (figures.latent_difference <= MAX_LATENT_DIFFERENCE and figures.pixel_difference <= MAX_PIXEL_DIFFERENCE):
         raise VerificationFailed(
-            "The images of the engines differ from those of diffusers, so nothing was installed. Largest "
-            f"difference of the latents {figures.latent_difference:.3g} of their largest number (at most {MAX_LATENT_DIFFERENCE:g}), "
+            "The images of the engines differ from those of diffusers, so nothing was installed. Largest difference of "
+            f"the latents {figures.latent_difference:.3g} of their largest number (at most {MAX_LATENT_DIFFERENCE:g}), "
             f"of a pixel {figures.pixel_difference:.3g} (at most {MAX_PIXEL_DIFFERENCE:g}), over {IMAGES} images of "
             f"{STEPS} steps."
         )
