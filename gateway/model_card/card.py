@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from gateway.model_card.image_limits import DEFAULT_MAX_IMAGES, ImageLimits, Size
+from gateway.operations.chat import Chat
+from gateway.operations.edit_image import EditImage
+from gateway.operations.generate_image import GenerateImage
 from gateway.triton.client import ModelConfig
 
 Parameters: TypeAlias = Mapping[str, str]
@@ -27,7 +30,7 @@ _TRUE_WORDS = frozenset({"true", "yes", "1", "t"})
 _FALSE_WORDS = frozenset({"false", "no", "0", "f", "n"})
 """Values that mean false for models of TensorRT-LLM (inflight_batcher_llm/preprocessing/1/model.py)."""
 
-_IMAGE_OPERATIONS = frozenset({"generate_image", "edit_image"})
+_IMAGE_OPERATIONS = frozenset({GenerateImage.operation, EditImage.operation})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,7 +104,7 @@ def parse(config: ModelConfig) -> ModelCard:
     parameters = config.parameters
     operations = frozenset(json.loads(parameters["operations"]))
     text = parse_text(parameters)
-    if "chat" in operations and text.chat_template is None:
+    if Chat.operation in operations and text.chat_template is None:
         raise ValueError("it offers chat but has no chat_template")
     return ModelCard(
         config=config,

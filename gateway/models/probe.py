@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 from gateway.errors import GatewayError, ModelTimeout
 from gateway.models.servers import Model
+from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
 from gateway.operations.embed import Embed
 from gateway.operations.text import Sampling
@@ -22,7 +23,7 @@ A model with a full queue refuses the probe at once. Other requests have failed 
 
 def can_be_probed(model: Model) -> bool:
     """Return whether a model offers an operation whose smallest request costs next to nothing."""
-    return bool(model.operations & {"chat", "complete", "embed"})
+    return bool(model.operations & {Chat.operation, Complete.operation, Embed.operation})
 
 
 async def probe(model: Model, timeout: float) -> None:
@@ -30,11 +31,11 @@ async def probe(model: Model, timeout: float) -> None:
 
     `timeout` is the longest silence of a model that requests allow, in seconds.
     """
-    if "embed" in model.operations:
-        call = model.codec("embed").open(Embed(model=model.name, inputs=("Hello",)), model.card)
+    if Embed.operation in model.operations:
+        call = model.codec(Embed.operation).open(Embed(model=model.name, inputs=("Hello",)), model.card)
     else:
         complete = Complete(model=model.name, prompt="Hello", sampling=Sampling(max_tokens=1))
-        call = model.codec("complete").open(complete, model.card)
+        call = model.codec(Complete.operation).open(complete, model.card)
     seconds = min(timeout, _TIMEOUT_SECONDS)
     try:
         async with asyncio.timeout(seconds):

@@ -63,4 +63,6 @@ async def decode(
     yield Embeddings(vectors)
 
 
-SIGNATURE = Signature(inputs=INPUTS, outputs=OUTPUTS, codecs={"embed": SingleRequestCodec(encode, decode, explain)})
+SIGNATURE = Signature(
+    inputs=INPUTS, outputs=OUTPUTS, codecs={Embed.operation: SingleRequestCodec(encode, decode, explain)}
+)

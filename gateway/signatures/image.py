@@ -135,4 +135,6 @@ def _decode_resized(request: GenerateImage, responses: Responses, card: ModelCar
 
 
 _CODEC = SingleRequestCodec(encode, _decode_resized, explain)
-SIGNATURE = Signature(inputs=INPUTS, outputs=OUTPUTS, codecs={"generate_image": _CODEC, "edit_image": _CODEC})
+SIGNATURE = Signature(
+    inputs=INPUTS, outputs=OUTPUTS, codecs={GenerateImage.operation: _CODEC, EditImage.operation: _CODEC}
+)

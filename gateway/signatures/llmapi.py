@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from gateway.errors import GatewayError, ModelFailed, ModelTimeout, UnsupportedOption
 from gateway.model_card.card import ModelCard
+from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
 from gateway.operations.text import EMPTY_DELTA, Delta, Finish, FinishReason, TextEvent
 from gateway.signatures import third_party, third_party_errors
@@ -197,7 +198,7 @@ TEXT = TextCodec(
 SIGNATURE = Signature(
     inputs=INPUTS,
     outputs=OUTPUTS,
-    codecs={"chat": ChatCodec(TEXT), "complete": CompleteCodec(TEXT)},
+    codecs={Chat.operation: ChatCodec(TEXT), Complete.operation: CompleteCodec(TEXT)},
     distinctive_inputs=DISTINCTIVE_INPUTS,
     allows_batching=False,
     adds_special_tokens=lambda config, configs: True,

@@ -12,6 +12,8 @@ from dataclasses import replace
 from importlib import import_module
 
 from gateway.model_card import card
+from gateway.operations.chat import Chat
+from gateway.operations.complete import Complete
 from gateway.prompting import chat_template
 from gateway.signatures.call import Signature
 from gateway.triton.client import ModelConfig, StopRequest
@@ -67,7 +69,7 @@ def complete_config(
         parameters.setdefault("owned_by", "triton")
     if "signature" in parameters and "operations" not in parameters:
         chats = "chat_template" in parameters
-        parameters["operations"] = json.dumps(["chat", "complete"] if chats else ["complete"])
+        parameters["operations"] = json.dumps([Chat.operation, Complete.operation] if chats else [Complete.operation])
         if not chats:
             remark = (
                 "it has no chat template, so it offers completions only; add one in TRITONIC_MODELS_FILE: "

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
 from gateway.model_card.card import ModelCard
+from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
 from gateway.operations.text import (
     EMPTY_DELTA,
@@ -246,7 +247,7 @@ TEXT = TextCodec(
 SIGNATURE = Signature(
     inputs=INPUTS,
     outputs=OUTPUTS,
-    codecs={"chat": ChatCodec(TEXT), "complete": CompleteCodec(TEXT)},
+    codecs={Chat.operation: ChatCodec(TEXT), Complete.operation: CompleteCodec(TEXT)},
     distinctive_inputs=DISTINCTIVE_INPUTS,
     foreign_prefixes=("sampling_param", "streaming"),
     adds_special_tokens=tensorrt_llm_steps.adds_special_tokens,

@@ -34,5 +34,5 @@ async def decode(
 
 
 SIGNATURE = Signature(
-    inputs=INPUTS, outputs=OUTPUTS, codecs={"transcribe": SingleRequestCodec(encode, decode, explain)}
+    inputs=INPUTS, outputs=OUTPUTS, codecs={Transcribe.operation: SingleRequestCodec(encode, decode, explain)}
 )

@@ -11,6 +11,7 @@ from itertools import chain
 
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
 from gateway.model_card.card import ModelCard, StructuredOutputsOption
+from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
 from gateway.operations.text import EMPTY_DELTA, Delta, Finish, FinishReason, TextEvent, Usage
 from gateway.signatures import third_party, vllm_errors, vllm_logprobs
@@ -248,7 +249,7 @@ TEXT = TextCodec(encode=encode, decode=decode, explain=explain, carries_answers=
 SIGNATURE = Signature(
     inputs=INPUTS,
     outputs=OUTPUTS,
-    codecs={"chat": ChatCodec(TEXT), "complete": CompleteCodec(TEXT)},
+    codecs={Chat.operation: ChatCodec(TEXT), Complete.operation: CompleteCodec(TEXT)},
     distinctive_inputs=DISTINCTIVE_INPUTS,
     allows_batching=False,
     adds_special_tokens=lambda config, configs: not _takes_token_ids(config),

@@ -20,7 +20,7 @@ from gateway.http.media_references import MediaReferences
 from gateway.http.request_images import RequestImages
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
-from gateway.operations.chat import ImagePart, Message, TextPart
+from gateway.operations.chat import Chat, ImagePart, Message, TextPart
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, Image, Progress
 from gateway.operations.text import Delta, Finish
@@ -39,7 +39,7 @@ _MAX_SEARCHED_CHARACTERS = 1_000_000
 
 def is_image_chat(model: Model) -> bool:
     """Return whether chats with this model generate images."""
-    return "chat" not in model.operations and "generate_image" in model.operations
+    return Chat.operation not in model.operations and GenerateImage.operation in model.operations
 
 
 async def parse_request(
