@@ -2,6 +2,7 @@
 
 import json
 import re
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,10 +73,11 @@ async def captured_call(
     gateway: RunningGateway, triton: FakeTriton, route: TextRoute = CHAT, model: str = "hello", **more: Any
 ) -> InferCall:
     """Send a request that must succeed, and return the call that the model got."""
-    before = len(triton.calls)
-    response = await gateway.http.post(route.path, json=route.body(model, **more))
+    request_id = uuid.uuid4().hex  # earlier tests may have left requests that arrive now
+    headers = {"x-request-id": request_id}
+    response = await gateway.http.post(route.path, json=route.body(model, **more), headers=headers)
     assert response.status_code == 200, response.text
-    (call,) = triton.calls[before:]
+    (call,) = [call for call in triton.calls if call.id.startswith(request_id)]
     return call
 
 

@@ -141,6 +141,7 @@ async def test_waiting_for_a_worker_is_an_overload(make_media):
         await parser_for(media).parse(message_with(data_url(image_bytes())))
     assert raised.value.retry_after
     media._image_pool._slots.release("another")
+    media.request_timeout = 60
     await parser_for(media).parse(message_with(data_url(image_bytes())))
 
 

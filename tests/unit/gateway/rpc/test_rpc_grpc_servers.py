@@ -119,7 +119,8 @@ async def test_a_silent_server_times_out(connect: Connect) -> None:
     """A read raises `TimeoutError` after `idle` seconds, and again; the call goes on."""
     service = TestService()
     async with GrpcServer(service, connect) as served:
-        call = await served.transport.call("/a.B/Hold", b"x", idle=0.2)
+        await (await served.transport.call("/a.B/Echo", b"\1", idle=60)).read()  # the connection is there
+        call = await served.transport.call("/a.B/Hold", b"x", idle=1)
         while not service.held.is_set():
             try:
                 await call.read()
