@@ -1,0 +1,62 @@
+"""The init container `fetch` brings a folder up to date with a bucket."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.deploy.dashboards import ROOT
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("fetch_models", ROOT / "deploy/chart/files/fetch_models.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Path:
+    bucket = tmp_path / "bucket"
+    for name, text in {"chat/config.pbtxt": "max_batch_size: 0", "chat/1/weights": "w" * 100_000, "b/1/m": "m"}.items():
+        (bucket / name).parent.mkdir(parents=True, exist_ok=True)
+        (bucket / name).write_text(text)
+    return bucket
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_repository_is_copied_and_only_changes_are_copied_again(
+    script: ModuleType, bucket: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models/repository"
+    assert sorted(script.fetch(f"file://{bucket}", folder)) == ["b/1/m", "chat/1/weights", "chat/config.pbtxt"]
+    assert contents(folder) == contents(bucket)
+    assert script.fetch(f"file://{bucket}", folder) == []
+    (bucket / "chat/config.pbtxt").write_text("max_batch_size: 8")
+    (folder / "chat/1/weights").unlink()
+    assert sorted(script.fetch(f"file://{bucket}", folder)) == ["chat/1/weights", "chat/config.pbtxt"]
+    assert contents(folder) == contents(bucket)
+
+
+def test_models_that_left_the_bucket_are_removed(script: ModuleType, bucket: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "models/repository"
+    script.fetch(f"file://{bucket}", folder)
+    (bucket / "b/1/m").unlink()
+    script.fetch(f"file://{bucket}", folder)
+    assert contents(folder) == contents(bucket) and not (folder / "b").exists()
+
+
+def test_a_bucket_without_objects_empties_no_folder(script: ModuleType, bucket: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "models/repository"
+    script.fetch(f"file://{bucket}", folder)
+    before = contents(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no objects"):
+        script.fetch(f"file://{tmp_path}/empty", folder)
+    assert contents(folder) == before
