@@ -160,7 +160,7 @@ compose:
 	@docker/check
 
 .PHONY: chart
-chart: default-model ## Check the Helm chart, alert rules and dashboards; ARGS=--fast leaves out the real Prometheus
+chart: $(INSTALLED) ## Check the Helm chart, alert rules and dashboards; ARGS=--fast leaves out the real Prometheus
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(BIN)/python deploy/check $(ARGS)
 
 clean: ## Remove what was made here, except for the models and the environment

@@ -157,16 +157,18 @@ def test_templates_and_values_know_the_settings_of_the_gateway() -> None:
     assert listed | own | image == SETTINGS
 
 
-def test_tritons_start_as_in_the_container() -> None:
+@pytest.mark.parametrize("manifest", ["chart/templates/triton.yaml", "kserve/servingruntime.yaml"])
+def test_tritons_start_as_in_the_container(manifest: str) -> None:
     script = (ROOT / "docker/triton-start").read_text()
     command = re.search(r"^exec (tritonserver .*?) \"\$@\"$", script.replace("\\\n", ""), re.M | re.S)
     assert command
-    script_arguments = shlex.split(command[1].replace("$secret", "SECRET"))
-    template = TEMPLATES["triton.yaml"].split("args:\n            - tritonserver")[1].split("{{- if and")[0]
-    arguments = re.findall(r"^ +- (--\S+)", template.replace("$(TRITONIC_TRITON_SECRET)", "SECRET"), re.M)
-    repository, *others = arguments
+    expected = shlex.split(command[1].replace("$secret", "$(TRITONIC_TRITON_SECRET)"))
+    text = (ROOT / "deploy" / manifest).read_text().split(" - tritonserver\n")[1]
+    arguments = re.match(r"(?: +- --\S.*\n)+", text)
+    assert arguments
+    repository, *others = (line.strip().removeprefix("- ") for line in arguments[0].splitlines())
     assert repository.startswith("--model-repository=")
-    assert ["tritonserver", "--model-repository=/models/repository", *others] == script_arguments
+    assert ["tritonserver", "--model-repository=/models/repository", *others] == expected
 
 
 def test_versions_are_those_of_the_project() -> None:

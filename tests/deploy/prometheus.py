@@ -40,6 +40,13 @@ class Prometheus:
         assert answer["status"] == "success", f"{query}: {answer}"
         return answer["data"]["result"]
 
+    async def rules(self) -> dict[str, str]:
+        """Return the last error of each rule by its name; an empty text where it evaluates."""
+        answer = (await self.http.get("/api/v1/rules")).json()
+        return {
+            rule["name"]: rule.get("lastError", "") for group in answer["data"]["groups"] for rule in group["rules"]
+        }
+
     async def targets(self) -> dict[str, str]:
         """Return the health of each target by its job."""
         answer = (await self.http.get("/api/v1/targets")).json()

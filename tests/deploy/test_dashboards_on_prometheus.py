@@ -142,6 +142,11 @@ async def test_each_metric_of_the_autoscalers_has_values_of_a_pod(metric: str, m
     assert [name for name, _ in series] == [pod]
 
 
+async def test_each_rule_evaluates_on_real_series(measured: Measured) -> None:
+    errors = await measured.prometheus.rules()
+    assert len(errors) >= 15 and set(errors.values()) == {""}, errors
+
+
 async def test_the_list_of_metrics_of_triton_is_what_triton_reports(measured: Measured) -> None:
     reported = {
         line.split("{")[0].split(" ")[0] for line in measured.triton_exposition.splitlines() if not line.startswith("#")

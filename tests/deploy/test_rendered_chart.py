@@ -231,6 +231,13 @@ def test_several_gateways_need_a_bucket_and_no_volume() -> None:
     assert not of_kind(manifests, "PersistentVolumeClaim")
 
 
+def test_a_gateway_can_stand_before_tritons_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the example of deploy/kserve says."""
+    manifests = render(settings=["tritonGroups=[]", 'gateway.externalTritons=["chat-predictor.models.svc:8001"]'])
+    assert settings_of(manifests, monkeypatch).triton_urls == ["chat-predictor.models.svc:8001"]
+    assert not of_kind(manifests, "StatefulSet")
+
+
 def test_scaling_uses_the_metrics_of_the_adapter(groups: list[dict[str, Any]]) -> None:
     adapter = yaml.safe_load((ROOT / "deploy/prometheus/adapter.yaml").read_text())
     offered = {rule["name"]["as"] for rule in adapter["rules"]["custom"]}

@@ -29,6 +29,9 @@ def fetch(url: str, folder: Path) -> list[str]:
             if ".." in PurePosixPath(name).parts:
                 raise ValueError(f"{name!r} leads out of the folder.")
             found[name] = f"{entry.get('e_tag')} {entry['size']} {entry['last_modified'].isoformat()}"
+    # Consoles mark folders by empty objects of their names.
+    for folder_name in {str(parent) for name in found for parent in PurePosixPath(name).parents}:
+        found.pop(folder_name, None)
     if not found:
         raise ValueError(f"{url} holds no objects.")
     copied = []
