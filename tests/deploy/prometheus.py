@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -18,12 +17,11 @@ from tests.deploy.dashboards import ROOT
 from tritonic.ports import free_ports
 
 RULES = ROOT / "deploy/prometheus/rules.yaml"
-_CACHED = ROOT / ".chart-tools/prometheus/usr/bin/prometheus"
 
 
 def find_prometheus() -> str | None:
-    """Return the path of the program, from the cache of `make chart` or the PATH."""
-    return str(_CACHED) if _CACHED.exists() else os.environ.get("TRITONIC_PROMETHEUS") or shutil.which("prometheus")
+    """Return the path of the program that `make chart` names, so that other runs of the tests do without it."""
+    return os.environ.get("TRITONIC_PROMETHEUS")
 
 
 @dataclass(frozen=True, slots=True)

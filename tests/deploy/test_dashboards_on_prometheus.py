@@ -31,7 +31,7 @@ RATE_INTERVAL = "10s"
 program = find_prometheus()
 pytestmark = [
     pytest.mark.triton,
-    pytest.mark.skipif(program is None, reason="Prometheus is not installed: `make chart` fetches it"),
+    pytest.mark.skipif(program is None, reason="`make chart` runs it, with the Prometheus that it fetches"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 PANELS = [
