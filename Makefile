@@ -166,6 +166,10 @@ soak: bench-extra default-model ## Minutes of mixed load: errors, growth: make s
 compose:
 	@docker/check
 
+.PHONY: chart
+chart: $(INSTALLED) ## Check the Helm chart, alert rules and dashboards; ARGS=--fast leaves out the real Prometheus
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(BIN)/python deploy/check $(ARGS)
+
 clean: ## Remove all generated files except the models and the environment
 	@if [ -x $(BIN)/tritonic ]; then $(BIN)/tritonic down; fi
 	rm -rf .tritonic .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage build dist *.egg-info
