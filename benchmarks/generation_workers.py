@@ -34,12 +34,12 @@ def engine_only(target: str, threads: int) -> StartStream:
 
     from backends.llm.engine import Delta, Event, Generation
     from backends.llm.model_loader import load_model
-    from backends.llm.options import Options
+    from backends.llm.ort.options import OnnxRuntimeOptions
     from backends.llm.sampling_params import SamplingParams
     from backends.serving.tokenizer import load_tokenizer
 
     folder = Path(target)
-    engine = load_model(folder, load_tokenizer(folder), Options(max_rows=max(LOADS), threads=threads)).engine
+    engine = load_model(folder, load_tokenizer(folder), OnnxRuntimeOptions(max_rows=max(LOADS), threads=threads)).engine
 
     def begin(prompt: Prompt, tokens: Callable[[int], None], end: Callable[[], None]) -> None:
         def sink(event: Event) -> None:

@@ -75,6 +75,16 @@ def _peers(options: RunOptions) -> list[Table]:
     return peers.run(peer_options, options.rounds, [peers.parse_peer(text) for text in options.peers])
 
 
+def _vllm(options: RunOptions) -> list[Table]:
+    from benchmarks import vllm_engine
+    from benchmarks.peer_servers import PeerOptions
+
+    peer_options = PeerOptions(
+        options.repository, options.model, None, options.cache, options.work, vllm_engine.STREAMS
+    )
+    return vllm_engine.run(peer_options, options.rounds)
+
+
 def _throughput(options: RunOptions) -> list[Table]:
     from benchmarks import throughput
     from benchmarks.generation_workers import LOADS
@@ -131,6 +141,7 @@ BENCHMARKS = {
         "the gateway and LiteLLM's proxy on the same work, one core each", _proxies, needs_models=False
     ),
     "peers": Benchmark("Tritonic, llama.cpp's server, vLLM and any --peer with the same model, over HTTP", _peers),
+    "vllm": Benchmark("vLLM behind Triton and the gateway ÷ vLLM's own server, 8 streams", _vllm),
     "throughput": Benchmark(
         "the engine alone, Triton, the gateway and llama.cpp with the same weights", _throughput, default_rounds=2
     ),

@@ -19,6 +19,12 @@ _SLOW_MARK = re.compile(rf"\bmark\.({'|'.join(_SLOW)})\b")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--after-check", action="store_true", help="leave out what `make check` runs (Makefile)")
+    parser.addoption(
+        "--engine",
+        choices=["onnxruntime", "vllm"],
+        default="onnxruntime",
+        help="engine of the chat model in tests/triton",
+    )
     parser.addoption("--attack-table", metavar="FILE", help="write what attacks cost into a file (tests/attack)")
 
 

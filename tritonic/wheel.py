@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tritonic.errors import TritonicError
 
+MODEL_ENVIRONMENT = "TRITONIC_MODEL_ENVIRONMENT"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -100,11 +101,14 @@ def server_environment(wheel: TritonWheel, folder: Path) -> dict[str, str]:
     """Environment variables for the server, after `assemble(wheel, folder, …)`.
 
     The stub ignores PYTHONPATH. It takes the site-packages of the first `python3` on PATH, so this environment's
-    comes first.
+    comes first. `TRITONIC_MODEL_ENVIRONMENT` names another one, of the same version of Python, for models whose engine
+    cannot be installed beside the command.
     """
     env = dict(os.environ)
     env.pop("TRITONIC_TRITON_SECRET", None)  # models do not need it, and their child processes would inherit it
-    env["PATH"] = os.pathsep.join([str(Path(sys.prefix) / "bin"), env.get("PATH", os.defpath)])
+    own = env.get(MODEL_ENVIRONMENT)
+    prefix = Path(own).resolve() if own else Path(sys.prefix)
+    env["PATH"] = os.pathsep.join([str(prefix / "bin"), env.get("PATH", os.defpath)])
     libraries = [str(wheel.libraries), str(folder / "lib"), env.get("LD_LIBRARY_PATH", "")]
     env["LD_LIBRARY_PATH"] = os.pathsep.join(part for part in libraries if part)
     return env

@@ -1,7 +1,7 @@
 """The engine interface: token ids and sampling parameters in, events out.
 
-Every engine of this backend (onnxruntime on a CPU or a GPU, TensorRT-LLM) implements `Engine`. An engine knows nothing
-of Triton, tensors or HTTP.
+Every engine of this backend implements `Engine`; `engines.py` lists them. An engine knows nothing of Triton, tensors or
+HTTP.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,11 @@ from backends.llm.sampling_params import SamplingParams
 from backends.llm.stats import Stats
 from backends.serving.errors import GenerationError
 
-FinishReason = Literal["stop", "length"]
+FinishReason = str
+"""`stop` or `length`, or a name of the engine's own for an answer that it ended for another reason."""
+StructureEnforcement = Literal["matcher", "engine", "none"]
+"""How an engine enforces `sampling.structured_outputs`: with the `Matcher`s of `Generation.grammar`, by itself, or not
+at all."""
 TokenIds = npt.NDArray[np.int64]
 
 
@@ -52,13 +56,20 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptExpanded:
+    """The engine has replaced placeholders in the prompt, which now has `num_tokens` tokens. Precedes each `Delta`."""
+
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationFailed:
     """The generation has ended with an error. No event follows."""
 
     error: GenerationError
 
 
-Event = Delta | GenerationFailed
+Event = Delta | PromptExpanded | GenerationFailed
 EventSink = Callable[[Event], None]
 
 
@@ -95,10 +106,12 @@ class Grammar(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ImageInputs:
-    """The images of a prompt, encoded.
+    """The images of a prompt, as the engine takes them.
 
-    `tokens`, int64[n], is the prompt with a negative id at the position of each image embedding. No other image has the
-    same ids. The model runner looks the embeddings up by them, for as long as `features` are referenced.
+    For an engine that takes embeddings, `tokens`, int64[n], is the prompt with a negative id at the position of each
+    image embedding. No other image has the same ids. The model runner looks the embeddings up by them, for as long as
+    `features` are referenced. For an engine that encodes images by itself, `tokens` is the prompt with one placeholder
+    per image, and `features` are the decoded images.
     """
 
     tokens: TokenIds
@@ -111,7 +124,8 @@ class Generation:
 
     `prompt`, int64[n], holds at least one token id, each within the vocabulary. The engine's thread calls `sink` (or
     the thread that cancels does), and `sink` must return at once. The generation has ended when each answer had a
-    `Delta` with a finish reason, or after one `GenerationFailed`. `grammar` is `sampling.structured_outputs`, compiled.
+    `Delta` with a finish reason, or after one `GenerationFailed`. `grammar` is `sampling.structured_outputs`, compiled;
+    None for an engine that enforces structures by itself.
     """
 
     prompt: TokenIds
@@ -139,7 +153,15 @@ class Engine(Protocol):
 
     @property
     def stats(self) -> Stats:
-        """Gauges and counters of the engine. Any thread may read them at any time."""
+        """Gauges and counters of the engine, of a class of its own. Any thread may read them at any time."""
+
+    @property
+    def structure_enforcement(self) -> StructureEnforcement:
+        """How the engine enforces structured outputs."""
+
+    @property
+    def adapters(self) -> frozenset[str]:
+        """The LoRA adapters that `sampling.lora_name` may name."""
 
     def submit(self, generation: Generation) -> None:
         """Accept a generation; its events go to its sink.

@@ -12,10 +12,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import triton_python_backend_utils as pb_utils
 
 from backends.llm.active_request import Request
+from backends.llm.engines import read_options
 from backends.llm.logprobs_json import TokenBytes
-from backends.llm.metrics import COUNTERS, GAUGES
+from backends.llm.metrics import metric_names
 from backends.llm.model_loader import load_model
-from backends.llm.options import read_options
 from backends.llm.prompt_tokenizer import PromptTokenizer
 from backends.llm.request_frontend import LLMFrontend
 from backends.llm.structured_outputs.grammar_compiler import GrammarCompiler
@@ -59,7 +59,7 @@ class TritonPythonModel:
         self._frontend = LLMFrontend(engine, prompts, max_open, options.sampling, grammars, loaded.vision_processor)
         self._token_bytes = TokenBytes(tokenizer)
         self._returns_cumulative_logprob = any(output["name"] == CUMULATIVE_LOGPROB for output in config["output"])
-        gauges, counters, self._metric_families = make_metrics(args["model_name"], GAUGES, COUNTERS)
+        gauges, counters, self._metric_families = make_metrics(args["model_name"], *metric_names(engine.stats))
         self._stats_publisher = MetricsPublisher(engine.stats, gauges, counters)
 
     def execute(self, requests: list[Any]) -> None:

@@ -3,15 +3,13 @@
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
 from backends.llm.engine import Engine
-from backends.llm.options import ENGINE_LOADERS, Options
-
-if TYPE_CHECKING:
-    from backends.llm.vision.processor import VisionProcessor
+from backends.llm.engines import ENGINES
+from backends.llm.image_processor import ImageProcessor
+from backends.llm.options import Options
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +23,11 @@ class LoadedModel:
     engine: Engine
     bos: int | None
     eos: frozenset[int] = frozenset()
-    vision_processor: "VisionProcessor | None" = None
+    vision_processor: ImageProcessor | None = None
 
 
 def load_model(folder: Path, tokenizer: Tokenizer, options: Options) -> LoadedModel:
     """Start the engine `options.engine`. Raises what that engine's loader raises for missing or broken files."""
-    loaded = importlib.import_module(ENGINE_LOADERS[options.engine]).load_engine(folder, tokenizer, options)
+    loaded = importlib.import_module(ENGINES[options.engine].module).load_engine(folder, tokenizer, options)
     assert isinstance(loaded, LoadedModel)
     return loaded

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from backends.llm.engine import Delta, Event, GenerationFailed, Logprobs
+from backends.llm.engine import Delta, Event, Logprobs, PromptExpanded
 from backends.llm.logprobs_json import CumulativeLogprobs
 from backends.llm.sampling_params import SamplingParams
 from backends.serving.errors import GenerationError
@@ -93,9 +93,7 @@ class OutputCollector:
         with self._lock:
             if self._finished or self._error:
                 return False
-            if isinstance(event, GenerationFailed):
-                self._error = event.error
-            else:
+            if isinstance(event, Delta):
                 self._num_tokens += event.num_tokens
                 if event.text:
                     self._texts[event.index].append(event.text)
@@ -104,6 +102,11 @@ class OutputCollector:
                 if event.finish_reason:
                     self._reasons[event.index] = event.finish_reason
                     self._num_unfinished -= 1
+            elif isinstance(event, PromptExpanded):
+                self._num_prompt_tokens = event.num_tokens
+                return False
+            else:
+                self._error = event.error
             if self._flush_pending or not (self._is_worth_sending(event) or self._error or not self._num_unfinished):
                 return False
             self._flush_pending = self._has_sent = True

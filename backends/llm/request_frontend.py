@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from backends.llm.active_request import ActiveGeneration, Request, TextSender
 from backends.llm.engine import Engine, Event, Generation, Grammar, ImageInputs, TokenIds
+from backends.llm.image_processor import ImageProcessor
 from backends.llm.literal_tokenizer import LiteralSpans, parse_literal_spans
 from backends.llm.prompt_tokenizer import PromptTokenizer
 from backends.llm.sampling_params import (
@@ -20,9 +20,6 @@ from backends.llm.structured_outputs.compiled_grammar import CompiledGrammar
 from backends.llm.structured_outputs.grammar_compiler import GrammarCompiler
 from backends.serving.errors import GenerationError, InvalidValue, Overloaded, UnsupportedOption
 from backends.serving.request_frontend import RequestFrontend
-
-if TYPE_CHECKING:
-    from backends.llm.vision.processor import VisionProcessor
 
 _SHORT_PROMPT_BYTES = 16_384
 """Size up to which a prompt is tokenised within about a millisecond; longer prompts have their own thread."""
@@ -41,7 +38,7 @@ class LLMFrontend(RequestFrontend[Request, TextSender, ActiveGeneration]):
         max_open: int,
         defaults: SamplingParams | None = None,
         grammars: GrammarCompiler | None = None,
-        vision_processor: "VisionProcessor | None" = None,
+        vision_processor: ImageProcessor | None = None,
     ) -> None:
         """Own the engine and `grammars`: `close` closes them. At most `max_open` requests are active at once.
 
@@ -50,7 +47,7 @@ class LLMFrontend(RequestFrontend[Request, TextSender, ActiveGeneration]):
         """
         super().__init__(engine.stats)
         self.engine = engine
-        self._vision_processor = vision_processor
+        self._image_processor = vision_processor
         self._defaults = defaults or SamplingParams()
         self._grammar_compiler = grammars
         self._prompt_tokenizer = prompts
@@ -97,8 +94,10 @@ class LLMFrontend(RequestFrontend[Request, TextSender, ActiveGeneration]):
     def sampling(self, request: Request) -> SamplingParams:
         """Return the sampling parameters of a request. Raises `GenerationError`."""
         if isinstance(request.sampling, bytes):
-            return parse_sampling_params(request.sampling, self.engine.vocab_size, self._defaults)
-        return sampling_params_from_request(request.sampling, self.engine.vocab_size, self._defaults)
+            return parse_sampling_params(request.sampling, self.engine.vocab_size, self._defaults, self.engine.adapters)
+        return sampling_params_from_request(
+            request.sampling, self.engine.vocab_size, self._defaults, self.engine.adapters
+        )
 
     def build_generation(
         self,
@@ -109,7 +108,7 @@ class LLMFrontend(RequestFrontend[Request, TextSender, ActiveGeneration]):
         is_cancelled: Callable[[], bool],
     ) -> tuple[Generation, str]:
         """Return the generation of a request, and the text with which its answers begin. Raises `GenerationError`."""
-        if self._vision_processor is None and (count := len(request.images)):
+        if self._image_processor is None and (count := len(request.images)):
             raise UnsupportedOption(f"This model takes no images, and the request has {count}.", "image")
         if (request.text is None) == (request.token_ids is None):
             raise InvalidValue("Exactly one of text_input and token_ids must be given.", "text_input")
@@ -119,11 +118,13 @@ class LLMFrontend(RequestFrontend[Request, TextSender, ActiveGeneration]):
             ids = request.token_ids
             text = (request.text or b"").decode("utf-8")
             prefix = text if ids is None else self._prompt_tokenizer.decode(ids.reshape(-1).astype(np.int64))
+        if self.engine.structure_enforcement != "matcher":
+            grammar = None  # compiled to bound its cost and to refuse it with the same reason as with every engine
         return Generation(tokens, sampling, sink, grammar, image_inputs), prefix
 
     def _tokenize(self, request: Request, is_cancelled: Callable[[], bool]) -> tuple[TokenIds, ImageInputs | None]:
         """Return the tokens of the prompt, and the features of its images if it has any."""
-        vision = self._vision_processor
+        vision = self._image_processor
         images = vision.open_images(request.images) if vision else ()
         if request.text is not None:
             text: bytes = request.text
@@ -143,6 +144,6 @@ class LLMFrontend(RequestFrontend[Request, TextSender, ActiveGeneration]):
 
     def compile_grammar(self, structure: StructuredOutputsParams) -> "Future[CompiledGrammar]":
         """Have a structure compiled. Raises `UnsupportedOption` if the model supports no structured outputs."""
-        if self._grammar_compiler is None:
+        if self._grammar_compiler is None or self.engine.structure_enforcement == "none":
             raise UnsupportedOption("This model cannot enforce a structure.", "structured_outputs")
         return self._grammar_compiler.compile(structure)

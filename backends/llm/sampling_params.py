@@ -5,7 +5,7 @@ The names and meanings are those of vLLM's `SamplingParams`.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -56,6 +56,7 @@ class SamplingParams:
     - `logit_bias` holds pairs of a token id and the number that is added to its logit.
     - `logprobs` and `prompt_logprobs` count the likeliest tokens to report per position; 0 reports the text's own token
       alone, None nothing.
+    - `lora_name` is one of the engine's adapters.
     """
 
     max_tokens: int | None = None
@@ -77,18 +78,22 @@ class SamplingParams:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     structured_outputs: StructuredOutputsParams | None = None
+    lora_name: str | None = None
 
 
 OPTION_NAMES = frozenset(field.name for field in fields(SamplingParams))
 
 
 def parse_sampling_params(
-    document: bytes | str, vocab_size: int, defaults: SamplingParams | None = None
+    document: bytes | str,
+    vocab_size: int,
+    defaults: SamplingParams | None = None,
+    adapters: Collection[str] = (),
 ) -> SamplingParams:
     """Parse the JSON object of the tensor `sampling_parameters`. A member that is null counts as absent.
 
-    Absent members are taken from `defaults`, the model's own. Raises `InvalidValue` or `UnsupportedOption` with the
-    name of the member at fault.
+    Absent members are taken from `defaults`, the model's own. `adapters` are the LoRA adapters of the engine. Raises
+    `InvalidValue` or `UnsupportedOption` with the name of the member at fault.
     """
     if len(document) > MAX_DOCUMENT_BYTES:
         raise InvalidValue(
@@ -100,11 +105,11 @@ def parse_sampling_params(
         raise InvalidValue(f"This is not JSON: {error}.", "sampling_parameters") from None
     if not isinstance(options, dict):
         raise InvalidValue("This must be a JSON object.", "sampling_parameters")
-    return _read(options, vocab_size, defaults or SamplingParams())
+    return _read(options, vocab_size, defaults or SamplingParams(), adapters)
 
 
 def sampling_params_from_request(
-    parameters: Mapping[str, Any], vocab_size: int, defaults: SamplingParams
+    parameters: Mapping[str, Any], vocab_size: int, defaults: SamplingParams, adapters: Collection[str] = ()
 ) -> SamplingParams:
     """Parse request parameters, which replace the tensor `sampling_parameters`; as `parse_sampling_params`.
 
@@ -112,15 +117,21 @@ def sampling_params_from_request(
     """
     if defaults.max_tokens is None:
         defaults = replace(defaults, max_tokens=max(DEFAULT_MAX_TOKENS, defaults.min_tokens))
-    return _read(parameters, vocab_size, defaults)
+    return _read(parameters, vocab_size, defaults, adapters)
 
 
-def _read(options: Mapping[str, Any], vocab_size: int, defaults: SamplingParams) -> SamplingParams:
+def _read(
+    options: Mapping[str, Any], vocab_size: int, defaults: SamplingParams, adapters: Collection[str]
+) -> SamplingParams:
     for name in options:
-        if name not in OPTION_NAMES:
+        if name not in OPTION_NAMES or (name == "lora_name" and not adapters):
             raise UnsupportedOption(f"This model has no option {name[:64]!r}.", name[:64])
     checked = {name: _check(name, value, vocab_size) for name, value in options.items() if value is not None}
     sampling = replace(defaults, **checked)
+    if sampling.lora_name is not None and sampling.lora_name not in adapters:
+        raise InvalidValue(
+            f"This model has no adapter {sampling.lora_name[:64]!r}, only {', '.join(sorted(adapters))}.", "lora_name"
+        )
     if sampling.max_tokens is not None and sampling.min_tokens > sampling.max_tokens:
         raise InvalidValue(f"This is more than max_tokens, which is {sampling.max_tokens}.", "min_tokens")
     return sampling
@@ -150,6 +161,10 @@ def _check(name: str, value: Any, vocab_size: int) -> Any:
             return parse_integer(name, value, 0, MAX_LOGPROBS)
         case "structured_outputs":
             return _structure(name, value)
+        case "lora_name":
+            if not isinstance(value, str):
+                raise InvalidValue("This must be a string.", name)
+            return value
         case "seed":
             return parse_integer(name, value, -(2**63), 2**63 - 1)
         case "n":

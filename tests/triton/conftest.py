@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pytest
 import pytest_asyncio
 import uvloop
 
+from tests.triton import vllm_model
 from tests.triton.engine_metrics import EngineMetrics
 from tests.triton.model_copies import install_copy
 from tests.triton.prompts import QUESTIONS
@@ -61,13 +63,31 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
     return {"uvloop": uvloop.new_event_loop}
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--engine") != "onnxruntime":
+        skip = pytest.mark.skip(reason="checks the engine onnxruntime itself")
+        for item in items:
+            if item.get_closest_marker("own_engine"):
+                item.add_marker(skip)
+
+
 @pytest.fixture(scope="session")
-def default_folder() -> Path:
-    """The folder of the default model, built as `up` builds it unless it is built already."""
+def default_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of the default model, built as `up` builds it unless it is built already.
+
+    With `--engine vllm`, the folder of the same model for vLLM, on the checkpoint that the builder reads.
+    """
     repository = Path(os.environ.get("TRITONIC_REPOSITORY") or ROOT / "model_repository").resolve()
     built = subprocess.run(default_models.chat_build_command(repository), cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
-    return repository / default_models.chat_model_name()
+    folder = repository / default_models.chat_model_name()
+    if request.config.getoption("--engine") == "onnxruntime":
+        yield folder
+        return
+    made = tmp_path_factory.mktemp("vllm")
+    with vllm_model.environment():
+        yield vllm_model.make_model(folder, vllm_model.fetch_checkpoint(made), made / folder.name)
+    shutil.rmtree(made)
 
 
 @pytest.fixture(scope="session")

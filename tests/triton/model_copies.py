@@ -18,6 +18,12 @@ def install_copy(model: Path, repository: Path, name: str, without: Collection[s
     (folder / "1").mkdir(parents=True)
     for file in (model / "1").iterdir():
         _link(file, folder / "1" / file.name)
+    change_config(model, folder, name, without, **parameters)
+    return folder
+
+
+def change_config(model: Path, folder: Path, name: str, without: Collection[str] = (), **parameters: object) -> None:
+    """Write the config.pbtxt of `model` into `folder`, changed as `install_copy` does."""
     config = text_format.Parse((model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     config.name = name
     for tensors in (config.input, config.output):
@@ -28,7 +34,6 @@ def install_copy(model: Path, repository: Path, name: str, without: Collection[s
     text = text_format.MessageToString(config, as_utf8=True)
     # Triton wants the zero written; protobuf leaves it out because it is the default.
     (folder / "config.pbtxt").write_text(f"max_batch_size: 0\n{text}")
-    return folder
 
 
 def _link(source: Path, target: Path) -> None:

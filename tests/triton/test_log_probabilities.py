@@ -52,6 +52,23 @@ async def choices(gateway: RunningGateway, body: Body) -> list[dict[str, Any]]:
     return [found[index] for index in sorted(found)]
 
 
+@pytest.fixture
+def tolerance(pytestconfig: pytest.Config) -> float:
+    """The difference of two log probabilities that count as equal: batches of other engines round differently."""
+    return 0.0 if pytestconfig.getoption("--engine") == "onnxruntime" else 1e-3
+
+
+def equal(one: Any, other: Any, tolerance: float) -> bool:
+    """Return whether two values are equal, but for a difference of their numbers."""
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) <= tolerance
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key], tolerance) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(equal(*pair, tolerance) for pair in zip(one, other, strict=True))
+    return bool(one == other)
+
+
 def data(name: str) -> bytes:
     return (
         bytes.fromhex(name[6:].replace("\\x", "")) if re.fullmatch(r"bytes:(\\x[0-9a-f]{2})+", name) else name.encode()
@@ -73,33 +90,35 @@ def check(choice: dict[str, Any], prompt_text: str | None) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_an_echo_of_any_text(gateway: RunningGateway, tokenizer: Any, seed: int) -> None:
+async def test_an_echo_of_any_text(gateway: RunningGateway, tokenizer: Any, seed: int, tolerance: float) -> None:
     text = some_text(seed)
     ids = tokenizer.encode(text)
     for given, n in ((text, 1), (ids, 1), (text, 2)):
         body = prompt("", max_tokens=2, echo=True, logprobs=1, n=n, seed=seed, temperature=0.5) | {"prompt": given}
         whole = await choices(gateway, body)
-        assert whole == await choices(gateway, streamed(body))
+        assert equal(whole, await choices(gateway, streamed(body)), tolerance)
         assert len(whole) == n
         for choice in whole:
             check(choice, text)
             assert len(choice["tokens"]) >= len(ids)
 
 
-async def test_a_prompt_of_tokens_that_is_cut_within_characters(gateway: RunningGateway, tokenizer: Any) -> None:
+async def test_a_prompt_of_tokens_that_is_cut_within_characters(
+    gateway: RunningGateway, tokenizer: Any, tolerance: float
+) -> None:
     """The text begins and ends within a character."""
     ids = tokenizer.encode("𝄞é日𝄞")
     assert tokenizer.decode(ids[:1]) == tokenizer.decode(ids[-1:]) == "\ufffd"
     body = prompt("", max_tokens=1, echo=True, logprobs=0) | {"prompt": ids[1:-1]}
     whole = await choices(gateway, body)
-    assert whole == await choices(gateway, streamed(body))
+    assert equal(whole, await choices(gateway, streamed(body)), tolerance)
     assert whole[0]["text_offset"][0] == 0 and len(whole[0]["tokens"]) >= len(ids) - 2
 
 
-async def test_several_prompts(gateway: RunningGateway) -> None:
+async def test_several_prompts(gateway: RunningGateway, tolerance: float) -> None:
     texts = ["日本", "👍🏽", "the"]
     body = prompt("", max_tokens=1, echo=True, logprobs=0) | {"prompt": texts}
     whole = await choices(gateway, body)
-    assert whole == await choices(gateway, streamed(body))
+    assert equal(whole, await choices(gateway, streamed(body)), tolerance)
     for choice, text in zip(whole, texts, strict=True):
         check(choice, text)

@@ -16,7 +16,7 @@ from tests.triton.prompts import QUESTIONS
 from tests.triton.text_client import NAME, Body, TextClient, chat, prompt, streamed
 from tests.wire.gateway_server import RunningGateway
 
-pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.triton, pytest.mark.own_engine, pytest.mark.asyncio(loop_scope="session")]
 
 SMALL_CACHE = "small-cache"
 MEGABYTES = 48

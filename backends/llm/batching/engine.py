@@ -26,8 +26,8 @@ from backends.llm.batching.model_runner import ModelRunner
 from backends.llm.batching.scheduler import Scheduler
 from backends.llm.batching.sequence import Sequence, SequenceGroup
 from backends.llm.batching.waiting_queue import QueueEntry, WaitingQueue
-from backends.llm.engine import Generation
-from backends.llm.stats import Stats
+from backends.llm.engine import Generation, StructureEnforcement
+from backends.llm.stats import BatchingStats
 from backends.serving.errors import Cancelled, ContextLengthExceeded, EngineFailed, InvalidValue, Overloaded
 
 _log = logging.getLogger(__name__)
@@ -40,6 +40,9 @@ class BatchingEngine:
     one decode step. So prefills delay a running sequence by about one chunk at most, and a cancelled sequence stops
     within one iteration.
     """
+
+    structure_enforcement: StructureEnforcement = "matcher"
+    adapters: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -54,7 +57,7 @@ class BatchingEngine:
         `eos` are the token ids that end a sequence. Up to `max_waiting` sequences wait beyond those that have a slot.
         The prefix cache takes up to `prefix_cache_bytes` of the runner's KV-cache memory; None means a quarter of it.
         """
-        self.stats = Stats()
+        self.stats = BatchingStats()
         self._runner = runner
         self._tokenizer = tokenizer
         self._eos = eos

@@ -13,7 +13,7 @@ from backends.llm.batching.sequence import Sequence
 from backends.llm.batching.slots import Slots
 from backends.llm.batching.waiting_queue import QueueEntry, WaitingQueue
 from backends.llm.engine import TokenIds
-from backends.llm.stats import Stats
+from backends.llm.stats import BatchingStats
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class PrefillScheduler:
         self,
         runner: ModelRunner,
         waiting: WaitingQueue,
-        stats: Stats,
+        stats: BatchingStats,
         prefix_cache_bytes: int,
         free_memory: Callable[[Callable[[], int]], None],
     ) -> None:

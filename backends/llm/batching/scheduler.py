@@ -16,7 +16,7 @@ from backends.llm.batching.sequence import Sequence, SequenceGroup, decode_input
 from backends.llm.batching.slots import Slots, SlotsCorrupted
 from backends.llm.batching.waiting_queue import WaitingQueue
 from backends.llm.engine import GenerationFailed
-from backends.llm.stats import Stats
+from backends.llm.stats import BatchingStats
 from backends.serving.errors import EngineFailed, GenerationError
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Scheduler:
         self,
         runner: ModelRunner,
         waiting: WaitingQueue,
-        stats: Stats,
+        stats: BatchingStats,
         prefix_cache_bytes: int,
         on_finished: Callable[[SequenceGroup], None],
     ) -> None:

@@ -1,4 +1,4 @@
-"""Load an onnxruntime engine: the entry for `onnxruntime` in `options.ENGINE_LOADERS`."""
+"""Load an onnxruntime engine: the entry for `onnxruntime` in `engines.ENGINES`."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ from tokenizers import Tokenizer
 
 from backends.llm.batching.engine import BatchingEngine
 from backends.llm.model_loader import LoadedModel
-from backends.llm.options import Options
 from backends.llm.ort.decoder_config import read_decoder_config
 from backends.llm.ort.model_runner import OrtModelRunner
+from backends.llm.ort.options import OnnxRuntimeOptions
 from backends.llm.ort.token_embeddings import TokenEmbeddings
 
 
-def load_engine(folder: Path, tokenizer: Tokenizer, options: Options) -> LoadedModel:
+def load_engine(folder: Path, tokenizer: Tokenizer, options: OnnxRuntimeOptions) -> LoadedModel:
     """Start an engine from a folder. Raises `FileNotFoundError`, `ValueError`, or what onnxruntime raises."""
     config = read_decoder_config(folder)
     vision_processor = None

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from backends.llm.engine import ImageInputs, TokenIds
+from backends.llm.image_processor import check_placeholders
 from backends.llm.literal_tokenizer import LiteralSpans, join_with_spans, split_at_spans
 from backends.llm.vision.config import VisionConfig, read_vision_config
 from backends.llm.vision.encoded_image import EncodedImage
@@ -49,7 +50,8 @@ class VisionProcessor:
         """
         placeholder = self._config.image_token.encode()
         parts = list(split_at_spans(document, spans))
-        self._check(sum(part.count(placeholder) for part, literal in parts if not literal), len(images), "text_input")
+        count = sum(part.count(placeholder) for part, literal in parts if not literal)
+        check_placeholders(self._config.image_token, count, len(images), "text_input")
         remaining = iter(images)
         expanded: list[tuple[bytes, bool]] = []
         for part, literal in parts:
@@ -66,7 +68,7 @@ class VisionProcessor:
         """Expand the placeholders in a prompt of token ids, int64[n]. Raises as `expand_text`, naming `token_ids`."""
         flat = tokens.reshape(-1).astype(np.int64)
         placeholders = np.flatnonzero(flat == self._config.image_token_id)
-        self._check(len(placeholders), len(images), "token_ids")
+        check_placeholders(self._config.image_token, len(placeholders), len(images), "token_ids")
         parts, start = [], 0
         for image, placeholder in zip(images, placeholders, strict=True):
             text = self._placeholder_text(plan_tiles(image.size, self._config))
@@ -115,20 +117,6 @@ class VisionProcessor:
         return (
             text + ("\n" if layout.rows else "") + config.fake_token + config.global_token + vectors + config.fake_token
         )
-
-    def _check(self, placeholders: int, images: int, prompt: str) -> None:
-        if placeholders and not images:
-            raise InvalidValue(
-                f"The prompt has {placeholders} of the placeholders {self._config.image_token}, and the request has no "
-                "images; each placeholder needs an image.",
-                prompt,
-            )
-        if placeholders != images:
-            raise InvalidValue(
-                f"The prompt has {placeholders} of the placeholders {self._config.image_token}, and the request has "
-                f"{images} images; each image needs one placeholder.",
-                "image",
-            )
 
 
 def load_vision_processor(folder: Path, tokenizer: Tokenizer, threads: int) -> VisionProcessor:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from backends.llm.options import Options, read_options
+from backends.llm.engines import read_options
+from backends.llm.ort.options import OnnxRuntimeOptions
 from backends.llm.sampling_params import SamplingParams
 
 
@@ -11,7 +12,7 @@ def read(**parameters):
 
 
 def test_absent_parameters_have_defaults():
-    assert read() == read(max_rows="", chat_template="{{ x }}") == Options()
+    assert read() == read(max_rows="", chat_template="{{ x }}") == OnnxRuntimeOptions()
 
 
 def test_all_options_are_parsed():
@@ -27,8 +28,17 @@ def test_all_options_are_parsed():
         structure_seconds="5",
         structure_memory="64",
     )
-    assert options == Options(
-        "onnxruntime", 4, 0, 2, 512, 100 * 2**20, 0, SamplingParams(temperature=0.2, top_p=0.9), 5, 64 * 2**20
+    assert options == OnnxRuntimeOptions(
+        engine="onnxruntime",
+        max_rows=4,
+        max_waiting=0,
+        threads=2,
+        context_length=512,
+        kv_memory=100 * 2**20,
+        prefix_cache=0,
+        sampling=SamplingParams(temperature=0.2, top_p=0.9),
+        structure_seconds=5,
+        structure_memory=64 * 2**20,
     )
 
 

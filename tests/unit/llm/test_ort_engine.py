@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from backends.llm.model_loader import load_model
-from backends.llm.options import Options
 from backends.llm.ort.decoder_config import read_decoder_config
 from backends.llm.ort.kv_cache import KVCache
 from backends.llm.ort.model_runner import OrtModelRunner
+from backends.llm.ort.options import OnnxRuntimeOptions
 from backends.serving.tokenizer import load_tokenizer
 
 PRECISIONS = ["fp32", "int8"]
@@ -21,7 +21,7 @@ PRECISIONS = ["fp32", "int8"]
 @pytest.fixture(scope="module", params=PRECISIONS)
 def engine(request, export):
     folder = export(request.param)
-    engine = load_model(folder, load_tokenizer(folder), Options(max_rows=16, threads=2)).engine
+    engine = load_model(folder, load_tokenizer(folder), OnnxRuntimeOptions(max_rows=16, threads=2)).engine
     yield engine
     engine.close()
 
@@ -138,7 +138,7 @@ def test_missing_file_is_named(export, tmp_path, missing):
         if path.name != missing:
             (tmp_path / path.name).symlink_to(path)
     with pytest.raises(FileNotFoundError, match=missing):
-        load_model(tmp_path, load_tokenizer(tmp_path), Options())
+        load_model(tmp_path, load_tokenizer(tmp_path), OnnxRuntimeOptions())
 
 
 @pytest.mark.parametrize(
@@ -156,4 +156,4 @@ def test_broken_file_is_named(export, tmp_path, name, content):
             (tmp_path / path.name).symlink_to(path)
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=name):
-        load_model(tmp_path, load_tokenizer(tmp_path), Options())
+        load_model(tmp_path, load_tokenizer(tmp_path), OnnxRuntimeOptions())

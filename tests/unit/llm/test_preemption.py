@@ -8,8 +8,8 @@ import pytest
 
 from backends.llm.engine import Engine
 from backends.llm.model_loader import load_model
-from backends.llm.options import Options
 from backends.llm.ort.kv_cache import KVCache
+from backends.llm.ort.options import OnnxRuntimeOptions
 from backends.serving.errors import ContextLengthExceeded
 from backends.serving.tokenizer import load_tokenizer
 from tests.unit.llm.waiting import wait_until
@@ -170,7 +170,9 @@ def start(export):
 
     def make(**options):
         folder = export("int8")
-        engines.append(load_model(folder, load_tokenizer(folder), Options(max_rows=8, threads=2, **options)).engine)
+        engines.append(
+            load_model(folder, load_tokenizer(folder), OnnxRuntimeOptions(max_rows=8, threads=2, **options)).engine
+        )
         return engines[-1]
 
     yield make
