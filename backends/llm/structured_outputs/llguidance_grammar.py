@@ -24,6 +24,16 @@ _REGEX_ERROR = re.compile(r"^error: (.{1,200})$", re.M)
 _ESCAPES = 'nrbtf"\\'
 
 
+def _options_without_unicode_escapes() -> "JsonCompileOptions":
+    """Return the options for schemas that need no `\\u`. Older releases, such as 0.7, cannot forbid it."""
+    options: JsonCompileOptions = {**_JSON_OPTIONS, "json_allowed_escapes": _ESCAPES}
+    refusal = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema({}, overrides=options))
+    return _JSON_OPTIONS if refusal else options
+
+
+_PLAIN_JSON_OPTIONS = _options_without_unicode_escapes()
+
+
 def to_llguidance(kind: str, text: str) -> str:
     """Return the grammar of a structure, as JSON. Raises `ValueError`, and whatever the library raises.
 
@@ -32,7 +42,7 @@ def to_llguidance(kind: str, text: str) -> str:
     match kind:
         case "json":
             schema = normalize_schema(json.loads(text))
-            options = _JSON_OPTIONS if _has_controls(schema) else {**_JSON_OPTIONS, "json_allowed_escapes": _ESCAPES}
+            options = _JSON_OPTIONS if _has_controls(schema) else _PLAIN_JSON_OPTIONS
             return str(LLMatcher.grammar_from_json_schema({} if schema is True else schema, overrides=options))
         case "regex":
             return str(LLMatcher.grammar_from_regex(text))
