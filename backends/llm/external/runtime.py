@@ -58,13 +58,13 @@ class Runtime(Protocol):
 
 
 def logprobs_entry(token: int, position: Mapping[int, Any]) -> Logprobs:
-    """Return the entry of a position: its own token first, then the likeliest others by rank.
+    """Return the entry of a position: its own token first, then the likeliest others.
 
     `position` holds objects with `logprob` and `rank` by token id. Raises `EngineFailed` if it lacks the token.
     """
     if token not in position:
         raise EngineFailed("The engine returned no log probability of a token that it chose.")
-    others = sorted((other for other in position.items() if other[0] != token), key=lambda other: other[1].rank)
+    others = sorted((other for other in position.items() if other[0] != token), key=lambda other: -other[1].logprob)
     return tuple(
         Logprob(number, max(value.logprob, _MIN_LOGPROB), value.rank)
         for number, value in [(token, position[token]), *others]
