@@ -150,14 +150,9 @@ $(VLLM_INSTALLED): .ci/vllm-requirements.txt | $(INSTALLED)
 	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
-# The tests of chats, but for those that check the engine onnxruntime itself. Embeddings and images have no vLLM.
-VLLM_TESTS = $(addprefix tests/triton/test_,basic_completions.py batching.py bursts.py context.py discovery.py \
-    disconnects_on_triton.py documented_commands.py log_probabilities.py model_probes.py::test_a_chat_model_answers_the_probe node_client.py \
-    prefix_cache_on_triton.py sampling.py special_tokens.py structured_outputs_on_triton.py text_tensors.py tools.py \
-    tools_with_structured_outputs.py triton_ports.py unicode_text.py)
 .PHONY: test-vllm
 test-vllm: $(VLLM_INSTALLED) $(NODE_PACKAGES) ## Run the tests of chats on vLLM, on this machine's CPU
-	$(BIN)/pytest --engine vllm --timeout=900 $(SLOWEST) $(or $(ARGS),$(VLLM_TESTS))
+	$(BIN)/pytest tests/triton --engine vllm --timeout=900 $(SLOWEST) $(ARGS)
 
 # pip-audit has an environment of its own: its dependencies are not the project's.
 AUDITOR := .venv-audit

@@ -20,7 +20,8 @@ from tests.wire.gateway_server import RunningGateway, run_gateway
 from tests.wire.openai.text_requests import check_error, check_error_body
 from tritonic import triton_health
 
-pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
+# It breaks the file of our engine, and counts on models that load within seconds.
+pytestmark = [pytest.mark.triton, pytest.mark.own_engine, pytest.mark.asyncio(loop_scope="session")]
 
 IDLE_TIMEOUT = 4.0
 """Idle timeout of the gateway's requests to a model, in seconds."""

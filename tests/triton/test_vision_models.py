@@ -20,7 +20,7 @@ from tests.triton.vision_client import ReferenceModel, VisionClient, encoded, ma
 from tests.wire.gateway_server import RunningGateway
 from tritonic.embedded import EmbeddedTriton
 
-pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.triton, pytest.mark.own_engine, pytest.mark.asyncio(loop_scope="session")]
 
 WHOLE = {"size": {"longest_edge": TILE}}
 """A preprocessor configuration that splits no image into tiles."""
