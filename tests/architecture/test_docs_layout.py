@@ -1,4 +1,4 @@
-"""The prose of the documents wraps at 120 columns. Tables and code may be wider."""
+"""The prose of the documents wraps at 120 columns. Tables, images and code may be wider."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def long_lines(text: str) -> list[str]:
     found, in_code = [], False
     for number, line in enumerate(text.splitlines(), 1):
         in_code ^= line.lstrip().startswith("```")
-        is_prose = not in_code and not line.lstrip().startswith("|")
+        is_prose = not in_code and not line.lstrip().startswith(("|", "!["))
         if is_prose and len(line) > MAX_COLUMNS:
             found.append(f"{number}: {line[:60]}")
     return found
