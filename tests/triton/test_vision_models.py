@@ -125,20 +125,20 @@ async def test_preempted_requests_read_their_images_again(
     engine: EngineMetrics,
     reference: ReferenceModel,
 ) -> None:
-    install_copy(built, repository, "small-cache", kv_memory=1)  # about 2,000 tokens; four rows grow to 2,400
-    await load("small-cache")
-    generate, prompt = VisionClient(triton.grpc_url, "small-cache"), reference.render(["<image>", "What do you see?"])
+    install_copy(built, repository, "vision-small-cache", kv_memory=1)  # about 2,000 tokens; four rows grow to 2,400
+    await load("vision-small-cache")
+    generate, prompt = VisionClient(triton.grpc_url, "vision-small-cache"), reference.render(["<image>", "What do you see?"])
     images = [[encoded(make_image(200, 150, seed=40 + number))] for number in range(6)]
     options: dict[str, Any] = {"max_tokens": 500, "ignore_eos": True}
     alone = [await generate(prompt, image, **options) for image in images]
     assert len({tuple(response.tokens) for response in alone}) == len(alone)
-    assert (await engine.stats("small-cache"))["preemptions_total"] == 0
+    assert (await engine.stats("vision-small-cache"))["preemptions_total"] == 0
     together = await asyncio.gather(*(generate(prompt, image, **options) for image in images))
     assert together == alone
-    await engine.wait_idle("small-cache")
-    stats = await engine.stats("small-cache")
+    await engine.wait_idle("vision-small-cache")
+    stats = await engine.stats("vision-small-cache")
     assert stats["preemptions_total"] > 0 and stats["row_bytes"] == 0
-    await load.unload("small-cache")
+    await load.unload("vision-small-cache")
 
 
 async def test_a_model_that_splits_no_image(
