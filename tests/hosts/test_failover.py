@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from tests.hosts.cluster import KEY, Cluster
+from tests.hosts.cluster import KEY, TRITONS, Cluster
 from tests.hosts.faults import FaultLog
 
 FAILOVER_SECONDS = 5.0
@@ -143,7 +143,9 @@ async def _stream(http: httpx.AsyncClient, url: str) -> tuple[str, list[str]]:
                 events.append(line.removeprefix("data: "))
     chunks = (json.loads(event) for event in events if event.startswith('{"id"'))
     texts = (choice["delta"].get("content") for chunk in chunks for choice in chunk["choices"])
-    return next(filter(None, texts)), events
+    text = "".join(filter(None, texts))
+    assert text.startswith(TRITONS), text[:100]
+    return text[: len(TRITONS[0])], events
 
 
 @pytest.mark.timeout(240)
@@ -169,7 +171,7 @@ async def test_streams_of_a_lost_server_end_with_an_error_event(
         seconds = time.monotonic() - began
     lost = [events for server, events in answers if server == triton.host.name]
     whole = [events for server, events in answers if server != triton.host.name]
-    fault_log.write("streams", kind=kind, lost=len(lost), whole=len(whole), seconds=round(seconds, 1))
+    fault_log.write("streams", kind=kind, lost=len(lost), whole=len(whole), ended_after=round(seconds, 1))
     assert lost and whole
     assert all("error" in json.loads(events[-1]) for events in lost), [events[-1] for events in lost]
     assert all(events[-1] == "[DONE]" for events in whole)

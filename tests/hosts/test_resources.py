@@ -1,7 +1,9 @@
 """Memory, descriptors and connections of the gateways after faults are healed."""
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Mapping
 
 import httpx
 import pytest
@@ -19,11 +21,9 @@ async def _load(cluster: Cluster, seconds: float) -> None:
     image = {"model": "painter", "prompt": "load", "async": True}
     headers = {"Authorization": f"Bearer {KEY}"}
 
-    async def send(url: str, body: dict[str, object]) -> None:
-        try:
+    async def send(url: str, body: Mapping[str, object]) -> None:
+        with contextlib.suppress(httpx.TransportError):
             await http.post(url, json=body)
-        except httpx.TransportError:
-            pass
 
     async with httpx.AsyncClient(headers=headers, trust_env=False, timeout=30) as http:
         end, requests = time.monotonic() + seconds, []
