@@ -19,12 +19,6 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
     return {"uvloop": uvloop.new_event_loop}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.hosts)
-
-
 @pytest.fixture(scope="session")
 def tools() -> Path:
     """Return the folder of Postgres' programs. Skips where hosts cannot be made."""

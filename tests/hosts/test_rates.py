@@ -10,6 +10,8 @@ from tests.hosts.cluster import LIMITED_KEY, RATE, RATE_SECONDS, Cluster
 from tests.hosts.faults import FaultLog
 from tests.hosts.services import Gateway
 
+pytestmark = pytest.mark.hosts
+
 _RETRY_SECONDS = 6.0
 """Seconds after which a gateway tries Valkey again, and the second that it waits."""
 

@@ -11,6 +11,8 @@ import pytest
 from tests.hosts.cluster import KEY, Cluster
 from tests.hosts.faults import FaultLog
 
+pytestmark = pytest.mark.hosts
+
 _SETTLE_SECONDS = 90.0
 _MEMORY_MB, _DESCRIPTORS, _CONNECTIONS = 15, 12, 10
 

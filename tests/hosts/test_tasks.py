@@ -13,6 +13,8 @@ import pytest
 from tests.hosts.cluster import KEY, Cluster
 from tests.hosts.faults import FaultLog, RandomFaults
 
+pytestmark = pytest.mark.hosts
+
 TASKS = int(os.environ.get("TRITONIC_HOSTS_TASKS") or 60)
 FAULTS = int(os.environ.get("TRITONIC_HOSTS_FAULTS") or 6)
 _FINISH_SECONDS = 240.0
@@ -90,7 +92,9 @@ async def test_each_task_is_completed_once_or_failed_with_its_reason(
         path = url.partition("/files/")[2]
         assert (await caller.send("GET", f"/files/{path}")).content.startswith(b"\x89PNG")
     with psycopg.connect(cluster.postgres.url("tasks")) as connection:
-        rows = dict(connection.execute("SELECT status, count(*) FROM dbos.workflow_status GROUP BY status").fetchall())
+        rows: dict[str, int] = dict(
+            connection.execute("SELECT status, count(*) FROM dbos.workflow_status GROUP BY status").fetchall()
+        )
         runs = connection.execute("SELECT recovery_attempts, count(*) FROM dbos.workflow_status GROUP BY 1").fetchall()
     fault_log.write("rows", rows=rows, runs=dict(runs))
     assert sum(rows.values()) == TASKS + 1
