@@ -11,6 +11,10 @@ from typing import Any
 
 from tests.hosts.cluster import Cluster
 
+_LONG = ("cut gateway-postgres",)
+_TAKEOVER_SECONDS = 22.0
+"""Seconds after which the tasks of a gateway without a connection to Postgres are run by others."""
+
 
 class FaultLog:
     """The faults of one run: the seed first, then a line for each fault and each result."""
@@ -30,11 +34,15 @@ class FaultLog:
 
 
 class RandomFaults:
-    """Faults that begin at random moments, last for seconds, and end before the next begins."""
+    """Faults that begin at random moments, last for seconds, and end before the next begins.
+
+    Every kind comes once before one comes again.
+    """
 
     def __init__(self, cluster: Cluster, log: FaultLog, seed: int) -> None:
         self._cluster, self._log = cluster, log
         self._random = random.Random(seed)
+        self._coming: list[str] = []
 
     async def one(self) -> None:
         """Let one fault begin, last and end."""
@@ -74,9 +82,15 @@ class RandomFaults:
                 triton.host.full_speed,
             ),
         }
-        kind = choose(sorted(kinds))
+        if not self._coming:
+            self._coming = sorted(kinds)
+            self._random.shuffle(self._coming)
+        kind = self._coming.pop()
         where, begin, end = kinds[kind]
-        seconds = round(self._random.uniform(1.0, 8.0), 1)
+        seconds = self._random.uniform(1.0, 8.0)
+        if kind in _LONG:
+            seconds += _TAKEOVER_SECONDS
+        seconds = round(seconds, 1)
         self._log.write("fault", kind=kind, where=where, lasts=seconds)
         await asyncio.to_thread(begin)
         try:

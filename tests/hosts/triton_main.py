@@ -17,6 +17,7 @@ def scripted_models(server: str) -> list[ScriptedModel]:
         ScriptedModel("quick", (Say(server), Say("", "stop"))),
         ScriptedModel("slow", (Say(server), Echo(1, pause=0.1), Say("", "stop"))),
         ScriptedModel("painter", (DrawImages(5, pause=0.3),), is_image_model=True),
+        ScriptedModel("patient-painter", (DrawImages(20, pause=0.5),), is_image_model=True),
     ]
 
 
