@@ -156,7 +156,7 @@ class Catalog:
                 return
             except ServerUnavailable:
                 # Once only: the request itself may be what ends a server.
-                other = self._find_other(model) if may_fail_over and not responded else None
+                other = self._find_other(model, request) if may_fail_over and not responded else None
                 if other is None:
                     raise
                 model, may_fail_over = other, False
@@ -172,10 +172,15 @@ class Catalog:
         for _ in call.requests[1:]:
             admissions.enter_context(self._admission.open(model.name, trace.caller))
 
-    def _find_other(self, model: Model) -> Model | None:
+    def _find_other(self, model: Model, request: Operation) -> Model | None:
         """Return the replica of a model on another server that serves it now; None if there is none."""
-        others = (m for server in self.servers for m in server.serving_models if server is not model.server)
-        return min((m for m in others if m.name == model.name), key=_preference, default=None)
+        others = (
+            other
+            for server in self.servers
+            for other in server.serving_models
+            if server is not model.server and other.name == model.name and request.operation in other.operations
+        )
+        return min(others, key=_preference, default=None)
 
     def _record_failure(self, model: Model, error: GatewayError, trace: Trace) -> None:
         """Report a failure of a sent request to the circuit breaker."""
