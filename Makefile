@@ -108,7 +108,7 @@ SLOWEST = --durations=15 --durations-min=1
 # The tests that run the gateway's code in their own process. The other fast tests would add minutes and no coverage.
 GATEWAY_TESTS = tests/unit/gateway tests/wire
 
-.PHONY: format check compose test coverage fuzz audit constraints default-model bench soak clean
+.PHONY: format check compose test coverage hosts fuzz audit constraints default-model bench soak clean
 format: $(INSTALLED) ## Format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -124,10 +124,10 @@ test: $(INSTALLED) $(NODE_PACKAGES) default-model postgres java ## All tests, wi
 	$(if $(strip $(ARGS)),,$(FAST_TESTS))
 ifeq ($(filter-out --after-check,$(ARGS)),)
 	$(BIN)/pytest $(WAITING_TESTS) -n 4 $(SLOWEST)
-	$(BIN)/pytest -m "not gpu" -n 2 --dist loadfile $(SLOWEST) --after-check $(addprefix --ignore=,$(WAITING_TESTS) $(TRITON_TESTS))
+	$(BIN)/pytest -m "not gpu and not hosts" -n 2 --dist loadfile $(SLOWEST) --after-check $(addprefix --ignore=,$(WAITING_TESTS) $(TRITON_TESTS))
 	$(BIN)/pytest $(TRITON_TESTS) -m "not gpu" $(SLOWEST)
 else
-	$(BIN)/pytest -m "not gpu" $(SLOWEST) $(ARGS)
+	$(BIN)/pytest -m "not gpu and not hosts" $(SLOWEST) $(ARGS)
 endif
 
 coverage: $(INSTALLED) ## Measure the line and branch coverage of gateway/
@@ -179,6 +179,13 @@ bench: bench-extra ## Run the benchmarks, also of peers; docs/benchmarks.md: mak
 
 soak: bench-extra default-model ## Minutes of mixed load: errors, growth: make soak ARGS="--minutes 10 --faults"
 	$(BIN)/python -m benchmarks.soak $(ARGS)
+
+HOSTS_LOG ?= .tritonic/hosts.jsonl
+HOSTS_TASKS ?= 60
+HOSTS_FAULTS ?= 6
+hosts: default-model postgres ## Gateways and Tritons on hosts of their own, cut, frozen and killed; needs root: make hosts HOSTS_TASKS=300 HOSTS_FAULTS=20
+	TRITONIC_HOSTS=1 TRITONIC_HOSTS_LOG=$(HOSTS_LOG) TRITONIC_HOSTS_TASKS=$(HOSTS_TASKS) \
+	    TRITONIC_HOSTS_FAULTS=$(HOSTS_FAULTS) $(BIN)/pytest tests/hosts $(SLOWEST) $(ARGS)
 
 compose:
 	@docker/check

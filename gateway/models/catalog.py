@@ -22,6 +22,7 @@ from gateway.models.servers import Model, TritonServer
 from gateway.observability.telemetry import Trace
 from gateway.operations.operation import Operation
 from gateway.operations.registry import require_operation
+from gateway.signatures.call import Call
 from gateway.triton.client import TritonClient
 from gateway.triton.rpc.channel import Channel
 from gateway.triton.transport import Connect
@@ -86,8 +87,7 @@ class Catalog:
         shown = name[:200]
         ready = [model for server, model in holders if model in server.serving_models]
         if ready:
-            # A failing model has the fewest requests in flight, and would attract all others.
-            return min(ready, key=lambda m: (m.server.breaker.is_suspect(m.config.name), m.server.client.in_flight))
+            return min(ready, key=_preference)
         if holders or not any(server.is_reachable for server in self.servers):
             raise ServerUnavailable(
                 f"No server that may have the model '{shown}' is reachable.", retry_after=RETRY_AFTER_SECONDS
@@ -113,43 +113,74 @@ class Catalog:
     async def run(self, model: Model, request: Operation, trace: Trace) -> AsyncGenerator[Any]:
         """Send a request to a model that `get` returned, and yield the events of its answer.
 
+        If its server is gone before the first event, the request is sent to another server that holds the model, once.
         Closing the iterator cancels the request. Raises a `GatewayError` for every failure.
         """
         require_operation(model.name, model.operations, type(request))
-        codec = model.codec(request.operation)
-        with trace.measure(model.name, request, model.server.client.url) as work, ExitStack() as admissions:
-            admissions.enter_context(self._admission.open(model.name, trace.caller))
-            explain: Callable[[GatewayError], GatewayError] = _unchanged
-            sent = False
+        may_fail_over = True
+        while True:
+            codec = model.codec(request.operation)
+            responded = False
             try:
-                call = await inference.open_call(model, codec, request, trace)
-                explain, read = call.explain, call.read
-                if len(call.requests) > self._admission.max_per_caller:
-                    message = (
-                        "This model generates one answer per request, and a caller may have at most "
-                        f"{self._admission.max_per_caller} requests open: reduce 'n'."
-                    )
-                    raise InvalidRequest(message, param="n")
-                for _ in call.requests[1:]:
+                with trace.measure(model.name, request, model.server.client.url) as work, ExitStack() as admissions:
                     admissions.enter_context(self._admission.open(model.name, trace.caller))
-                events = inference.stream_events(
-                    model, call.requests, request_id=trace.request_id, timeout=self._timeout, headers=work.headers
-                )
-                del call  # its tensors may have a hundred megabytes, and the answer may take minutes
-                sent = True
-                async with aclosing(events):
-                    async for event in events:
-                        work.observe(event)
-                        for shown in read(event) if read else (event,):
-                            yield shown
-                if model.server.breaker:
-                    model.server.breaker.record_success(model.config.name)
-            except GatewayError as error:
-                _update_server(model, error)
-                error = explain(error)
-                if sent:
-                    self._record_failure(model, error, trace)
-                raise error from None
+                    explain: Callable[[GatewayError], GatewayError] = _unchanged
+                    sent = False
+                    try:
+                        call = await inference.open_call(model, codec, request, trace)
+                        explain, read = call.explain, call.read
+                        self._admit_all(model, call, trace, admissions)
+                        events = inference.stream_events(
+                            model,
+                            call.requests,
+                            request_id=trace.request_id,
+                            timeout=self._timeout,
+                            headers=work.headers,
+                        )
+                        del call  # its tensors may have a hundred megabytes, and the answer may take minutes
+                        sent = True
+                        async with aclosing(events):
+                            async for event in events:
+                                responded = True
+                                work.observe(event)
+                                for shown in read(event) if read else (event,):
+                                    yield shown
+                        if model.server.breaker:
+                            model.server.breaker.record_success(model.config.name)
+                    except GatewayError as error:
+                        _update_server(model, error)
+                        error = explain(error)
+                        if sent:
+                            self._record_failure(model, error, trace)
+                        raise error from None
+                return
+            except ServerUnavailable:
+                # Once only: the request itself may be what ends a server.
+                other = self._find_other(model, request) if may_fail_over and not responded else None
+                if other is None:
+                    raise
+                model, may_fail_over = other, False
+
+    def _admit_all(self, model: Model, call: Call, trace: Trace, admissions: ExitStack) -> None:
+        """Admit the requests of a call after its first. Raises `InvalidRequest` if a caller may not have so many."""
+        if len(call.requests) > self._admission.max_per_caller:
+            message = (
+                "This model generates one answer per request, and a caller may have at most "
+                f"{self._admission.max_per_caller} requests open: reduce 'n'."
+            )
+            raise InvalidRequest(message, param="n")
+        for _ in call.requests[1:]:
+            admissions.enter_context(self._admission.open(model.name, trace.caller))
+
+    def _find_other(self, model: Model, request: Operation) -> Model | None:
+        """Return the replica of a model on another server that serves it now; None if there is none."""
+        others = (
+            other
+            for server in self.servers
+            for other in server.serving_models
+            if server is not model.server and other.name == model.name and request.operation in other.operations
+        )
+        return min(others, key=_preference, default=None)
 
     def _record_failure(self, model: Model, error: GatewayError, trace: Trace) -> None:
         """Report a failure of a sent request to the circuit breaker."""
@@ -183,6 +214,15 @@ def _update_server(model: Model, error: GatewayError) -> None:
         model.server.refresh_now.set()
     if isinstance(error, ModelProcessUnavailable):
         model.server.avoid(model.config.name)
+
+
+def _preference(model: Model) -> tuple[bool, bool, int]:
+    """Return the sort key of a replica; the lowest is chosen.
+
+    A model that fails at once, and a server that has just become silent, would attract requests: few are in flight.
+    """
+    server = model.server
+    return server.breaker.is_suspect(model.config.name), server.is_silent, server.client.in_flight
 
 
 def _unchanged(error: GatewayError) -> GatewayError:

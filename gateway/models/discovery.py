@@ -176,12 +176,15 @@ async def _repository_index(server: TritonServer) -> list[IndexEntry]:
     Where this process was stopped for seconds (a paused virtual machine, a debugger), its timers expire before it reads
     the data that has arrived meanwhile. The second try uses a new connection where nothing came over the old one.
     """
+    server.asked_since = time.monotonic()
     try:
         return await server.client.repository_index()
     except ModelTimeout:
         if not server.is_reachable:
             raise
         return await server.client.repository_index(timeout=_RETRY_TIMEOUT_SECONDS)
+    finally:
+        server.asked_since = None
 
 
 def _not_ready(entries: list[IndexEntry], served_names: Mapping[str, str]) -> dict[str, str]:

@@ -12,6 +12,11 @@ from gateway.models.circuit_breaker import CircuitBreaker
 from gateway.signatures.call import Codec, Signature
 from gateway.triton.client import ModelConfig, StopRequest, TritonClient
 
+_SILENT_SECONDS = 1.0
+"""Seconds after which a server that has not answered discovery gets requests only if no other server holds the model.
+
+Discovery itself waits for longer before it reports a server as unreachable, because the server may be busy.
+"""
 _AVOID_SECONDS = 2.0
 """Seconds. Short, since Triton calls a process that is merely slow unhealthy, too."""
 
@@ -78,6 +83,8 @@ class TritonServer:
     is_reachable: bool | None = None
     last_error: str = ""
     """The reason why the last discovery failed; empty if it succeeded."""
+    asked_since: float | None = None
+    """Monotonic time at which discovery asked for the models, in seconds; None once the server has answered."""
     models: tuple[Model, ...] = ()
     seen_configs: tuple[object, ...] = ()
     """The configurations that `models` were made of."""
@@ -93,6 +100,11 @@ class TritonServer:
 
     def __post_init__(self) -> None:
         self.breaker = CircuitBreaker(self.client.url)
+
+    @property
+    def is_silent(self) -> bool:
+        """True while discovery has waited for an answer of the server for more than a second."""
+        return self.asked_since is not None and time.monotonic() - self.asked_since > _SILENT_SECONDS
 
     @property
     def serving_models(self) -> tuple[Model, ...]:

@@ -26,6 +26,13 @@ UNUSABLE_MESSAGE = "The database of tasks cannot be used; the log of the service
 _TCP_USER_TIMEOUT_MILLISECONDS = 6_000
 """Most time without an acknowledgement. TCP's default would notice a lost connection only after 15 minutes."""
 
+_SERVER_OPTIONS = (
+    "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
+    f" -c tcp_user_timeout={_TCP_USER_TIMEOUT_MILLISECONDS}"
+)
+"""Options of Postgres's side of a connection. By its defaults, a gateway whose machine or network is gone would keep
+its locks for two hours: other gateways would not restart its tasks, and would wait for its rows."""
+
 
 class DatabaseError(Exception):
     """The setting `tasks` does not name a database. The message says why."""
@@ -114,8 +121,11 @@ class Database:
             "keepalives_interval": 2,
             "keepalives_count": 3,
             "tcp_user_timeout": _TCP_USER_TIMEOUT_MILLISECONDS,
+            "options": _SERVER_OPTIONS,
         }
-        return options if patient else options | {"options": f"-c statement_timeout={_STATEMENT_MILLISECONDS}"}
+        if not patient:
+            options["options"] += f" -c statement_timeout={_STATEMENT_MILLISECONDS}"
+        return options
 
 
 def is_disk_full(error: Exception) -> bool:

@@ -22,7 +22,9 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # tri
     loaded models. While `frozen`, it does not answer RepositoryIndex. With a `secret`, RepositoryIndex requires it.
     Runs on the caller's event loop."""
 
-    def __init__(self, models: Iterable[ScriptedModel], socket: Path | None = None) -> None:
+    def __init__(
+        self, models: Iterable[ScriptedModel], socket: Path | None = None, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.models = {model.name: model for model in models}
         self.loaded = set(self.models)
         self.ready = True
@@ -31,18 +33,19 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # tri
         self.calls: list[InferCall] = []
         self.probes: list[InferCall] = []
         self.active = 0
-        self.port = 0
+        self.port = port
+        self._host = host
         self._server: grpc.aio.Server | None = None
         self._socket = f"unix:{socket}" if socket else None
 
     @property
     def url(self) -> str:
-        return self._socket or f"127.0.0.1:{self.port}"
+        return self._socket or f"{self._host}:{self.port}"
 
     async def start(self) -> "FakeTriton":
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)])
         rpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
-        self.port = self._server.add_insecure_port(self._socket or f"127.0.0.1:{self.port}")
+        self.port = self._server.add_insecure_port(self._socket or f"{self._host}:{self.port}")
         await self._server.start()
         return self
 

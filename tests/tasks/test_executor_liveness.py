@@ -89,6 +89,19 @@ def test_gateways_on_one_postgres_detect_one_another(postgres: Postgres, tmp_pat
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize("patient", [False, True])
+def test_postgres_notices_a_gateway_whose_machine_is_gone(postgres: Postgres, tmp_path: Path, patient: bool) -> None:
+    """By Postgres's defaults, the locks of such a gateway would stay for two hours."""
+    database = Database(Settings(tasks=SecretStr(postgres.url("postgres")), state=tmp_path))
+    with psycopg.connect(database.url, **database.connect_options(patient=patient)) as connection:
+        settings = dict(
+            connection.execute("SELECT name, setting::int FROM pg_settings WHERE name LIKE 'tcp_%'").fetchall()
+        )
+    seconds = settings["tcp_keepalives_idle"] + settings["tcp_keepalives_interval"] * settings["tcp_keepalives_count"]
+    assert settings["tcp_keepalives_idle"] > 0 and seconds <= 15
+    assert 0 < settings["tcp_user_timeout"] <= 15_000
+
+
 @pytest.mark.parametrize("url", ["mysql://host/tasks", "tasks.sqlite", "sqlite:tasks"])
 def test_invalid_database_url_is_refused(url: str) -> None:
     with pytest.raises(DatabaseError, match="TRITONIC_TASKS"):

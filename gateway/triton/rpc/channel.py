@@ -126,7 +126,7 @@ class Channel:
                 if self._path:
                     transport, connection = await loop.create_unix_connection(Connection, self._path)
                 else:
-                    transport, connection = await loop.create_connection(Connection, self._host, self._port)
+                    transport, connection = await self._connect_to_host(loop)
                     _enable_keepalive(transport.get_extra_info("socket"))
                 await connection.wait_for_settings()
         except BaseException as error:
@@ -140,6 +140,21 @@ class Channel:
         self._draining = [old for old in (*self._draining, self._connection) if old and not old.closed]
         self._connection = connection
         return connection
+
+    async def _connect_to_host(self, loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Transport, Connection]:
+        """Connect to the first address of the host that accepts. Raises `OSError` and `UnicodeError`.
+
+        The name is resolved here: `create_connection` of uvloop, when it is cancelled, leaves its resolver's future
+        behind, and the failure of that future is logged as never retrieved.
+        """
+        addresses = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        failure: OSError | None = None
+        for _, _, _, _, address in addresses:
+            try:
+                return await loop.create_connection(Connection, str(address[0]), self._port)
+            except OSError as error:
+                failure = failure or error
+        raise failure or OSError(f"The name {self._host} has no address")
 
     def _header_block(self, path: str) -> bytes:
         """Return the encoded headers of a call."""

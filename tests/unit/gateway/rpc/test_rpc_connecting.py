@@ -1,6 +1,7 @@
 """Calls through a channel: connections that begin, do not begin, and follow one another."""
 
 import asyncio
+import gc
 import socket
 from typing import Any
 
@@ -147,13 +148,28 @@ async def test_invalid_names_are_refused(make_channel, host):
 
 
 async def test_an_unknown_host_is_unavailable(make_channel, monkeypatch):
-    async def unknown(*arguments):
+    async def unknown(*arguments, **options):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", unknown)  # resolvers may take their time
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)  # resolvers may take their time
     assert await connection_error(make_channel("nobody.invalid:1")) == (
         f"The server cannot be reached: [Errno {int(socket.EAI_NONAME)}] Name or service not known"
     )
+
+
+async def test_a_name_that_fails_to_resolve_after_the_timeout_leaves_no_failure_behind(make_channel, monkeypatch):
+    """The resolver of a cut network fails later than the attempt to connect times out."""
+    monkeypatch.setattr(channels, "_CONNECT_SECONDS", 0.0)
+    reported: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+    name = ".".join(["a" * 63] * 4)  # too long for DNS: the resolver refuses it without asking the network
+    assert await connection_error(make_channel(f"{name}:1")) == "The connection to the server timed out."
+    for _ in range(3):  # the first resolution has ended when these have
+        with pytest.raises(socket.gaierror):
+            await loop.getaddrinfo(name, 1)
+    gc.collect()
+    assert reported == []
 
 
 async def test_a_silent_server_is_unavailable(make_channel, monkeypatch):
