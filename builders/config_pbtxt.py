@@ -92,13 +92,14 @@ def render(
     *,
     decoupled: bool,
     max_batch_size: int = 0,
+    instance_kind: str | None = None,
 ) -> str:
     """Return a model's `config.pbtxt`. Parameters that are not strings are written as JSON; None is left out.
 
     With a `max_batch_size`, the dims leave out the batch, Triton batches requests, and the model runs on a GPU if there
-    is one. Without it, the model gets requests one by one and runs on the CPU.
+    is one. Without it, the model gets requests one by one and runs on the CPU. Another `instance_kind` (`KIND_MODEL`:
+    the model itself chooses its devices) overrides where it runs.
     """
-    from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as pb
 
     config = pb.ModelConfig(name=name, backend=backend)
@@ -112,15 +113,22 @@ def render(
             added.reshape.shape.extend(tensor.reshape)
     for tensor in outputs:
         config.output.add(name=tensor.name, data_type=pb.DataType.Value(tensor.type), dims=tensor.dims)
-    kind = pb.ModelInstanceGroup.KIND_AUTO if max_batch_size else pb.ModelInstanceGroup.KIND_CPU
-    config.instance_group.add(kind=kind, count=1)
+    kind = instance_kind or ("KIND_AUTO" if max_batch_size else "KIND_CPU")
+    config.instance_group.add(kind=pb.ModelInstanceGroup.Kind.Value(kind), count=1)
     if max_batch_size:
         config.dynamic_batching.SetInParent()
     for key, value in parameters.items():
         if value is not None:
             config.parameters[key].string_value = _text(value)
     # Triton requires max_batch_size, and protobuf would leave out a zero because it is the default.
-    return f"max_batch_size: {max_batch_size}\n{text_format.MessageToString(config, as_utf8=True)}"
+    return f"max_batch_size: {max_batch_size}\n{to_text(config)}"
+
+
+def to_text(config: Any) -> str:
+    """Return protobuf's `ModelConfig` as the text of a `config.pbtxt`."""
+    from google.protobuf import text_format
+
+    return str(text_format.MessageToString(config, as_utf8=True))
 
 
 def _text(value: object) -> str:

@@ -23,10 +23,10 @@ class RecipeError(BuildError):
 class MissingDependency(BuildError):
     """A package that the builders need is not installed."""
 
-    def __init__(self, package: str | None) -> None:
+    def __init__(self, package: str | None, remedy: str | None = None) -> None:
         super().__init__(
             f"Building needs the Python package {package!r}, which is not installed here. "
-            "Install the builders' packages with: pip install 'tritonic[build]' -c constraints.txt"
+            + (remedy or "Install the builders' packages with: pip install 'tritonic[build]' -c constraints.txt")
         )
 
 

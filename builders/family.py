@@ -53,6 +53,8 @@ class Option:
     help: str
     value_type: type[str] | type[int] | type[bool] = str
     """`bool` makes a flag that takes no value and sets the field to true."""
+    flag: str | None = None
+    """Name of the option on the command line, if it is not made of the field's: `--tp`."""
 
 
 REVISION = Option("revision", "Branch, tag or commit of a Hugging Face id.")

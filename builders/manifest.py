@@ -47,6 +47,7 @@ RECORDED_PACKAGES = (
     "gguf",
     "numpy",
     "tensorrt",
+    "nvidia-modelopt",
 )
 
 
@@ -55,6 +56,9 @@ def fingerprint(recipe: Recipe, source_digest: str) -> str:
     # Fields that another family alone reads must not change the fingerprints of this one's models.
     others = [family for name, family in registry.families().items() if name != recipe.family]
     unknown = {field for family in others for field in family.own_fields}
+    # Nor may a field that a family adds later, in recipes that leave it at its default.
+    added = {name: field for name, field in type(recipe).model_fields.items() if name not in Recipe.model_fields}
+    unknown |= {name for name, field in added.items() if getattr(recipe, name) == field.default}
     identity = {
         "format": _format(recipe),
         "source": source_digest,

@@ -24,7 +24,12 @@ DEFAULT_EMBEDDING_RECIPE = "all-minilm-l6-v2"
 DEFAULT_IMAGE_RECIPE = "shapes"
 """Recipe that `tritonic build image` builds by default."""
 
-Precision = Literal["int4", "int8", "fp16", "fp32"]
+Precision = Literal["int4", "int8", "fp16", "fp32", "checkpoint"]
+"""Number formats of weights; `checkpoint` leaves them as they are."""
+
+TARGET_OPTIONS = ("precision", "quantization", "tolerance", "max_rows", "threads")
+"""Fields of a recipe that are meant for its target."""
+
 Target = Literal["onnx", "tensorrt", "tensorrt_llm", "llmapi", "vllm"]
 # The parsers that the gateway has; a test compares the two.
 ToolCallParser = Literal["hermes", "qwen", "qwen25", "llama3_json", "mistral", "pythonic"]
@@ -133,7 +138,8 @@ class Recipe(BaseModel):
     revision: str | None = None
     """Branch, tag or commit of a Hugging Face id."""
     precision: Precision = "int8"
-    """Number format of the weights. The families `embedding` and `diffusion` default to fp32."""
+    """Number format of the weights. The families `embedding` and `diffusion` default to fp32, and text-generation
+    models of targets other than `onnx` to that of the checkpoint."""
     target: Target = "onnx"
     """Engine format that the weights are compiled to."""
     context_length: Annotated[int, Field(ge=16)] | None = None
@@ -197,7 +203,8 @@ def quantization_of(recipe: Recipe) -> Quantization | None:
 def load(name_or_file: str, **overrides: Any) -> Recipe:
     """Read one of the project's recipes by name, or a TOML file by its path.
 
-    Values in `overrides` that are not None replace those of the file. Raises RecipeError.
+    Values in `overrides` that are not None replace those of the file. If they choose another target, the file's
+    `TARGET_OPTIONS` do not hold. Raises RecipeError.
     """
     path = Path(name_or_file) if name_or_file.endswith(".toml") else RECIPES_FOLDER / f"{name_or_file}.toml"
     try:
@@ -211,7 +218,11 @@ def load(name_or_file: str, **overrides: Any) -> Recipe:
         raise RecipeError(f"The recipe {path} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"The recipe {path} is not valid TOML: {error}") from error
-    return make(**values | {key: value for key, value in overrides.items() if value is not None})
+    chosen = {key: value for key, value in overrides.items() if value is not None}
+    if chosen.get("target", values.get("target", "onnx")) != values.get("target", "onnx"):
+        # The recipe chose these for its own target.
+        values = {key: value for key, value in values.items() if key not in TARGET_OPTIONS}
+    return make(**values | chosen)
 
 
 def make(**values: Any) -> Recipe:

@@ -81,13 +81,13 @@ class HubSource:
 
     def digest(self) -> str:
         """Return the id and the commit."""
-        return f"hf:{self.id}@{self._commit}"
+        return f"hf:{self.id}@{self.commit}"
 
     def config(self) -> dict[str, Any]:
         """Download and read `config.json`."""
         from huggingface_hub import hf_hub_download
 
-        path = call_hub(self.id, lambda: hf_hub_download(self.id, "config.json", revision=self._commit))
+        path = call_hub(self.id, lambda: hf_hub_download(self.id, "config.json", revision=self.commit))
         return Checkpoint(Path(path).parent).config()
 
     def num_parameters(self) -> int | None:
@@ -100,19 +100,28 @@ class HubSource:
 
     def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
         """Download weights, tokenizer and configs into the hub's own cache."""
+        progress.update(f"downloading {self.id}")
+        return self._download(HUB_FILES)
+
+    def fetch_configuration(self, progress: Progress) -> Checkpoint:
+        """Download tokenizer and configs alone, into the hub's own cache. Raises SourceUnavailable."""
+        progress.update(f"downloading the configuration of {self.id}")
+        return self._download([pattern for pattern in HUB_FILES if pattern != "*.safetensors"])
+
+    def _download(self, patterns: list[str]) -> Checkpoint:
         from huggingface_hub import snapshot_download
 
-        progress.update(f"downloading {self.id}")
         path = call_hub(
             self.id,
             lambda: snapshot_download(
-                self.id, revision=self._commit, allow_patterns=HUB_FILES, ignore_patterns=HUB_IGNORED_FILES
+                self.id, revision=self.commit, allow_patterns=patterns, ignore_patterns=HUB_IGNORED_FILES
             ),
         )
         return Checkpoint(Path(path))
 
     @property
-    def _commit(self) -> str:
+    def commit(self) -> str:
+        """The commit that `revision` stands for. Raises SourceUnavailable."""
         return self._commit_and_size[0]
 
     @cached_property

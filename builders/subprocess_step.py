@@ -33,12 +33,14 @@ def run(
     on_line: Callable[[str], object] = lambda line: None,
     *,
     isolated: bool = False,
+    python: str = sys.executable,
 ) -> Any:
     """Call `function(**arguments)` in a new process, and return what it returns.
 
     `function` is written `module:name`. Arguments and result travel as JSON, so a Path is given as a string. `on_line`
     is called with each line that the process prints. `isolated` loads the function's file alone: no package of ours is
-    imported before it. Raises ExportFailed with the end of the output; it calls the step by its `description`.
+    imported before it, so that another `python` can run it. Raises ExportFailed with the end of the output; it calls
+    the step by its `description`.
     """
     module, _, name = function.partition(":")
     with tempfile.TemporaryDirectory(prefix="tritonic-step-") as folder:
@@ -51,7 +53,7 @@ def run(
             "arguments": dict(arguments),
             "result": str(result),
         }
-        status, output = run_command([sys.executable, "-I", "-u", str(SCRIPT), json.dumps(request)], on_line)
+        status, output = run_command([python, "-I", "-u", str(SCRIPT), json.dumps(request)], on_line)
         if status == 0 and result.is_file():
             return json.loads(result.read_bytes())
     how = f"ended with signal {-status}" if status < 0 else "failed"

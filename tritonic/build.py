@@ -74,9 +74,8 @@ def _optional(help: str) -> Any:
 
 
 def _annotation(option: Option) -> Any:
-    if option.value_type is bool:
-        return Annotated[bool | None, typer.Option(f"--{option.field.replace('_', '-')}", help=option.help)]
-    return Annotated[option.value_type | None, typer.Option(help=option.help)]
+    flag = option.flag or f"--{option.field.replace('_', '-')}"
+    return Annotated[option.value_type | None, typer.Option(flag, help=option.help)]
 
 
 def _run(

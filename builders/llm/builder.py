@@ -1,19 +1,16 @@
 """Build a text-generation model: fetch, export, verify."""
 
-import json
-import shutil
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from builders import config_pbtxt
-from builders.checkpoint import Checkpoint, read_json
-from builders.errors import NotEnoughSpace, RecipeError, SourceUnavailable
+from builders.errors import NotEnoughSpace, UnsupportedModel
 from builders.family import Builder
-from builders.llm import export_step
+from builders.llm import export_step, runtime_model, targets, triton_config
+from builders.llm.installed_files import write_tokenizer_files
+from builders.llm.recipe import LLMRecipe, refusal_of
 from builders.llm.verify import TOLERANCES, verify
 from builders.progress import Progress
 from builders.recipe import Recipe
@@ -22,17 +19,12 @@ from builders.vision import idefics3
 from builders.vision.split import split_checkpoint
 from builders.vision.verify import verify as verify_images
 
-COPIED_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "config.json",
-)
-"""Files copied from the checkpoint unchanged; the exporter writes its own variants of some."""
-
 BYTES_PER_PARAMETER = {"fp32": 4.1, "fp16": 2.1, "int8": 2.1, "int4": 0.9}
 """Size of the engine. int8 keeps the embedding in fp32."""
+
+
+RUNTIMES = ("vllm", "llmapi")
+"""Targets that load checkpoints as they are."""
 
 
 class LLMBuilder(Builder):
@@ -40,6 +32,12 @@ class LLMBuilder(Builder):
 
     def check(self, recipe: Recipe, source: Source) -> int:
         """Return the bytes of disk that a build needs. Raises UnsupportedModel, NotEnoughSpace, MissingDependency."""
+        assert isinstance(recipe, LLMRecipe)
+        targets.check(refusal_of(recipe))
+        if recipe.target in RUNTIMES:
+            return runtime_model.check(recipe, source)
+        if recipe.target == "tensorrt_llm":
+            raise UnsupportedModel("The target tensorrt_llm is not built yet.")
         config = source.config()
         export_step.check(recipe, _text_config(config))
         parameters = source.num_parameters() or 0
@@ -50,18 +48,21 @@ class LLMBuilder(Builder):
 
     def build(self, recipe: Recipe, source: Source, folder: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
         """Build the engine and `config.pbtxt` into `folder`; return the figures of the verification."""
+        assert isinstance(recipe, LLMRecipe)
+        if recipe.target in RUNTIMES:
+            return runtime_model.build(recipe, source, folder, scratch, progress)
         progress.begin("fetch", recipe.source)
         checkpoint = source.fetch(scratch, progress)
         checkpoint.check_tokenizer()
         export_step.check(recipe, _text_config(checkpoint.config()))
         supports_images = idefics3.is_idefics3(checkpoint.config())
-        context_length = _context_length(recipe, checkpoint)
+        triton_config.context_length(recipe, checkpoint)
 
         progress.begin("export", f"{recipe.precision} for {recipe.target}")
         engine = folder / "1"
         text_checkpoint = split_checkpoint(checkpoint, engine, scratch, progress) if supports_images else checkpoint
         export_step.export(text_checkpoint.folder, recipe, engine, scratch, progress, vectors=supports_images)
-        _write_tokenizer_files(checkpoint, engine)
+        write_tokenizer_files(checkpoint, engine)
 
         progress.begin("verify", "against the source model")
         tolerance = recipe.tolerance or TOLERANCES[recipe.precision]
@@ -70,7 +71,15 @@ class LLMBuilder(Builder):
             figures["pictures"] = asdict(verify_images(checkpoint, engine, tolerance, progress))
         if checkpoint.chat_template() is None:
             progress.note(f"{recipe.source} has no chat template: the model serves completions only, not chats.")
-        (folder / "config.pbtxt").write_text(_config(recipe, checkpoint, context_length), encoding="utf-8", newline="")
+        config = triton_config.render(
+            recipe,
+            checkpoint,
+            engine="onnxruntime",
+            precision=recipe.precision,
+            supports_images=supports_images,
+            threads=recipe.threads,
+        )
+        (folder / "config.pbtxt").write_text(config, encoding="utf-8", newline="")
         return figures
 
 
@@ -87,58 +96,3 @@ def _check_memory(parameters: int) -> None:
             f"The model has {parameters / 1e9:.1f} billion parameters, so building it needs {needed / 1e9:.0f} GB of "
             f"memory, and this machine has {total / 1e9:.0f} GB. Build it on a larger one and copy the model's folder."
         )
-
-
-def _context_length(recipe: Recipe, checkpoint: Checkpoint) -> int:
-    trained = checkpoint.context_length()
-    if recipe.context_length is not None and recipe.context_length > trained:
-        raise RecipeError(f"context_length {recipe.context_length} is more than the model was trained for: {trained}.")
-    return recipe.context_length or trained
-
-
-def _write_tokenizer_files(checkpoint: Checkpoint, engine: Path) -> None:
-    """Copy the checkpoint's tokenizer to the engine, and write the ids of all tokens that end an answer."""
-    for name in COPIED_FILES:
-        if (checkpoint.folder / name).is_file():
-            shutil.copyfile(checkpoint.folder / name, engine / name)
-    if not (engine / "tokenizer.json").is_file():
-        raise SourceUnavailable("The checkpoint has no tokenizer.json, and its other files are not enough to make one.")
-    ends = checkpoint.end_token_ids()
-    if not ends:
-        raise SourceUnavailable("The checkpoint names no end-of-sequence token: its answers would never end.")
-    generation = read_json(checkpoint.folder / "generation_config.json") | {"eos_token_id": ends}
-    (engine / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
-
-
-def _config(recipe: Recipe, checkpoint: Checkpoint, context_length: int) -> str:
-    template = checkpoint.chat_template()
-    supports_images = idefics3.is_idefics3(checkpoint.config())
-    owner = recipe.source.split("/")[0] if recipe.source.count("/") == 1 and recipe.source[0] not in "./~" else "local"
-    return config_pbtxt.render(
-        recipe.name,
-        "llm",
-        config_pbtxt.TEXT_GENERATION_INPUTS,
-        config_pbtxt.TEXT_GENERATION_OUTPUTS,
-        {
-            "served_name": recipe.served_name or recipe.name,
-            "operations": ["chat", "complete"] if template is not None else ["complete"],
-            "signature": "vllm",
-            "modalities": ["text", "image"] if supports_images else ["text"],
-            "context_length": context_length,
-            "chat_template": template,
-            "special_tokens": checkpoint.special_tokens(),
-            "control_tokens": checkpoint.control_tokens(),
-            "special_tokens_in_content": recipe.special_tokens_in_content,
-            "owned_by": recipe.owned_by or owner,
-            "created": int(time.time()),
-            "tool_call_parser": recipe.tool_call_parser,
-            "reasoning_parser": recipe.reasoning_parser,
-            "engine": "onnxruntime",
-            "precision": recipe.precision,
-            "sampling_defaults": checkpoint.sampling_defaults() | recipe.sampling.model_dump(exclude_none=True),
-            "max_rows": recipe.max_rows,
-            "max_waiting": recipe.max_waiting,
-            "threads": recipe.threads,
-        },
-        decoupled=True,
-    )

@@ -33,19 +33,12 @@ def supported_architectures() -> list[str]:
 
 
 def check(recipe: Recipe, config: dict[str, Any]) -> None:
-    """Refuse what cannot be built before any heavy work starts. Raises UnsupportedModel, MissingDependency."""
-    if recipe.target != "onnx":
-        raise UnsupportedModel(f"The target {recipe.target!r} is not built yet; the target that is: onnx.")
+    """Refuse what cannot be exported before any heavy work starts. Raises UnsupportedModel, MissingDependency."""
     known = supported_architectures()
     architecture = (config.get("architectures") or [None])[0]
     if architecture in OTHER_TASK_ARCHITECTURES:
         raise UnsupportedModel(
             f"{architecture} is not a text-generation model: {OTHER_TASK_ARCHITECTURES[architecture]}."
-        )
-    if recipe.precision == "fp16":
-        raise UnsupportedModel(
-            "fp16 is not built for the CPU: there the exporter has no grouped-query attention in fp16, and the graph "
-            "that it writes instead fails in onnxruntime at the first step with a cache. Choose fp32, int8 or int4."
         )
     if architecture in CUDA_ONLY_ARCHITECTURES:
         raise UnsupportedModel(

@@ -21,7 +21,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     ("arguments", "status", "sentence"),
     [
         (["--source", "/nowhere"], 1, "There is no folder '/nowhere'"),
-        (["--target", "vllm"], 1, "not built yet"),
+        (["--target", "llmapi", "--device", "cpu"], 1, "TensorRT-LLM runs on NVIDIA GPUs alone"),
         (["--precision", "int3"], 2, "precision"),
         (["--recipe", "nonsense"], 2, "There is no recipe 'nonsense'. Known: "),
         (["--source", "packaged:nonsense"], 2, "smollm2-135m-instruct"),

@@ -43,12 +43,6 @@ def test_whisper_is_no_text_generation_model(tiny_recipe: Recipes) -> None:
         export_step.check(tiny_recipe(), {"architectures": ["WhisperForConditionalGeneration"]})
 
 
-@pytest.mark.parametrize("target", ["tensorrt_llm", "llmapi", "vllm"])
-def test_unsupported_targets_are_refused(tiny_recipe: Recipes, tmp_path: Path, target: str) -> None:
-    with pytest.raises(UnsupportedModel, match=f"'{target}' is not built yet"):
-        build(tiny_recipe(target=target), tmp_path / "repository")
-
-
 def test_fp16_is_refused_on_the_cpu(tiny_recipe: Recipes, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match="Choose fp32, int8 or int4"):
         build(tiny_recipe(precision="fp16"), tmp_path / "repository")

@@ -172,6 +172,10 @@ class LLM:
 
     def __init__(self, model: str, **arguments: Any) -> None:
         known = {
+            "dtype",
+            "revision",
+            "tensor_parallel_size",
+            "pipeline_parallel_size",
             "kv_cache_config",
             "max_batch_size",
             "max_seq_len",
@@ -228,6 +232,7 @@ class LLM:
 @dataclass
 class KvCacheConfig:
     free_gpu_memory_fraction: float = 0.9
+    dtype: str = "auto"
 
 
 def update_llm_args_with_extra_dict(llm_args: dict[str, Any], llm_args_dict: dict[str, Any]) -> dict[str, Any]:

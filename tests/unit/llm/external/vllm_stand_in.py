@@ -114,6 +114,11 @@ class LoRARequest:
 @dataclass
 class AsyncEngineArgs:
     model: str
+    revision: str | None = None
+    dtype: str = "auto"
+    kv_cache_dtype: str = "auto"
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
     max_model_len: int = 1000
     max_num_seqs: int = 256
     max_logprobs: int = 20
