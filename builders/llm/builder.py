@@ -6,9 +6,9 @@ from typing import Any
 
 import psutil
 
-from builders.errors import NotEnoughSpace, UnsupportedModel
+from builders.errors import NotEnoughSpace
 from builders.family import Builder
-from builders.llm import export_step, runtime_model, targets, triton_config
+from builders.llm import export_step, runtime_model, targets, triton_config, trtllm_model, trtllm_templates
 from builders.llm.installed_files import write_tokenizer_files
 from builders.llm.recipe import LLMRecipe, refusal_of
 from builders.llm.verify import TOLERANCES, verify
@@ -30,6 +30,10 @@ RUNTIMES = ("vllm", "llmapi")
 class LLMBuilder(Builder):
     """Builds text-generation models, with or without vision."""
 
+    def sibling_models(self, recipe: Recipe, source: Source) -> tuple[str, ...]:
+        """Return the steps of TensorRT-LLM's ensemble, which have fixed names."""
+        return trtllm_templates.STEPS if recipe.target == "tensorrt_llm" else ()
+
     def check(self, recipe: Recipe, source: Source) -> int:
         """Return the bytes of disk that a build needs. Raises UnsupportedModel, NotEnoughSpace, MissingDependency."""
         assert isinstance(recipe, LLMRecipe)
@@ -37,7 +41,7 @@ class LLMBuilder(Builder):
         if recipe.target in RUNTIMES:
             return runtime_model.check(recipe, source)
         if recipe.target == "tensorrt_llm":
-            raise UnsupportedModel("The target tensorrt_llm is not built yet.")
+            return trtllm_model.check(recipe, source)
         config = source.config()
         export_step.check(recipe, _text_config(config))
         parameters = source.num_parameters() or 0
@@ -51,6 +55,8 @@ class LLMBuilder(Builder):
         assert isinstance(recipe, LLMRecipe)
         if recipe.target in RUNTIMES:
             return runtime_model.build(recipe, source, folder, scratch, progress)
+        if recipe.target == "tensorrt_llm":
+            return trtllm_model.build(recipe, source, folder, scratch, progress)
         progress.begin("fetch", recipe.source)
         checkpoint = source.fetch(scratch, progress)
         checkpoint.check_tokenizer()

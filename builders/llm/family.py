@@ -25,6 +25,8 @@ def _summary(figures: Mapping[str, Any]) -> str:
             f"Against its source: {figures['quantized']} matrices in {figures['quantization']}, relative error "
             f"{figures['mean']:.2g} on average and {figures['worst']:.2g} at most."
         )
+    if "compiled" in figures:
+        return "The engine is compiled." if figures["compiled"] else "The engine is not compiled yet: see above."
     if figures.get("weights") == "reference":
         return "Its weights stay where they are; the engine loads them from there."
     return f"Its weights are those of the source, {figures.get('bytes', 0) / 1e9:.2f} GB."

@@ -32,8 +32,10 @@ def quantize(
 
     print("loading the source model", flush=True)  # noqa: T201 - the build reads these lines
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
-    model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options).to(device).eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        source, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+    )
+    model = model.to(device).eval()
     if config is not None:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
         settings = getattr(mtq, config)

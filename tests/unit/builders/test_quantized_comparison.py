@@ -91,10 +91,8 @@ def test_fp8_numbers_are_those_of_torch() -> None:
 
 def test_bf16_and_fp16_are_read(tmp_path: Path) -> None:
     values = np.array([0.0, 1.0, -2.5, 3.1415927, 65280.0], np.float32)
-    write_safetensors(
-        tmp_path,
-        {"a": ("BF16", to_bf16(values)), "b": ("F16", values.astype(np.float16)), "c": ("I8", np.array([-3], np.int8))},
-    )
+    half, integer = values.astype(np.float16), np.array([-3], np.int8)
+    write_safetensors(tmp_path, {"a": ("BF16", to_bf16(values)), "b": ("F16", half), "c": ("I8", integer)})
     tensors = stored_tensors(tmp_path)
     np.testing.assert_allclose(tensors["a"].read(), values, rtol=2**-8)
     np.testing.assert_allclose(tensors["b"].read(), values, rtol=2**-11)
