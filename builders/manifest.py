@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from builders import registry
+from builders import gpu, registry
 from builders.checkpoint import sha256
 from builders.recipe import Recipe, quantization_of
 
@@ -34,6 +34,9 @@ USER_OPTIONS = (
     "pictures",
 )
 """Fields that a user may set to build a recipe differently, together with the options of the family's command."""
+
+ENGINE_SUFFIXES = (".engine", ".plan")
+"""Files of TensorRT, which run on the kind of GPU that compiled them. Its compute capability is recorded."""
 
 RECORDED_PACKAGES = (
     "onnxruntime-genai",
@@ -93,6 +96,8 @@ def write(
         "versions": _versions(),
         "files": _files(folder),
     }
+    if any(path.suffix in ENGINE_SUFFIXES for root in (folder, *parts) for path in root.rglob("*")):
+        record["compute_capabilities"] = gpu.compute_capabilities()
     if parts:
         record["parts"] = {part.name: _files(part) for part in parts}
     (folder / FILE_NAME).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

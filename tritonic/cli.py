@@ -183,13 +183,20 @@ def serve(
 def doctor(
     host: Annotated[str, typer.Option(envvar="TRITONIC_HOST", help="Address of the gateway.")] = "127.0.0.1",
     port: Annotated[int, _port("Port of the gateway.", "TRITONIC_PORT")] = 1088,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Look at GPUs, their targets and engine files instead.")] = False,
+    repository: Repository = Path("model_repository"),
     state: State = Path(".tritonic"),
 ) -> None:
     """List the requirements that this machine lacks, with remedies. Exit status 1 when a requirement is missing."""
     with _errors_as_messages():
         from tritonic.doctor import diagnose, print_findings
 
-        if not print_findings(diagnose(host, port, state), out):
+        findings = diagnose(host, port, state)
+        if gpu:
+            from tritonic.gpu_doctor import diagnose_gpus
+
+            findings = diagnose_gpus(repository)
+        if not print_findings(findings, out):
             raise typer.Exit(1)
 
 

@@ -9,15 +9,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import psutil
 from rich.console import Console
 from rich.markup import escape
 
 from tritonic import disk_space, ports, runfile, wheel
+from tritonic.findings import Finding
 
 GIGABYTE = 1024**3
 INSTALL_COMMAND = "pip install -e '.[embedded,build]' -c constraints.txt, or simply `make up`"
@@ -29,16 +28,6 @@ DEBIAN_PACKAGES = {
     "libz": "zlib1g",
     "libstdc++": "libstdc++6",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check. `missing` keeps Tritonic from running here; `note` does not."""
-
-    what: str
-    state: Literal["good", "note", "missing"]
-    detail: str
-    remedy: str = ""
 
 
 def diagnose(host: str, port: int, state: Path) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from tritonic import disk_space, doctor, ports, wheel
-from tritonic.doctor import Finding
+from tritonic.findings import Finding
 
 
 def print_findings(*findings: Finding) -> tuple[bool, str]:
