@@ -1,6 +1,6 @@
 """Bring constraints.txt up to date: `make constraints`, or `make constraints ARGS=--dry-run` to see what would change.
 
-pip resolves the project with all its extras for the oldest supported Python, and installs nothing. A pin with a comment
+pip resolves the project with all extras of `EXTRAS` for the oldest supported Python, and installs nothing. A pin with a comment
 in its line is deliberate: it stays, and pip resolves the others with it. Exit status: 0, or that of pip if it finds no
 solution.
 """
@@ -20,6 +20,12 @@ CONSTRAINTS = ROOT / "constraints.txt"
 # The project itself, and the packages that every new environment has.
 NOT_PINNED = {"tritonic", "pip", "setuptools", "wheel"}
 EXTRAS = "embedded,build,bench,tracing,dev"
+# Extras that are not pinned, because pip cannot resolve them together with the others.
+UNPINNED_EXTRAS = {
+    "gpu": "onnxruntime-gpu has the files of onnxruntime; one environment holds one of them",
+    "vllm": "it brings its own releases of torch, transformers and CUDA, and is installed into an environment of its own",
+    "quantization": "ModelOpt wants transformers 4, and the exporters want 5",
+}
 # Debian 12's. pip then chooses no release that needs a newer Python.
 OLDEST_PYTHON = "3.11.2"
 _PIN = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[^\s#]+)(?P<comment>\s+#.*)?")

@@ -30,7 +30,7 @@ STORED_FORMATS: dict[CheckpointQuantization, str] = {
 
 BOUNDS = {"fp8": 0.05, "nvfp4": 0.15, "int4": 0.25, "int8": 0.03}
 """Largest norm of a matrix's error, relative to the norm of the matrix. Normally distributed weights have 0.026, 0.095,
-0.11 (in groups of 128) and 0.009; a wrong scale, transposition or order of the halves of a byte has 0.3 and more."""
+0.12 (in groups of 128) and 0.008; a wrong scale, transposition or order of the halves of a byte has 0.3 and more."""
 
 UNCHANGED_BOUND = 0.01
 """The same of a tensor that is not quantised, which may have been rounded to BF16 once more."""

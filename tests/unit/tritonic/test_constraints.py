@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from builders.llm.quantization.quantize import PACKAGES, REMEDY
+
 ROOT = Path(__file__).parents[3]
 TEXT = """# Every version.
 annotated-types==0.8.0
@@ -74,9 +76,16 @@ def test_the_present_file_can_be_parsed(constraints: ModuleType) -> None:
     assert {line.split("==")[0] for line in constraints.deliberate_pins(text).splitlines()} >= {"numpy", "torch"}
 
 
-def test_every_extra_is_resolved(constraints: ModuleType) -> None:
+def test_every_extra_is_resolved_or_left_out_for_a_reason(constraints: ModuleType) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert constraints.EXTRAS.split(",") == list(extras)
+    assert [*constraints.EXTRAS.split(","), *constraints.UNPINNED_EXTRAS] == list(extras)
+    assert all(constraints.UNPINNED_EXTRAS.values())
+
+
+def test_the_command_that_installs_modelopt_has_the_versions_of_the_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert sorted(PACKAGES.split()) == sorted(extras["quantization"])
+    assert PACKAGES in REMEDY
 
 
 @pytest.mark.parametrize("dry", [True, False])
