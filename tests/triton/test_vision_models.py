@@ -127,7 +127,10 @@ async def test_preempted_requests_read_their_images_again(
 ) -> None:
     install_copy(built, repository, "vision-small-cache", kv_memory=1)  # about 2,000 tokens; four rows grow to 2,400
     await load("vision-small-cache")
-    generate, prompt = VisionClient(triton.grpc_url, "vision-small-cache"), reference.render(["<image>", "What do you see?"])
+    generate, prompt = (
+        VisionClient(triton.grpc_url, "vision-small-cache"),
+        reference.render(["<image>", "What do you see?"]),
+    )
     images = [[encoded(make_image(200, 150, seed=40 + number))] for number in range(6)]
     options: dict[str, Any] = {"max_tokens": 500, "ignore_eos": True}
     alone = [await generate(prompt, image, **options) for image in images]
