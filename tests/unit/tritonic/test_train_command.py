@@ -37,7 +37,7 @@ def test_an_installed_wheel_names_the_place_of_the_training_code(monkeypatch: py
     fake_import(monkeypatch, lacking("training"))
     done = CliRunner().invoke(app, ["train", "shapes"])
     assert done.exit_code == 1
-    assert "which the package leaves out" in " ".join(done.output.split())
+    assert "not in the installed package" in " ".join(done.output.split())
     assert "Traceback" not in done.output
 
 
