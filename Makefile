@@ -41,7 +41,7 @@ $(BIN)/python:
 # A stamp. It is remade only when the dependencies change.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the pinned dependencies into $(VENV); the first time this loads about 1 GB (pip's output: $(INSTALL_LOG))"
-	@.ci/logged $(INSTALL_LOG) $(BIN)/python -m pip install --disable-pip-version-check -e '.[embedded,build,dev]' -c constraints.txt
+	@.ci/logged $(INSTALL_LOG) $(BIN)/python -m pip install --disable-pip-version-check -e '.[audio,embedded,build,dev]' -c constraints.txt
 	@touch $@
 
 # Node and npm come from PyPI with the other dependencies; npm writes this file itself.
@@ -180,8 +180,8 @@ bench: bench-extra ## Run the benchmarks, also of peers; docs/benchmarks.md: mak
 soak: bench-extra default-model ## Minutes of mixed load: errors, growth: make soak ARGS="--minutes 10 --faults"
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
-compose:
-	@docker/check
+compose: $(INSTALLED)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(BIN)/python docker/check
 
 .PHONY: chart
 chart: $(INSTALLED) ## Check the Helm chart, alert rules and dashboards; ARGS=--fast leaves out the real Prometheus

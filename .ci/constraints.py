@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
 # The project itself, and the packages that every new environment has.
 NOT_PINNED = {"tritonic", "pip", "setuptools", "wheel"}
-EXTRAS = "embedded,build,bench,tracing,dev"
+EXTRAS = "audio,embedded,build,bench,tracing,dev"
 # Debian 12's. pip then chooses no release that needs a newer Python.
 OLDEST_PYTHON = "3.11.2"
 _PIN = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[^\s#]+)(?P<comment>\s+#.*)?")
