@@ -183,6 +183,10 @@ soak: bench-extra default-model ## Minutes of mixed load: errors, growth: make s
 compose: $(INSTALLED)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(BIN)/python docker/check
 
+.PHONY: containers
+containers: $(INSTALLED) ## Build the images and run them in a Docker engine of their own, as root (20 minutes)
+	@tests/containers/run.sh $(ARGS)
+
 .PHONY: chart
 chart: $(INSTALLED) ## Check the Helm chart, alert rules and dashboards; ARGS=--fast leaves out the real Prometheus
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(BIN)/python deploy/check $(ARGS)

@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import os
 import re
+import subprocess
 import tomllib
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
@@ -141,3 +143,22 @@ def test_a_raised_version_reaches_dockerfiles_and_manifests() -> None:
     assert versions.rewrite_manifest(manifest, raised) == manifest.replace("25.12", "26.03")
     other = "image: nvcr.io/nvidia/tritonserver:25.12-py3-sdk\n"
     assert versions.rewrite_manifest(other, raised) == other
+
+
+def test_packages_of_the_base_image_stay_as_they_are(tmp_path: Path) -> None:
+    """vLLM's and TensorRT-LLM's images have a tokenizers of their own, which their transformers needs."""
+    python = tmp_path / "python3"
+    python.write_text(
+        "#!/bin/sh\n"
+        f'echo "$@" >> {tmp_path}/calls\n'
+        'case "$3 $5" in "show tokenizers") exit 0;; "show "*) exit 1;; "list "*) echo numpy==1.26.4;; esac\n'
+        f'[ "$3" != install ] || cat "$7" > {tmp_path}/constraints\n'
+    )
+    python.chmod(0o755)
+    constraints = ROOT / "constraints.txt"
+    command = ["sh", str(ROOT / "docker/install-missing"), str(constraints), "llguidance", "pillow", "tokenizers"]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHON": str(python)})
+    install = (tmp_path / "calls").read_text().splitlines()[-1].split()
+    pins = [line for line in constraints.read_text().splitlines() if line.startswith(("llguidance==", "pillow=="))]
+    assert install[2] == "install" and install[-2:] == pins
+    assert (tmp_path / "constraints").read_text() == "numpy==1.26.4\n"
