@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 docker=${DOCKER:-docker}
+# shellcheck source=../../.env disable=SC1091
 . ../../.env
 exists() { "$docker" image inspect "$1" >/dev/null 2>&1; }
 folder=$(mktemp -d -p /var/lib/containers bases.XXXXXX)
@@ -18,7 +19,7 @@ if ! exists "$PYTHON_IMAGE"; then
     fi
     mmdebstrap --variant=minbase \
         --include=ca-certificates,curl,libbz2-1.0,libexpat1,libffi8,liblzma5,libncursesw6,libreadline8,libsqlite3-0,libssl3,libuuid1,netbase,tzdata,zlib1g \
-        bookworm "$folder/debian.tar" ${DEBIAN_MIRROR:-}
+        bookworm "$folder/debian.tar" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"}
     "$docker" import "$folder/debian.tar" tritonic-stand-in-debian
     mkdir -p "$folder/python/prefix" "$folder/python/certificates" "$folder/python/wheels"
     tar -C "$prefix" --exclude='lib/python3.11/test' --exclude='__pycache__' \

@@ -57,16 +57,18 @@ def under_gpl(packages: dict[str, Distribution]) -> dict[str, list[str]]:
     found = {}
     for name, package in packages.items():
         licences = [licence] if GPL.search(licence := inventory.licence_of(package)) else []
-        licences += [library for library in inventory.bundled_libraries(package) if inventory.gpl_licence(library)]
+        licences += [file.name for file in package.files or [] if inventory.gpl_licence(file.name)]
         if licences:
             found[name] = licences
     return found
 
 
-def test_nothing_that_a_gateway_needs_is_under_the_gpl() -> None:
-    packages = needed_packages(PROJECT["dependencies"])
-    assert len(packages) > 50
+@pytest.mark.parametrize("extra", ["", "tracing", "build"])
+def test_nothing_that_a_default_image_installs_is_under_the_gpl(extra: str) -> None:
+    packages = needed_packages(PROJECT["dependencies"] + PROJECT["optional-dependencies"].get(extra, []))
+    assert len(packages) > 50 and (extra == "build") is ("torch" in packages)
     assert under_gpl(packages) == {}
+    assert [name for name, package in packages.items() if not inventory.licence_of(package)] == []
 
 
 def test_the_packages_under_the_lgpl_are_those_of_the_record() -> None:
