@@ -55,6 +55,17 @@ def test_no_image_runs_as_root(dockerfile: Path) -> None:
     assert int(user) > 0 and int(group) > 0
 
 
+def test_compose_and_the_chart_run_images_as_their_own_users(services: dict[str, Any]) -> None:
+    users = {path.stem: re.findall(r"^USER (.+)$", path.read_text(), re.MULTILINE)[-1] for path in DOCKERFILES}
+    assert services["models"]["user"] == services["keys"]["user"] == users["builder"]
+    assert services["gateway"]["user"] == services["gateways"]["user"] == users["gateway"]
+    assert {services[name]["user"] for name in TRITONS} == {users["triton"]}
+    values = yaml.safe_load((ROOT / "deploy/chart/values.yaml").read_text())
+    assert users["triton"].split(":")[0] == str(values["tritonDefaults"]["runAsUser"])
+    gateway = (ROOT / "deploy/chart/templates/gateway.yaml").read_text()
+    assert f'"tritonic.podSecurity" {users["gateway"].split(":")[0]} ' in gateway
+
+
 def test_every_container_is_confined(services: dict[str, Any]) -> None:
     for name, service in services.items():
         assert service["read_only"] is True, name
@@ -90,11 +101,30 @@ def test_a_set_up_has_one_triton_under_the_name_that_gateways_ask(services: dict
 
 def test_gateways_that_share_callers_store_nothing_themselves(services: dict[str, Any]) -> None:
     (script,) = services["gateways"]["command"]
-    assert {"TRITONIC_TASKS", "TRITONIC_FILES_KEY"} <= {*re.findall(r"export (\w+)=", script)}
+    assert "export TRITONIC_FILES_KEY TRITONIC_TASKS\n" in script
     assert {"TRITONIC_FILES", "TRITONIC_RATE_LIMITS_STORE"} <= services["gateways"]["environment"].keys()
     assert not [each for each in services["gateways"]["volumes"] if "/state" in each]
     first, last = map(int, re.findall(r"TRITONIC_PORTS:-(\d+)-(\d+)", services["gateways"]["ports"][0])[0])
     assert last - first + 1 == services["gateways"]["deploy"]["replicas"] > 1
+
+
+def test_keys_are_made_once_and_read_by_each_gateway(services: dict[str, Any], tmp_path: Path) -> None:
+    (make,) = services["keys"]["command"]
+    make = make.replace("$$", "$").replace("/secret", str(tmp_path)).replace("python ", f"{sys.executable} ")
+    made = set()
+    for _ in range(2):
+        subprocess.run(["sh", "-ec", make], check=True)
+        made.add(tuple((tmp_path / name).read_text() for name in ("files", "postgres")))
+    ((files, password),) = made
+    assert files != password and len(password) == 44
+    (script,) = services["gateways"]["command"]
+    script = script.replace("$$", "$").replace("/secret", str(tmp_path))
+    command = script.replace("tritonic serve", "printenv TRITONIC_FILES_KEY TRITONIC_TASKS")
+    env = os.environ | {"TRITONIC_TRITON_SECRET": "given"}
+    printed = subprocess.run(["sh", "-ec", command], env=env, capture_output=True, text=True, check=True).stdout
+    assert printed == f"{files}postgresql://tritonic:{password.strip()}@postgres/tritonic\n"
+    (tmp_path / "files").unlink()
+    assert subprocess.run(["sh", "-ec", command], env=env, capture_output=True).returncode != 0
 
 
 def test_no_store_can_be_reached_from_outside(services: dict[str, Any]) -> None:
@@ -114,8 +144,10 @@ def test_every_service_starts_after_what_it_needs(services: dict[str, Any]) -> N
     assert all(services[name]["depends_on"] == after_models for name in (*TRITONS, "gateway", "keys"))
     conditions = {name: each["condition"] for name, each in services["gateways"]["depends_on"].items()}
     assert conditions == {
-        "keys": "service_completed_successfully", "postgres": "service_healthy", "valkey": "service_healthy"
-    }  # fmt: skip
+        "keys": "service_completed_successfully",
+        "postgres": "service_healthy",
+        "valkey": "service_healthy",
+    }
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)
