@@ -31,6 +31,7 @@ USER 10001:10001
 # A new volume gets the owner of the folder that it is mounted on.
 VOLUME /state
 EXPOSE 1088
-HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=20s CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:1088/health/live', timeout=2)"]
+HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=20s CMD \
+    ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['TRITONIC_PORT'] + '/health/live', timeout=2)"]
 ENTRYPOINT ["tritonic"]
 CMD ["serve"]
