@@ -41,7 +41,7 @@ $(BIN)/python:
 # A stamp. It is remade only when the dependencies change.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the pinned dependencies into $(VENV); the first time this loads about 1 GB (pip's output: $(INSTALL_LOG))"
-	@.ci/logged $(INSTALL_LOG) $(BIN)/python -m pip install --disable-pip-version-check -e '.[embedded,build,dev]' -c constraints.txt
+	@.ci/logged $(INSTALL_LOG) $(BIN)/python -m pip install --disable-pip-version-check -e '.[audio,embedded,build,dev]' -c constraints.txt
 	@touch $@
 
 # Node and npm come from PyPI with the other dependencies; npm writes this file itself.
@@ -187,8 +187,12 @@ hosts: default-model postgres ## Gateways and Tritons on hosts of their own, cut
 	TRITONIC_HOSTS=1 TRITONIC_HOSTS_LOG=$(HOSTS_LOG) TRITONIC_HOSTS_TASKS=$(HOSTS_TASKS) \
 	    TRITONIC_HOSTS_FAULTS=$(HOSTS_FAULTS) $(BIN)/pytest tests/hosts $(SLOWEST) $(ARGS)
 
-compose:
-	@docker/check
+compose: $(INSTALLED)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(BIN)/python docker/check
+
+.PHONY: containers
+containers: $(INSTALLED) ## Build the images and run them in a Docker engine of their own, as root (20 minutes)
+	@tests/containers/run.sh $(ARGS)
 
 .PHONY: chart
 chart: $(INSTALLED) ## Check the Helm chart, alert rules and dashboards; ARGS=--fast leaves out the real Prometheus

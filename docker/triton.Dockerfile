@@ -1,11 +1,15 @@
 # NVIDIA's Triton with the project's Python-based backends.
-ARG TRITON=nvcr.io/nvidia/tritonserver:25.12-py3
-FROM ${TRITON}
-COPY constraints.txt /tmp/constraints.txt
-# The image keeps its own numpy: its Python backend was built against that version.
-RUN grep -E '^(llguidance|onnxruntime|pillow|tokenizers)==' /tmp/constraints.txt > /tmp/requirements.txt && \
-    python3 -m pip install --no-cache-dir --disable-pip-version-check --break-system-packages -r /tmp/requirements.txt && \
-    rm /tmp/constraints.txt /tmp/requirements.txt
+ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:25.12-py3
+FROM ${TRITON_IMAGE}
+ARG PIP_LICENSES=5.5.5
+# NVIDIA's images end as root or as triton-server; the layers below need root.
+USER 0
+COPY constraints.txt docker/install-missing docker/inventory.py /tmp/tritonic/
+# What the image has stays: its Python backend, vLLM and TensorRT-LLM were built against those versions.
+RUN sh /tmp/tritonic/install-missing /tmp/tritonic/constraints.txt llguidance onnxruntime pillow tokenizers && \
+    python3 -m pip install --no-cache-dir --disable-pip-version-check --target /tmp/tritonic/licences "pip-licenses==${PIP_LICENSES}" && \
+    python3 /tmp/tritonic/inventory.py /tmp/tritonic/licences /usr/share/tritonic && \
+    rm -r /tmp/tritonic
 COPY backends /opt/tritonic/backends
 RUN for model in /opt/tritonic/backends/*/model.py; do \
         backend=$(dirname "$model"); \
@@ -13,9 +17,10 @@ RUN for model in /opt/tritonic/backends/*/model.py; do \
     done
 # The backends import one another's modules by their package.
 ENV PYTHONPATH=/opt/tritonic
-COPY --chmod=755 docker/triton-start docker/triton-health /usr/local/bin/
-# The base image has this user.
-USER triton-server
+COPY docker/triton-start docker/triton-health /usr/local/bin/
+# triton-server of the base image, as a number: Kubernetes' runAsNonRoot cannot tell whether a name is root.
+USER 1000:1000
 # gRPC and metrics; HTTP is closed.
 EXPOSE 8001 8002
+HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=120s CMD ["triton-health"]
 CMD ["triton-start"]

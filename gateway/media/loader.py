@@ -1,6 +1,7 @@
 """Loading of references: verified images, texts of documents, and audio samples."""
 
 import asyncio
+import importlib.util
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, TypeVar
@@ -175,6 +176,8 @@ class MediaLoader:
         """Return the samples of audio in base64 or a data URL. The format is detected, not taken from the request."""
 
         async def load() -> Audio:
+            if importlib.util.find_spec("av") is None:
+                raise InvalidMedia("this gateway decodes no audio, as its extra 'audio' (PyAV) is not installed")
             if data_base64[:8].lower().startswith(("http:", "https:")):
                 raise InvalidMedia(f"expected {declared_format} audio in base64, not a URL")
             blob = await self._fetch(data_base64, _AUDIO, budget, allow_base64=True)

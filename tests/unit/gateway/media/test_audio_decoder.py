@@ -69,3 +69,9 @@ async def refusal_of(media, reference: str) -> str:
     with pytest.raises(InvalidRequest) as failure:
         await media.load_audio(reference, "wav", param="p")
     return failure.value.message
+
+
+async def test_audio_is_refused_by_name_of_the_extra_where_pyav_is_not_installed(media, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    message = await refusal_message(media, audio_tone("wav", "pcm_s16le"))
+    assert message.endswith("this gateway decodes no audio, as its extra 'audio' (PyAV) is not installed.")
