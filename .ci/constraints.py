@@ -24,7 +24,7 @@ EXTRAS = "audio,embedded,build,bench,tracing,dev"
 UNPINNED_EXTRAS = {
     "gpu": "onnxruntime-gpu has the files of onnxruntime; one environment holds one of them",
     "vllm": "it brings its own releases of torch, transformers and CUDA, and is installed into an environment of its own",
-    "quantization": "ModelOpt wants transformers 4, and the exporters want 5",
+    "quantization": "ModelOpt needs transformers 4 for TensorRT-LLM's checkpoints, and the exporters need 5",
 }
 # Debian 12's. pip then chooses no release that needs a newer Python.
 OLDEST_PYTHON = "3.11.2"

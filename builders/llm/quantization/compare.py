@@ -123,7 +123,7 @@ def rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
 def check_rope(source: Mapping[str, Any], quantized: Mapping[str, Any]) -> None:
     """Raise VerificationFailed if a quantised checkpoint's config describes another rotary embedding than its source.
 
-    ModelOpt 0.47 with transformers 5 loses that of Llama 3; such a model answers nonsense after a few thousand tokens.
+    Such a model loads without a word, and answers nonsense after a few thousand tokens.
     """
     expected, found = rope_parameters(source), rope_parameters(quantized)
     if expected != found:
