@@ -183,7 +183,7 @@ soak: bench-extra default-model ## Minutes of mixed load: errors, growth: make s
 HOSTS_LOG ?= .tritonic/hosts.jsonl
 HOSTS_TASKS ?= 60
 HOSTS_FAULTS ?= 6
-hosts: default-model postgres ## Gateways and Tritons on hosts of their own, cut, frozen and killed; needs root: make hosts HOSTS_TASKS=300 HOSTS_FAULTS=20
+hosts: default-model postgres ## Gateways and Tritons on hosts of their own, cut, frozen and killed; needs root
 	TRITONIC_HOSTS=1 TRITONIC_HOSTS_LOG=$(HOSTS_LOG) TRITONIC_HOSTS_TASKS=$(HOSTS_TASKS) \
 	    TRITONIC_HOSTS_FAULTS=$(HOSTS_FAULTS) $(BIN)/pytest tests/hosts $(SLOWEST) $(ARGS)
 

@@ -69,5 +69,5 @@ def run_cluster(
             yield Cluster(network, gateways, tritons, postgres, valkey)
         finally:
             network.heal_all()
-            for service in services:
+            for service in reversed(services):
                 service.stop()

@@ -2,6 +2,9 @@
 
 import os
 import random
+import shutil
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,12 +36,15 @@ def tools() -> Path:
 
 
 @pytest.fixture(scope="session")
-def folder(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder that the user of Postgres can enter, too."""
-    folder = tmp_path_factory.mktemp("hosts")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o711)
-    return folder
+def folder(tools: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Return a folder that the user of Postgres can enter, unlike those of pytest. It stays after a failure."""
+    folder = Path(tempfile.mkdtemp(prefix="tritonic-hosts-"))
+    folder.chmod(0o711)
+    yield folder
+    if request.session.testsfailed:
+        sys.stdout.write(f"the logs of the hosts are in {folder}\n")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

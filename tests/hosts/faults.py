@@ -96,6 +96,6 @@ class RandomFaults:
         try:
             await asyncio.sleep(seconds)
         finally:
-            await asyncio.to_thread(end)
+            end()  # not in a thread: what it starts would end with that thread
             self._log.write("healed", kind=kind, where=where)
         await asyncio.sleep(self._random.uniform(0.2, 1.0))

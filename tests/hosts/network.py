@@ -53,7 +53,7 @@ class Host:
     def spawn(
         self, command: list[str], log: IO[bytes], *, cwd: Path, env: Mapping[str, str] | None = None, user: str = ""
     ) -> subprocess.Popen[bytes]:
-        """Run a command on this host, as `user` if one is named. The kernel ends it with the test run."""
+        """Run a command on this host, as `user` if one is named. The kernel ends it with the thread that calls this."""
         identity = [f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
         process = subprocess.Popen(
             ["ip", "netns", "exec", self.namespace, "setpriv", *identity, "--pdeathsig", "KILL", "--", *command],

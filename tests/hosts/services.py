@@ -4,6 +4,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -34,10 +35,12 @@ class Service:
         """Kill all its processes."""
         self.host.kill()
 
+    stop_signal = signal.SIGTERM
+
     def stop(self) -> None:
-        """End the program with SIGTERM, so that it leaves nothing behind."""
+        """End the program as its supervisor does, so that it leaves nothing behind."""
         if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
+            self._process.send_signal(self.stop_signal)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(20)
 
@@ -87,13 +90,16 @@ class RealTriton(ScriptedTriton):
         for id in self.host.process_ids():
             with contextlib.suppress(OSError):
                 if Path(f"/proc/{id}/comm").read_text().strip() == "tritonserver":
-                    os.kill(id, 9)
+                    os.kill(id, signal.SIGKILL)
         assert self._process is not None
         self._process.wait(30)
 
 
 class PostgresHost(Service):
     """A Postgres that all hosts reach without a password."""
+
+    stop_signal = signal.SIGINT
+    """Without waiting for its clients."""
 
     def __init__(self, host: Host, folder: Path, tools: Path) -> None:
         super().__init__(host, folder)

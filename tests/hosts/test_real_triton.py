@@ -39,7 +39,7 @@ def real_cluster(tools: Path, folder: Path) -> Iterator[Cluster]:
 
 def _requests() -> list[tuple[str, dict[str, Any]]]:
     embedding = {"model": _EMBEDDING_MODEL, "input": ["three gateways", "three servers"]}
-    image = {"model": "shapes", "prompt": "a red circle", "size": "64x64", "n": 1}
+    image = {"model": "shapes", "prompt": "a red circle", "n": 1}
     return [("/v1/embeddings", embedding), ("/v1/images/generations", image)]
 
 

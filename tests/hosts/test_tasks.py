@@ -19,6 +19,8 @@ pytestmark = pytest.mark.hosts
 TASKS = int(os.environ.get("TRITONIC_HOSTS_TASKS") or 60)
 FAULTS = int(os.environ.get("TRITONIC_HOSTS_FAULTS") or 6)
 _FINISH_SECONDS = 240.0
+_LOCK_SECONDS = 5.0
+"""Seconds in which a gateway that has just begun to run tasks takes the lock that shows it is alive."""
 _TAKEOVER_SECONDS = 45.0
 """Most seconds until another gateway runs the tasks of one that vanished: 11 until Postgres notices, then 10 more."""
 _PATH = "/tritonic/v1/images"
@@ -133,6 +135,7 @@ async def test_tasks_of_a_gateway_that_vanishes_are_run_by_another(cluster: Clus
             await asyncio.sleep(0.2)
     names = {(gateway.folder / "state/gateways/0.lock").read_text().strip(): gateway for gateway in cluster.gateways}
     vanished = names[executors[ids[0]]]
+    await asyncio.sleep(_LOCK_SECONDS)
     began = time.monotonic()
     cluster.network.cut(vanished.host, cluster.postgres.host)
     await asyncio.to_thread(vanished.kill)
