@@ -3,10 +3,11 @@
 The builder copies the tokenizer and the configuration of the checkpoint there. The weights may lie elsewhere.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from backends.llm.model_files import as_token_ids, read_json_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +24,14 @@ def read_special_tokens(folder: Path) -> SpecialTokens:
     config = read_json_object(folder / "config.json")
     text = text_config(config)
     generation = folder / "generation_config.json"
-    eos = _ids(text.get("eos_token_id")) + (
-        _ids(read_json_object(generation).get("eos_token_id")) if generation.is_file() else []
+    eos = as_token_ids(text.get("eos_token_id")) + (
+        as_token_ids(read_json_object(generation).get("eos_token_id")) if generation.is_file() else []
     )
     if not eos:
         raise ValueError(f"{folder / 'config.json'} names no end-of-sequence token: no answer would end.")
     image = config.get("image_token_id", config.get("image_token_index"))
     return SpecialTokens(
-        bos=next(iter(_ids(text.get("bos_token_id"))), None),
+        bos=next(iter(as_token_ids(text.get("bos_token_id"))), None),
         eos=frozenset(eos),
         image=image if isinstance(image, int) else None,
     )
@@ -68,37 +69,3 @@ def read_adapters(folder: Path) -> dict[str, str]:
     if not all(isinstance(value, str) and value for value in adapters.values()):
         raise ValueError(f"{path} must hold the folder of each adapter by its name.")
     return {name: str((folder / value).resolve()) for name, value in adapters.items()}
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises `FileNotFoundError` or `ValueError`, naming the file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing.")
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(document, dict):
-        raise ValueError(f"{path} is not a JSON object.")
-    return document
-
-
-def read_yaml_object(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping. Raises `FileNotFoundError` or `ValueError`, naming the file."""
-    import yaml  # installed with the engines that have such files
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing.")
-    try:
-        document = yaml.safe_load(path.read_text("utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}.") from error
-    if not isinstance(document, dict):
-        raise ValueError(f"{path} is not a YAML mapping.")
-    return document
-
-
-def _ids(value: Any) -> list[int]:
-    if value is None:
-        return []
-    return [int(token) for token in (value if isinstance(value, list) else [value])]

@@ -21,9 +21,7 @@ from backends.llm.external.answer_text import stop_token_ids
 from backends.llm.external.checkpoint import (
     read_adapters,
     read_engine_arguments,
-    read_json_object,
     read_special_tokens,
-    read_yaml_object,
     text_config,
 )
 from backends.llm.external.descendants import descendants, kill_with_this_process
@@ -32,6 +30,7 @@ from backends.llm.external.process import end_process_soon, prepare_process
 from backends.llm.external.runtime import AnswerStep, logprobs_entry
 from backends.llm.external.stats import ExternalStats
 from backends.llm.external.xgrammar import to_guide
+from backends.llm.model_files import read_json_object, read_yaml_object
 from backends.llm.model_loader import LoadedModel
 from backends.llm.options import Options
 from backends.llm.sampling_params import SamplingParams, StructuredOutputsParams

@@ -22,7 +22,6 @@ from backends.llm.external.answer_text import stop_token_ids
 from backends.llm.external.checkpoint import (
     read_adapters,
     read_engine_arguments,
-    read_json_object,
     read_special_tokens,
 )
 from backends.llm.external.descendants import descendants, kill_with_this_process
@@ -30,6 +29,7 @@ from backends.llm.external.engine import ExternalEngine
 from backends.llm.external.process import end_process_soon, prepare_process
 from backends.llm.external.runtime import AnswerStep, logprobs_entry
 from backends.llm.external.stats import VllmStats
+from backends.llm.model_files import read_json_object
 from backends.llm.model_loader import LoadedModel
 from backends.llm.options import Options
 from backends.llm.sampling_params import MAX_LOGPROBS, StructuredOutputsParams

@@ -3,10 +3,10 @@
 The onnxruntime-genai builder writes both files: https://onnxruntime.ai/docs/genai/reference/config.html.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from backends.llm.model_files import as_token_ids, read_json_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,11 @@ def read_decoder_config(folder: Path) -> DecoderConfig:
 
     Raises `FileNotFoundError` or `ValueError` with a sentence that names the file.
     """
-    config = _read(folder / "genai_config.json", required=True)
-    generation = _read(folder / "generation_config.json", required=False)
+    config = read_json_object(
+        folder / "genai_config.json", "the onnxruntime-genai builder writes it into the model's folder"
+    )
+    generation_path = folder / "generation_config.json"
+    generation = read_json_object(generation_path) if generation_path.is_file() else {}
     try:
         model = config["model"]
         decoder = model["decoder"]
@@ -53,9 +56,10 @@ def read_decoder_config(folder: Path) -> DecoderConfig:
             head_size=int(decoder["head_size"]),
             vocab_size=int(model["vocab_size"]),
             context_length=int(model["context_length"]),
-            bos=next(iter(_ids(model.get("bos_token_id"))), None),
+            bos=next(iter(as_token_ids(model.get("bos_token_id"))), None),
             # Chat checkpoints often list the token that ends a turn in only one of the two files.
-            eos=frozenset(_ids(model.get("eos_token_id"))) | frozenset(_ids(generation.get("eos_token_id"))),
+            eos=frozenset(as_token_ids(model.get("eos_token_id")))
+            | frozenset(as_token_ids(generation.get("eos_token_id"))),
             input_names=dict(decoder["inputs"]),
             output_names=dict(decoder["outputs"]),
         )
@@ -64,25 +68,3 @@ def read_decoder_config(folder: Path) -> DecoderConfig:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing.")
     return decoder_config
-
-
-def _read(path: Path, *, required: bool) -> dict[str, Any]:
-    if not path.is_file():
-        if required:
-            raise FileNotFoundError(
-                f"{path} is missing: the onnxruntime-genai builder writes it into the model's folder."
-            )
-        return {}
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(document, dict):
-        raise ValueError(f"{path} is not a JSON object.")
-    return document
-
-
-def _ids(value: Any) -> list[int]:
-    if value is None:
-        return []
-    return [int(token) for token in (value if isinstance(value, list) else [value])]
