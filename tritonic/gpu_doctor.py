@@ -48,7 +48,7 @@ TENSORRT = Need(
 
 @dataclass(frozen=True, slots=True)
 class TargetNeeds:
-    """What a target needs to be built and to be served."""
+    """The requirements of building and of serving a target."""
 
     target: str
     capability: str

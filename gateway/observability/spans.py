@@ -25,7 +25,7 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 _TRACESTATE = re.compile(r"[\x20-\x7e\t]{0,512}")
 """A `tracestate` that is taken: W3C asks for 512 characters at least."""
 _CLOSE_SECONDS = 3.0
-"""How long the gateway waits for the last spans to leave as it stops."""
+"""Seconds that the gateway waits for the export of the last spans as it stops."""
 
 _SAMPLING_ATTRIBUTES = {
     "max_tokens": "gen_ai.request.max_tokens",

@@ -184,7 +184,7 @@ def test_every_value_is_used() -> None:
 
 
 def test_images_have_no_registry() -> None:
-    """Whoever installs the chart names a registry. Only NVIDIA's is in the files, which docker/ uses as well."""
+    """The files name no registry but NVIDIA's, which docker/ uses as well. Values of an installation name others."""
     files = [*(CHART / "ci").glob("*.yaml"), CHART / "values.yaml", *(ROOT / "deploy/kserve").glob("*.yaml")]
     found = {name for path in files for name in re.findall(r"(?:repository|image): \"?([\w./-]+)", path.read_text())}
     assert {name.split("/")[0] for name in found if "/" in name} == {"nvcr.io"}

@@ -16,7 +16,7 @@ from PIL import Image
 from tests.deploy.dashboards import Panel
 
 _UNITS = {"reqps": "requests/s", "ops": "per second", "s": "seconds", "short": ""}
-"""What Grafana calls its units."""
+"""Units of the plots, by their names in Grafana."""
 
 Series = tuple[str, list[tuple[float, float]]]
 """A legend, and points of seconds since the start and values."""

@@ -15,7 +15,7 @@ _NUM_TIMESTEPS = np.float32(1000)
 
 
 class Flux:
-    """How FLUX pipelines encode prompts, shape latents and apply guidance (`Family`)."""
+    """Encodes prompts, shapes latents and applies guidance as FLUX pipelines do (`Family`)."""
 
     def __init__(self, config: PipelineConfig, text_encoders: TextEncoders) -> None:
         self._text_encoders = text_encoders

@@ -16,7 +16,7 @@ from backends.serving.errors import InvalidValue, UnsupportedOption
 
 
 class StableDiffusion:
-    """How Stable Diffusion 1 and 2 encode prompts and apply guidance (`Family`); the base of the later families."""
+    """Encodes prompts and applies guidance as Stable Diffusion 1 and 2 do (`Family`); the base of later families."""
 
     def __init__(self, config: PipelineConfig, text_encoders: TextEncoders) -> None:
         self._text_encoders = text_encoders

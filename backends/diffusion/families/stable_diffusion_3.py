@@ -16,7 +16,7 @@ _NUM_CLIP_ENCODERS = 2
 
 
 class StableDiffusion3(StableDiffusion):
-    """How Stable Diffusion 3 encodes prompts with three text encoders (`Family`).
+    """Encodes prompts as Stable Diffusion 3 does, with three text encoders (`Family`).
 
     `extras` hold `joint_attention_dim`, the width of the states, and `t5_tokens`, the number of zero states that
     replace those of T5 if the pipeline has none.

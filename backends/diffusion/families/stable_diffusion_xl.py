@@ -14,7 +14,7 @@ from backends.diffusion.text_encoders import TextEncoders
 
 
 class StableDiffusionXL(StableDiffusion):
-    """How Stable Diffusion XL encodes prompts, and adds sizes and pooled embeddings (`Family`).
+    """Encodes prompts as Stable Diffusion XL does, with sizes and pooled embeddings (`Family`).
 
     `extras` may hold `force_zeros_for_empty_prompt`.
     """

@@ -1,4 +1,4 @@
-"""What the images are built from, and what is in them: versions, licences, and the bill of materials."""
+"""The contents of the images: pinned versions, licences, and the bill of materials."""
 
 import importlib.util
 import json
