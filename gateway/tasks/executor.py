@@ -4,7 +4,7 @@ import asyncio
 import time
 import zlib
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -93,21 +93,18 @@ class TaskExecutor:
     async def _run(
         self, id: str, request: TaskOperation, trace: Trace, advance: Callable[[float], None]
     ) -> list[TaskOutput]:
+        # The outputs of a run that fails stay until the file store's sweep deletes them. Outputs are named after the
+        # task, and another gateway may have taken it over and stored its own under these names.
         outputs: list[TaskOutput] = []
-        try:
-            async with (
-                aclosing(self._catalog.run_by_name(request.model, request, trace)) as events,
-                aclosing(request.task_events(events)) as task_events,
-            ):
-                async for event in task_events:
-                    if isinstance(event, Progress):
-                        advance(event.fraction)
-                    else:
-                        outputs.append(_task_output(event, await self._store_output(id, event)))
-        except GatewayError:
-            with suppress(GatewayError):  # the file store's sweep deletes what stays
-                await self._files.delete(*(output.file for output in outputs))
-            raise
+        async with (
+            aclosing(self._catalog.run_by_name(request.model, request, trace)) as events,
+            aclosing(request.task_events(events)) as task_events,
+        ):
+            async for event in task_events:
+                if isinstance(event, Progress):
+                    advance(event.fraction)
+                else:
+                    outputs.append(_task_output(event, await self._store_output(id, event)))
         return sorted(outputs, key=lambda output: output.index)
 
     async def _store_output(self, id: str, output: Output) -> str:
