@@ -22,6 +22,10 @@ _DOWN_INTERVAL_SECONDS = 0.5
 """Seconds between two discoveries of a server that did not answer the last one."""
 _RETRY_TIMEOUT_SECONDS = 1.0
 """Seconds that a server may take for the second try, after it did not answer the first in time."""
+_GIVE_UP_SECONDS = 3.0
+"""Seconds without any answer after which requests of a server move to another one, if they have no response yet."""
+_GRACE_SECONDS = 0.1
+"""Seconds in which the event loop reads what has arrived, before a server counts as silent."""
 
 
 class Discovery:
@@ -65,7 +69,7 @@ class Discovery:
     async def _refresh(self, server: TritonServer) -> None:
         responses_before = server.client.responses_received
         try:
-            entries = await _repository_index(server)
+            entries = await self._repository_index(server)
             ready = [entry.name for entry in entries if entry.state == "READY"]
             configs = await asyncio.gather(*(server.client.config(name) for name in ready), return_exceptions=True)
             if refused := next((config for config in configs if isinstance(config, ProtocolRestricted)), None):
@@ -109,6 +113,44 @@ class Discovery:
             "",
         )
         server.not_ready = _not_ready(entries, server.served_names)
+
+    async def _repository_index(self, server: TritonServer) -> list[IndexEntry]:
+        """Return the models of a server. A server that responded before gets a second try before it counts as gone.
+
+        Where this process was stopped for seconds (a paused virtual machine, a debugger), its timers expire before it
+        reads the data that has arrived meanwhile. The second try uses a new connection where nothing came over the old
+        one.
+        """
+        server.asked_since = time.monotonic()
+        giving_up = asyncio.create_task(self._give_up_unanswered(server))
+        try:
+            return await server.client.repository_index()
+        except ModelTimeout:
+            if not server.is_reachable:
+                raise
+            return await server.client.repository_index(timeout=_RETRY_TIMEOUT_SECONDS)
+        finally:
+            giving_up.cancel()
+            server.asked_since = None
+
+    async def _give_up_unanswered(self, server: TritonServer) -> None:
+        """Move the requests that have no response to other servers, if this one sends nothing at all for a while.
+
+        Only models that another server holds are affected: a request that nobody else can answer goes on waiting. The
+        catalog sends each request to a second server once.
+        """
+        before = server.client.responses_received
+        await asyncio.sleep(_GIVE_UP_SECONDS)
+        await asyncio.sleep(_GRACE_SECONDS)
+        if server.client.responses_received != before:
+            return
+        elsewhere = {
+            model.name
+            for other in self._servers
+            if other is not server and not other.is_silent
+            for model in other.serving_models
+        }
+        server.client.give_up_unanswered({model.config.name for model in server.models if model.name in elsewhere})
 
     def _mark_restricted(self, server: TritonServer, reason: str) -> None:
         """Record that the server responds, but refuses to list its models."""
@@ -168,23 +210,6 @@ class Discovery:
         if config.name not in self._warned:
             self._warned.add(config.name)
             self._log.warning("model left out", model=config.name, reason=reason)
-
-
-async def _repository_index(server: TritonServer) -> list[IndexEntry]:
-    """Return the models of a server. A server that responded before gets a second try before it counts as gone.
-
-    Where this process was stopped for seconds (a paused virtual machine, a debugger), its timers expire before it reads
-    the data that has arrived meanwhile. The second try uses a new connection where nothing came over the old one.
-    """
-    server.asked_since = time.monotonic()
-    try:
-        return await server.client.repository_index()
-    except ModelTimeout:
-        if not server.is_reachable:
-            raise
-        return await server.client.repository_index(timeout=_RETRY_TIMEOUT_SECONDS)
-    finally:
-        server.asked_since = None
 
 
 def _not_ready(entries: list[IndexEntry], served_names: Mapping[str, str]) -> dict[str, str]:

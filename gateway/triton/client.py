@@ -5,7 +5,7 @@ does not interpret tensors.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Self, TypeVar
@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from tritonclient.grpc import model_config_pb2
 from tritonclient.grpc import service_pb2 as pb
 
-from gateway.errors import ModelFailed, ModelTimeout
+from gateway.errors import RETRY_AFTER_SECONDS, ModelFailed, ModelTimeout, ServerUnavailable
 from gateway.triton.failures import to_gateway_error
 from gateway.triton.infer_request import request_without_data, serialize
 from gateway.triton.rpc.channel import Channel
@@ -85,6 +85,8 @@ class TritonClient:
         self._configs: dict[str, tuple[bytes, ModelConfig]] = {}
         self._transport = connect(url, [(SECRET_HEADER.encode(), secret.encode())] if secret else ())
         self._stop_tasks: set[asyncio.Task[None]] = set()
+        self._unanswered: set[ResponseStream] = set()
+        """Streams whose request was sent and that have no response yet."""
 
     async def close(self) -> None:
         """Close the connection; streams in flight are cancelled."""
@@ -130,6 +132,11 @@ class TritonClient:
         """
         request = request_without_data(model, tensors, request_id)
         return ResponseStream(self, request, tensors, timeout, stop, send_lock, headers)
+
+    def give_up_unanswered(self, models: Collection[str]) -> None:
+        """Cancel the requests to `models` that have no response yet; their readers get `ServerUnavailable`."""
+        for stream in [stream for stream in self._unanswered if stream.model in models]:
+            stream.give_up()
 
     def _stop_soon(self, stop: StopRequest, request_id: str) -> None:
         stopping = asyncio.create_task(self._stop(stop, request_id))
@@ -179,7 +186,12 @@ class ResponseStream:
         self._send_lock = send_lock
         self._headers = headers
         self._call: Call | None = None
-        self._started = self._ended = self._closed = False
+        self._started = self._ended = self._closed = self._given_up = False
+
+    @property
+    def model(self) -> str:
+        """Triton's name of the model."""
+        return str(self._request.model_name)
 
     @property
     def has_buffered(self) -> bool:
@@ -214,11 +226,15 @@ class ResponseStream:
                         _STREAM, sent, idle=self._timeout, headers=self._headers
                     )
                     del sent
+                self._triton._unanswered.add(self)
             data = await self._call.read()
         except TimeoutError:
             raise ModelTimeout(f"The model sent no response for {self._timeout:g} seconds.") from None
         except RpcError as error:
+            if self._given_up:
+                raise ServerUnavailable("The server does not answer.", retry_after=RETRY_AFTER_SECONDS) from None
             raise to_gateway_error(error.status, error.message) from None
+        self._triton._unanswered.discard(self)
         if data is None:
             raise ModelFailed("The server closed the stream before the response was complete.")
         self._triton.responses_received += 1
@@ -228,11 +244,18 @@ class ResponseStream:
             raise to_gateway_error(None, message.error_message)
         return message.infer_response
 
+    def give_up(self) -> None:
+        """Cancel the request, which has no response yet. Its reader gets `ServerUnavailable`."""
+        self._given_up = True
+        if self._call:
+            self._call.cancel()
+
     async def aclose(self) -> None:
         """Cancel the request unless it is complete."""
         if self._closed:
             return
         self._closed = True
+        self._triton._unanswered.discard(self)
         self._triton.in_flight -= self._started
         if self._call and not self._ended:
             self._call.cancel()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from gateway.models import servers
+from gateway.models import discovery, servers
 from tests.fakes.scripted_model import Fail, Pause, Say, ScriptedModel
 from tests.fakes.triton import FakeTriton
 from tests.wire.gateway_server import RunningGateway, run_gateway
@@ -90,4 +90,29 @@ async def test_a_server_that_does_not_answer_discovery_gets_no_requests(
         for request in busy:
             request.cancel()
         await asyncio.gather(*busy, return_exceptions=True)
+    await silent.stop()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_without_a_response_leaves_a_server_that_falls_silent(
+    good: FakeTriton, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setattr(discovery, "_GIVE_UP_SECONDS", 0.3)
+    silent = await FakeTriton([ScriptedModel("quick", (Pause(),))]).start()
+    async with run_gateway(silent.url, discovery_interval=0.1) as gateway:
+        waiting = asyncio.create_task(chat(gateway, "quick", stream))
+        await silent.call("quick")
+        silent.frozen = True
+        await asyncio.sleep(1.0)
+        assert not waiting.done(), "no other server holds the model"
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    silent.frozen = False
+    async with run_gateway(silent.url, good.url, discovery_interval=0.1) as gateway:
+        waiting = asyncio.create_task(chat(gateway, "quick", stream))
+        await silent.call("quick", after=1)
+        silent.frozen = True
+        async with asyncio.timeout(5):
+            status, text = await waiting
+        assert status == 200 and "good" in text and len(good.calls) == 1
     await silent.stop()
