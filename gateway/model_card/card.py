@@ -5,7 +5,7 @@ docs/architecture.md lists the parameters. Discovery parses the card once; reque
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from gateway.model_card.image_limits import DEFAULT_MAX_IMAGES, ImageLimits, Size
@@ -63,6 +63,8 @@ class TextCard:
     """TensorRT-LLM: the model decodes all tokens so far for each response."""
     structured_outputs_option: StructuredOutputsOption | None = None
     """None: the tensors show it."""
+    adapters: tuple[str, ...] = ()
+    """The LoRA adapters that a request may name. Each is offered as a model of its own (`ModelCard.adapter`)."""
 
     @property
     def supports_images(self) -> bool:
@@ -90,6 +92,14 @@ class ModelCard:
     """Seconds since 1970; 0: unknown."""
     text: TextCard
     image: ImageLimits
+    adapter: str | None = None
+    """The LoRA adapter that requests to this model use; None: it is the model itself."""
+    base_name: str | None = None
+    """The clients' name of the model that the adapter belongs to; None where there is no adapter."""
+
+    def adapter_cards(self) -> "list[ModelCard]":
+        """Return a card for each LoRA adapter of this model. It has the adapter's name, and else the same content."""
+        return [replace(self, name=name, adapter=name, base_name=self.name) for name in self.text.adapters]
 
     def has_input(self, name: str) -> bool:
         """Return whether the model declares an input tensor of this name."""
@@ -142,6 +152,7 @@ def parse_text(parameters: Parameters) -> TextCard:
         text_mode=_word(parameters, "text", text_modes),
         accumulates_tokens=parameters.get("accumulate_tokens", "").lower() in _TRUE_WORDS,
         structured_outputs_option=_word(parameters, "structured_outputs", structure_options),
+        adapters=_strings(parameters, "adapters") or (),
     )
 
 

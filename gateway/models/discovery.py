@@ -95,15 +95,19 @@ class Discovery:
         if server.is_reachable and list(map(id, configs)) == list(map(id, server.seen_configs)):
             server.not_ready = _not_ready(entries, server.served_names)
             return  # nothing has changed
-        before = {model.config.name: model for model in server.models}
+        before: dict[str, list[Model]] = {}
+        for model in server.models:
+            before.setdefault(model.config.name, []).append(model)
         known = {config.name: config for config in configs if isinstance(config, ModelConfig)}
-        models = []
+        models: list[Model] = []
         for name, config in zip(ready, configs, strict=True):
             # A server too busy to describe a model in time still holds it.
-            model = self._describe(server, config, known) if isinstance(config, ModelConfig) else before.get(name)
-            if model:
-                models.append(model)
-                server.served_names[name] = model.name
+            described = (
+                self._describe(server, config, known) if isinstance(config, ModelConfig) else before.get(name, [])
+            )
+            models += described
+            if described:
+                server.served_names[name] = described[0].name
         if not server.is_reachable or {m.name for m in models} != {m.name for m in server.models}:
             self._log.info("models", url=server.client.url, ready=sorted(m.name for m in models))
         server.models, server.seen_configs, server.is_reachable, server.last_error = (
@@ -163,48 +167,57 @@ class Discovery:
         server.is_reachable, server.last_error = True, reason
         server.models, server.seen_configs, server.not_ready = (), (None,), {}
 
-    def _describe(self, server: TritonServer, config: ModelConfig, known: Mapping[str, ModelConfig]) -> Model | None:
-        """Return a model as its parameters describe it; None, with a log line, if they are missing or invalid.
+    def _describe(self, server: TritonServer, config: ModelConfig, known: Mapping[str, ModelConfig]) -> list[Model]:
+        """Return a model as its parameters describe it, and one for each of its LoRA adapters.
+
+        Returns nothing, with a log line, if the parameters are missing or invalid.
 
         `gateway.signatures.registry` adds missing parameters. Components of other models, steps of an ensemble among
         the `known` models, and hidden models are skipped without a log line.
         """
         if model_card.is_component(config):
-            return None  # it is a part of another model
+            return []  # it is a part of another model
         described = self._descriptions.get(f"{server.client.url}/{config.name}") or self._descriptions.get(
             config.name, {}
         )
         if "hidden" in described or (
             "signature" not in config.parameters and registry.is_ensemble_step(config.name, known)
         ):
-            return None
+            return []
         config, remark = registry.complete_config(config, described, known)
         if "signature" not in config.parameters:
             self._warn_once(config, "it has no parameter signature, and its tensors match no known signature")
-            return None
+            return []
         try:
             card = model_card.parse(config)
             signature = registry.SIGNATURES[card.signature]
             chat_prompt.check(card.text)
+            if card.text.adapters and not signature.carries_adapters:
+                raise ValueError(f"the signature {card.signature} carries no adapters")
         except (KeyError, ValueError, TypeError) as error:
             self._warn_once(config, f"its parameters are invalid: {error!r}")
-            return None
+            return []
         for declared, expected in ((config.inputs, signature.inputs), (config.outputs, signature.outputs)):
             for name, datatype in expected.items():
                 if declared.get(name) != datatype:
                     self._warn_once(config, f"tensor {name} is {declared.get(name)}, expected {datatype}")
-                    return None
+                    return []
         if remark and config.name not in self._warned:
             self._warned.add(config.name)
             self._log.info("model complemented", model=config.name, remark=remark)
-        return Model(
-            name=card.name,
-            server=server,
-            card=card,
-            signature=signature,
-            created=card.created or server.first_seen.setdefault(config.name, int(time.time())),
-            stop_request=registry.find_stop_request(config, known),
-        )
+        created = card.created or server.first_seen.setdefault(config.name, int(time.time()))
+        stop_request = registry.find_stop_request(config, known)
+        return [
+            Model(
+                name=card.name,
+                server=server,
+                card=card,
+                signature=signature,
+                created=created,
+                stop_request=stop_request,
+            )
+            for card in (card, *card.adapter_cards())
+        ]
 
     def _warn_once(self, config: ModelConfig, reason: str) -> None:
         if config.name not in self._warned:

@@ -75,6 +75,8 @@ class ModelEntry(BaseModel):
     """`cumulative`: each response has the whole text so far. `delta`: only the new text. Default: detected."""
     structured_outputs: Literal["structured_outputs", "guided_decoding"] | None = None
     """The vLLM backend's name for a structured output; default: its inputs show it."""
+    adapters: list[Annotated[str, Field(min_length=1)]] | None = None
+    """The LoRA adapters of a vLLM model, as its `multi_lora.json` names them. Each is offered as a model."""
     owned_by: str | None = None
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None

@@ -100,6 +100,8 @@ class Signature:
     """Input tensors that identify the signature: a model has at least one of them. Empty: never recognised."""
     foreign_prefixes: tuple[str, ...] = ()
     """Prefixes of input names that only models of other signatures have."""
+    carries_adapters: bool = False
+    """True: a request can name a LoRA adapter of the model."""
     allows_batching: bool = True
     """False: the tensors have no batch dimension."""
     adds_special_tokens: Callable[[ModelConfig, Mapping[str, ModelConfig]], bool] = _no_special_tokens

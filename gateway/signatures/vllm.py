@@ -46,7 +46,9 @@ _ANY_JSON_SCHEMA = {"type": ["object", "array", "string", "number", "boolean", "
 _MAX_TOKENS = 2**31 - 1
 """Tokens of an answer where neither the caller nor the card sets a limit."""
 
-_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
+# vLLM ends an answer that repeats itself with a reason of its own, where its `repetition_detection` is on. The clients
+# of OpenAI's API know no such reason, and `length` would make some of them ask for the rest.
+_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "repetition": "stop"}
 # The vLLM backend writes Python's `str(None)` while an answer grows.
 _UNFINISHED = frozenset({"", "None"})
 
@@ -72,6 +74,8 @@ def encode(request: Complete, card: ModelCard) -> list[Tensor]:
     """
     sampling = request.sampling
     parameters = _given_parameters(request) if is_own_backend(card) else _vllm_parameters(request, card)
+    if card.adapter is not None:
+        parameters["lora_name"] = card.adapter
     tensors = [
         _prompt(request.prompt, card),
         # Streamed even if the caller wants a whole answer: the responses show that the model is alive.
@@ -251,6 +255,7 @@ SIGNATURE = Signature(
     outputs=OUTPUTS,
     codecs={Chat.operation: ChatCodec(TEXT), Complete.operation: CompleteCodec(TEXT)},
     distinctive_inputs=DISTINCTIVE_INPUTS,
+    carries_adapters=True,
     allows_batching=False,
     adds_special_tokens=lambda config, configs: not _takes_token_ids(config),
 )

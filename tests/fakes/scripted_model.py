@@ -114,6 +114,11 @@ class ScriptedModel:
     is_described: bool = True
     """False: a foreign model with other tensors and no description."""
 
+    @property
+    def adapters(self) -> list[str]:
+        """The LoRA adapters that a request may name."""
+        return list(json.loads(self.parameters.get("adapters") or "[]"))
+
     def config(self) -> config_pb.ModelConfig:
         """Return the `config.pbtxt` that a builder would write."""
         config = config_pb.ModelConfig(name=self.name, backend="llm" if self.is_described else "onnxruntime")
@@ -132,8 +137,8 @@ class ScriptedModel:
             config.output.add(name="embedding", data_type=config_pb.TYPE_FP32, dims=[-1, 2])
             config.output.add(name="num_tokens", data_type=config_pb.TYPE_INT32, dims=[-1])
             described = {"signature": "embedding", "operations": '["embed"]', "context_length": "256"}
-            for key, value in described.items():
-                config.parameters[key].string_value = value
+            for key, value in (described | self.parameters).items():
+                config.parameters[key].string_value = value or ""
             return config
         if self.is_transcription_model:
             for name, kind, dims in SPEECH_INPUTS:

@@ -158,10 +158,10 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # tri
         if call.model not in self.loaded:
             yield Fail(f"Request for unknown model: '{call.model}' is not found", grpc.StatusCode.NOT_FOUND)
             return
-        if fault := triton_messages.request_error(request, call):
+        model = self.models[call.model]
+        if fault := triton_messages.request_error(request, call, model.adapters):
             yield Fail(fault, _BAD)
             return
-        model = self.models[call.model]
         if fault := triton_messages.model_error(model, call):
             yield Fail(fault, _BAD)
             return

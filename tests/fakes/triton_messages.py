@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,8 +106,11 @@ def parse_tensors(request: pb.ModelInferRequest) -> dict[str, list[Any]]:
     }
 
 
-def request_error(request: pb.ModelInferRequest, call: InferCall) -> str | None:
-    """Return the error of Triton or of the backend for an invalid request of this signature."""
+def request_error(request: pb.ModelInferRequest, call: InferCall, adapters: Collection[str] = ()) -> str | None:
+    """Return the error of Triton or of the backend for an invalid request of this signature.
+
+    `adapters` are the LoRA adapters of the model.
+    """
     for tensor in request.inputs:
         if tensor.name not in _WIRE_TYPES:
             return f"[request id: {call.id}] unexpected inference input '{tensor.name}' for model '{call.model}'"
@@ -122,7 +126,9 @@ def request_error(request: pb.ModelInferRequest, call: InferCall) -> str | None:
         return None
     if ("text_input" in call.tensors) == ("token_ids" in call.tensors):
         return "[invalid_value:text_input] There is neither text_input nor token_ids."
-    if unknown := set(call.sampling) - SAMPLING_PARAMETERS:
+    if "lora_name" in call.sampling and adapters and call.sampling["lora_name"] not in adapters:
+        return f"[invalid_value:lora_name] This model has no adapter {call.sampling['lora_name']!r}."
+    if unknown := set(call.sampling) - SAMPLING_PARAMETERS - ({"lora_name"} if adapters else set()):
         return f"[unsupported_option:sampling_parameters] There is no option {sorted(unknown)[0]}."
     return None
 

@@ -101,8 +101,8 @@ def _render_model(model: Model, request: Request) -> dict[str, Any]:
         "created": model.created,
         "owned_by": model.owned_by,
         "permission": [permission],
-        "root": model.name,
-        "parent": None,
+        "root": model.card.base_name or model.name,
+        "parent": model.card.base_name,
         "model": model.name,
         "url": base + path,
     }

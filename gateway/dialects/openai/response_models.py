@@ -224,7 +224,7 @@ class Model(BaseModel):
     owned_by: str
     permission: list[dict[str, Any]]
     root: str
-    parent: None
+    parent: Annotated[str | None, Field(description="The model that a LoRA adapter belongs to.")]
     model: str
     url: Annotated[str, Field(description="The URL of the model's first operation.")]
 
