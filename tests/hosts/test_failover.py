@@ -17,6 +17,8 @@ pytestmark = pytest.mark.hosts
 
 FAILOVER_SECONDS = 5.0
 """Most seconds from a fault to the first success, and after which no request fails."""
+MOVE_SECONDS = 10.0
+"""Most seconds for a request that was sent before a fault was noticed: three seconds of silence move it."""
 WATCH_SECONDS = 14.0
 STREAM_END_SECONDS = 60.0
 """Most seconds from a fault to the end of a stream: 20 for a lost host, about 40 for a frozen one."""
@@ -72,6 +74,7 @@ def _check(cluster: Cluster, sent: list[Sent], gone: set[str], log: FaultLog, ki
         slowest_after_5_s=round(slowest, 2),
         slowest=round(max(request.ended - request.began for request in sent), 2),
     )
+    assert max(request.ended - request.began for request in sent) <= MOVE_SECONDS
     assert first is not None and first <= FAILOVER_SECONDS
     assert {request.status for request in late} == {200}, [request for request in late if request.status != 200]
     assert slowest <= FAILOVER_SECONDS, "a request went to a server that does not answer"
@@ -193,8 +196,11 @@ async def test_a_slow_link_of_one_server_delays_no_request_to_others(cluster: Cl
     finally:
         host.full_speed()
     others = [request.ended - request.began for request in sent if request.server != host.name]
+    # A request whose slow server sent nothing for three seconds was moved to one of the others.
+    moved = [seconds for seconds in others if seconds > FAILOVER_SECONDS]
     statuses = Counter(str(request.status) for request in sent)
-    fault_log.write("slow", statuses=dict(statuses), slowest_of_others=round(max(others), 2))
+    slowest = round(max(request.ended - request.began for request in sent), 2)
+    fault_log.write("slow", statuses=dict(statuses), others=len(others), moved=len(moved), slowest=slowest)
     assert {request.status for request in sent} == {200}
-    assert max(others) < FAILOVER_SECONDS
+    assert len(moved) <= 0.05 * len(others)
     await _healed(cluster)
