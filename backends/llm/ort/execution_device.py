@@ -52,9 +52,12 @@ class ExecutionDevice:
         Raises what onnxruntime raises, and `ValueError` if onnxruntime would run it on the CPU instead of a GPU.
         """
         if self.name == "cuda":
-            _require_cuda(ort.get_available_providers())
+            ort.preload_dlls()  # finds CUDA and cuDNN among Python's packages
+            _require_cuda([*ort.get_available_providers(), *(device.ep_name for device in ort.get_ep_devices())])
         source = model if isinstance(model, bytes) else str(model)
-        session = ort.InferenceSession(source, self._session_options(threads), providers=self.providers())
+        session = ort.InferenceSession(
+            source, self._session_options(threads), providers=self.providers(), enable_fallback=0
+        )
         if self.name == "cuda":  # onnxruntime goes on with the CPU if a library of CUDA cannot be loaded
             _require_cuda(session.get_providers())
         return session
@@ -88,7 +91,8 @@ def device_of(gpu: int | None) -> ExecutionDevice:
 def _require_cuda(providers: list[str]) -> None:
     if CUDA_PROVIDER not in providers:
         raise ValueError(
-            f"The instance group asks for a GPU (KIND_GPU), and onnxruntime has only {', '.join(providers)} here. "
+            "The instance group asks for a GPU (KIND_GPU), and onnxruntime has only "
+            f"{', '.join(dict.fromkeys(providers))} here. "
             "Install onnxruntime-gpu with the libraries of CUDA and cuDNN that it needs (pip uninstall onnxruntime, "
             "then pip install 'tritonic[gpu]'), or set KIND_CPU."
         )

@@ -67,7 +67,8 @@ def cuda_without_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     """An onnxruntime that has the provider, but goes on with the CPU, as it does if a library of CUDA is missing."""
     real = onnxruntime.InferenceSession
 
-    def start(source: Any, options: Any, providers: Any) -> onnxruntime.InferenceSession:
+    def start(source: Any, options: Any, providers: Any, enable_fallback: int) -> onnxruntime.InferenceSession:
+        assert not enable_fallback
         assert [name for name, _ in providers[:1]] == ["CUDAExecutionProvider"]
         return real(source, options, providers=["CPUExecutionProvider"])
 
