@@ -1,7 +1,7 @@
 """Write `config.pbtxt` through protobuf, so that no template or name can break its syntax."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,12 +93,14 @@ def render(
     decoupled: bool,
     max_batch_size: int = 0,
     instance_kind: str | None = None,
+    gpus: Sequence[int] = (),
 ) -> str:
     """Return a model's `config.pbtxt`. Parameters that are not strings are written as JSON; None is left out.
 
     With a `max_batch_size`, the dims leave out the batch, Triton batches requests, and the model runs on a GPU if there
     is one. Without it, the model gets requests one by one and runs on the CPU. Another `instance_kind` (`KIND_MODEL`:
-    the model itself chooses its devices) overrides where it runs.
+    the model itself chooses its devices) overrides where it runs. `gpus` are the numbers of the GPUs that have an
+    instance each; none means, for `KIND_GPU`, all.
     """
     from tritonclient.grpc import model_config_pb2 as pb
 
@@ -114,7 +116,7 @@ def render(
     for tensor in outputs:
         config.output.add(name=tensor.name, data_type=pb.DataType.Value(tensor.type), dims=tensor.dims)
     kind = instance_kind or ("KIND_AUTO" if max_batch_size else "KIND_CPU")
-    config.instance_group.add(kind=pb.ModelInstanceGroup.Kind.Value(kind), count=1)
+    config.instance_group.add(kind=pb.ModelInstanceGroup.Kind.Value(kind), count=1, gpus=gpus)
     if max_batch_size:
         config.dynamic_batching.SetInParent()
     for key, value in parameters.items():

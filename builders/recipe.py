@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -203,8 +204,8 @@ def quantization_of(recipe: Recipe) -> Quantization | None:
 def load(name_or_file: str, **overrides: Any) -> Recipe:
     """Read one of the project's recipes by name, or a TOML file by its path.
 
-    Values in `overrides` that are not None replace those of the file. If they choose another target, the file's
-    `TARGET_OPTIONS` do not hold. Raises RecipeError.
+    Values in `overrides` that are not None replace those of the file. If they choose another target or device, the
+    file's `TARGET_OPTIONS` do not hold. Raises RecipeError.
     """
     path = Path(name_or_file) if name_or_file.endswith(".toml") else RECIPES_FOLDER / f"{name_or_file}.toml"
     try:
@@ -219,10 +220,16 @@ def load(name_or_file: str, **overrides: Any) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"The recipe {path} is not valid TOML: {error}") from error
     chosen = {key: value for key, value in overrides.items() if value is not None}
-    if chosen.get("target", values.get("target", "onnx")) != values.get("target", "onnx"):
-        # The recipe chose these for its own target.
+    if _place(values | chosen) != _place(values):
+        # The recipe chose these for its own target and device.
         values = {key: value for key, value in values.items() if key not in TARGET_OPTIONS}
     return make(**values | chosen)
+
+
+def _place(values: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the target and the device of a recipe's values."""
+    target = values.get("target", "onnx")
+    return target, values.get("device", "cpu" if target == "onnx" else "cuda")
 
 
 def make(**values: Any) -> Recipe:

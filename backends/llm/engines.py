@@ -30,8 +30,8 @@ ENGINES = {
 """By the name that the parameter `engine` of config.pbtxt has."""
 
 
-def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:
-    """Parse `parameters` in Triton's form: `{"max_rows": {"string_value": "16"}}`.
+def read_options(parameters: Mapping[str, Mapping[str, Any]], gpu: int | None = None) -> Options:
+    """Parse `parameters` in Triton's form: `{"max_rows": {"string_value": "16"}}`. `gpu` is that of the instance.
 
     Return an object of the class that the table names. Unknown parameters are ignored: other components read them.
     Raises `ValueError` with a sentence that names the parameter.
@@ -40,4 +40,4 @@ def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:
     engine = values.get("engine") or DEFAULT_ENGINE
     if engine not in ENGINES:
         raise ValueError(f"The parameter engine is {engine!r}; this backend has {', '.join(ENGINES)}.")
-    return ENGINES[engine].options.parse(engine, values)
+    return ENGINES[engine].options.parse(engine, values, gpu)

@@ -44,7 +44,8 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
         try:
-            options = read_options(config.get("parameters", {}))
+            gpu = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
+            options = read_options(config.get("parameters", {}), gpu)
             tokenizer = load_tokenizer(folder)
             loaded = load_model(folder, tokenizer, options)
             limits = limits_for(options.structure_seconds, options.structure_memory, options.max_rows)

@@ -14,9 +14,14 @@ from backends.serving.errors import GenerationError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The parsed parameters. The field names are the names in config.pbtxt, except `sampling` (`sampling_defaults`)."""
+    """The parsed parameters. The field names are the names in config.pbtxt, except `sampling` (`sampling_defaults`).
+
+    `gpu` is no parameter: Triton chooses it by the instance group.
+    """
 
     engine: str = "onnxruntime"
+    gpu: int | None = None
+    """Number of the GPU that the instance group chose for this instance; None: it chose none."""
     max_rows: int = 16
     """Slots: sequences that run at the same time."""
     max_waiting: int = 1024
@@ -33,13 +38,13 @@ class Options:
     """Bytes that compiling one grammar may take."""
 
     @classmethod
-    def parse(cls, engine: str, values: Mapping[str, str]) -> Self:
+    def parse(cls, engine: str, values: Mapping[str, str], gpu: int | None = None) -> Self:
         """Parse the parameters of a model, by name. Raises `ValueError` with a sentence that names the parameter."""
-        return cls(engine=engine, **shared_fields(values))
+        return cls(engine=engine, gpu=gpu, **shared_fields(values))
 
 
 def shared_fields(values: Mapping[str, str]) -> dict[str, Any]:
-    """Return the fields of `Options` but `engine`. Raises `ValueError` with a sentence that names the parameter."""
+    """Return the fields that are parameters. Raises `ValueError` with a sentence that names the parameter."""
     defaults = Options()
     return {
         "max_rows": integer(values, "max_rows", defaults.max_rows, 1),

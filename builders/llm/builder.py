@@ -10,6 +10,7 @@ from builders.errors import NotEnoughSpace
 from builders.family import Builder
 from builders.llm import export_step, runtime_model, targets, triton_config, trtllm_model, trtllm_templates
 from builders.llm.installed_files import write_tokenizer_files
+from builders.llm.onnx_decoder import providers
 from builders.llm.recipe import LLMRecipe, refusal_of
 from builders.llm.verify import TOLERANCES, verify
 from builders.progress import Progress
@@ -64,7 +65,7 @@ class LLMBuilder(Builder):
         supports_images = idefics3.is_idefics3(checkpoint.config())
         triton_config.context_length(recipe, checkpoint)
 
-        progress.begin("export", f"{recipe.precision} for {recipe.target}")
+        progress.begin("export", f"{recipe.precision} for {recipe.target} on {recipe.device}")
         engine = folder / "1"
         text_checkpoint = split_checkpoint(checkpoint, engine, scratch, progress) if supports_images else checkpoint
         export_step.export(text_checkpoint.folder, recipe, engine, scratch, progress, vectors=supports_images)
@@ -72,9 +73,13 @@ class LLMBuilder(Builder):
 
         progress.begin("verify", "against the source model")
         tolerance = recipe.tolerance or TOLERANCES[recipe.precision]
-        figures = asdict(verify(text_checkpoint, engine, tolerance, progress))
+        figures = asdict(verify(text_checkpoint, engine, tolerance, progress, recipe.device))
         if supports_images:
             figures["pictures"] = asdict(verify_images(checkpoint, engine, tolerance, progress))
+        if recipe.device == "cuda":
+            figures["provider"] = providers(recipe.device)[0]
+            if figures["provider"] == "CPUExecutionProvider":
+                progress.note("The engine was verified with the kernels of the CPU: onnxruntime has no CUDA here.")
         if checkpoint.chat_template() is None:
             progress.note(f"{recipe.source} has no chat template: the model serves completions only, not chats.")
         config = triton_config.render(
@@ -84,6 +89,8 @@ class LLMBuilder(Builder):
             precision=recipe.precision,
             supports_images=supports_images,
             threads=recipe.threads,
+            instance_kind="KIND_GPU" if recipe.device == "cuda" else "KIND_CPU",
+            gpus=[recipe.gpu or 0] if recipe.device == "cuda" else [],
         )
         (folder / "config.pbtxt").write_text(config, encoding="utf-8", newline="")
         return figures

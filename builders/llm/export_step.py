@@ -11,6 +11,8 @@ from typing import Any
 from builders import subprocess_step
 from builders.checkpoint import nested_text_config
 from builders.errors import MissingDependency, UnsupportedModel
+from builders.llm.recipe import LLMRecipe
+from builders.llm.targets import Device
 from builders.progress import Progress
 from builders.recipe import QUANTIZATIONS, Recipe
 
@@ -42,7 +44,8 @@ def check(recipe: Recipe, config: dict[str, Any]) -> None:
         )
     if architecture in CUDA_ONLY_ARCHITECTURES:
         raise UnsupportedModel(
-            f"The ONNX exporter makes {architecture} for CUDA only, and engines are built for the CPU so far."
+            f"The ONNX exporter makes {architecture} for CUDA only, so a build cannot compare it with its source on a "
+            "CPU. For a GPU choose vllm or llmapi."
         )
     if recipe.precision == "int4" and config.get("tie_word_embeddings"):
         quantization = recipe.quantization or QUANTIZATIONS["int4"]
@@ -80,7 +83,7 @@ def export(
         "input": str(checkpoint),
         "output": str(folder),
         "precision": recipe.precision,
-        "device": "cpu",
+        "device": device_of(recipe),
         "cache": str(scratch / "exporter"),
         "options": exporter_options(recipe, every_position=every_position, vectors=vectors),
     }
@@ -91,7 +94,12 @@ def export(
         lambda line: _report(line, layers, progress),
         isolated=True,
     )
-    _check_inputs(folder)
+    _check_graph(folder, device_of(recipe))
+
+
+def device_of(recipe: Recipe) -> Device:
+    """Return the device that a recipe's engine is for."""
+    return recipe.device if isinstance(recipe, LLMRecipe) else "cpu"
 
 
 def exporter_options(recipe: Recipe, *, every_position: bool = False, vectors: bool = False) -> list[str]:
@@ -99,6 +107,9 @@ def exporter_options(recipe: Recipe, *, every_position: bool = False, vectors: b
     options = [f"prune_lm_head={str(not every_position).lower()}"]
     if vectors:
         options.append("exclude_embeds=true")
+    if device_of(recipe) == "cuda":
+        # The fused normalisation exists in CUDA alone: without it the same graph runs on a CPU, where it is verified.
+        options.append("fuse_qk_norm_gqa=false")
     if recipe.precision in QUANTIZATIONS:
         quantization = recipe.quantization or QUANTIZATIONS[recipe.precision]
         options += [
@@ -142,7 +153,8 @@ def _report(line: str, layers: int, progress: Progress) -> None:
         progress.update("writing", 0.95)
 
 
-def _check_inputs(folder: Path) -> None:
+def _check_graph(folder: Path, device: Device) -> None:
+    """Raise UnsupportedModel if our runtime cannot run the graph on the device."""
     import onnx
 
     graph = onnx.load(str(folder / "model.onnx"), load_external_data=False).graph
@@ -150,4 +162,14 @@ def _check_inputs(folder: Path) -> None:
     if foreign:
         raise UnsupportedModel(
             f"The export of this architecture has inputs that no engine here feeds: {', '.join(foreign[:4])}."
+        )
+    if device == "cpu":
+        return
+    caches = {value.name for value in graph.input if value.name.startswith("past_key_values.")}
+    types = {value.type.tensor_type.elem_type for value in graph.input if value.name in caches}
+    readers = {node.op_type for node in graph.node if caches.intersection(node.input)}
+    if readers != {"GroupQueryAttention"} or types != {onnx.TensorProto.FLOAT16}:
+        raise UnsupportedModel(
+            "The export of this architecture for CUDA has no grouped-query attention in float16, which keeps the KV "
+            f"cache in place (it has {', '.join(sorted(readers)) or 'no attention'}): choose vllm or llmapi."
         )

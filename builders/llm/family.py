@@ -16,8 +16,9 @@ def _load_builder() -> Builder:
 
 def _summary(figures: Mapping[str, Any]) -> str:
     if "agreement" in figures:
+        where = " (on a CPU)" if figures.get("provider") == "CPUExecutionProvider" else ""
         return (
-            f"Against its source: same token at {figures['agreement']:.1%} of {figures['positions']} positions, "
+            f"Against its source{where}: same token at {figures['agreement']:.1%} of {figures['positions']} positions, "
             f"divergence {figures['divergence']:.2g} nats, perplexity times {figures['perplexity_ratio']:.4f}."
         )
     if "worst" in figures:
@@ -40,12 +41,17 @@ FAMILY = Family(
     options=(
         Option("target", "What serves it: onnx (the default), vllm, llmapi, tensorrt_llm (frozen, see docs/gpu.md)."),
         Option("device", "cpu or cuda. Default: cpu for onnx, cuda for the others."),
-        Option("precision", "int8 (the default), int4 or fp32 for onnx; checkpoint (the default) or fp16 for others."),
+        Option(
+            "precision",
+            "onnx: int8 (the default), int4 or fp32, on cuda fp16 (the default) or int4; others: checkpoint (the "
+            "default) or fp16.",
+        ),
         Option(
             "checkpoint_quantization",
             "Quantise with ModelOpt: fp8, nvfp4, int4_awq, w4a8_awq or int8_sq, as the target has it.",
             flag="--quantization",
         ),
+        Option("gpu", "Number of the GPU that runs a model of onnx on cuda. Default: 0.", int),
         Option("layout", "tritonic, or nvidia for NVIDIA's own vLLM backend or llmapi model."),
         Option("reference", "Leave the weights where they are, in their folder or on the hub.", bool),
         Option("kv_cache_precision", "auto or fp8."),

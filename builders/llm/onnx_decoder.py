@@ -7,12 +7,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from builders.llm.targets import Device
+
+
+def providers(device: Device) -> list[str]:
+    """Return the execution providers of onnxruntime that can run an engine for `device` here, by preference."""
+    import onnxruntime
+
+    cuda = ["CUDAExecutionProvider"] if device == "cuda" else []
+    return [name for name in cuda if name in onnxruntime.get_available_providers()] + ["CPUExecutionProvider"]
+
 
 class OnnxDecoder:
     """Runs one sequence through an exported decoder, for verification. Serving has a faster engine of its own."""
 
-    def __init__(self, folder: Path, threads: int = 0) -> None:
-        """Load the engine in `folder`, whose file `genai_config.json` names. `threads` 0 means one per core."""
+    def __init__(self, folder: Path, threads: int = 0, device: Device = "cpu") -> None:
+        """Load the engine in `folder`, whose file `genai_config.json` names. `threads` 0 means one per core.
+
+        An engine for `cuda` runs on the CPU where onnxruntime has no CUDA; `provider` tells which of them it is.
+        """
         import onnxruntime
 
         config = json.loads((folder / "genai_config.json").read_bytes())["model"]["decoder"]
@@ -20,11 +33,14 @@ class OnnxDecoder:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(
-            str(folder / config["filename"]), options, providers=["CPUExecutionProvider"]
+            str(folder / config["filename"]), options, providers=providers(device)
         )
+        self.provider = str(self._session.get_providers()[0])
+        """The execution provider of onnxruntime that runs the engine."""
         self._inputs = {value.name: value for value in self._session.get_inputs()}
         self._outputs = [value.name for value in self._session.get_outputs()]
         self._past = [name for name in self._inputs if name.startswith("past_key_values.")]
+        self._types: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
         self._size = (config["num_key_value_heads"], config["head_size"])
         # An engine whose input is embedding vectors comes with its embedding matrix, [vocabulary, hidden size].
         self._embedding = np.load(folder / "embedding.npy", mmap_mode="r") if "inputs_embeds" in self._inputs else None
@@ -33,8 +49,7 @@ class OnnxDecoder:
     def reset(self) -> None:
         """Start a new sequence with an empty KV cache."""
         heads, size = self._size
-        types: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-        self._cache = {name: np.zeros((1, heads, 0, size), types[self._inputs[name].type]) for name in self._past}
+        self._cache = {name: np.zeros((1, heads, 0, size), self._types[self._inputs[name].type]) for name in self._past}
         self._length = 0
 
     def step(self, tokens: list[int]) -> npt.NDArray[np.float32]:
@@ -50,7 +65,7 @@ class OnnxDecoder:
 
     def logits_after(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Append embedding vectors [tokens, hidden size]; return logits as `logits` does."""
-        return self._run("inputs_embeds", vectors[None])
+        return self._run("inputs_embeds", vectors[None].astype(self._types[self._inputs["inputs_embeds"].type]))
 
     def _run(self, name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         start, self._length = self._length, self._length + values.shape[1]

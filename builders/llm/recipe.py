@@ -10,12 +10,20 @@ from builders.recipe import Recipe
 GPU_ROWS = 128
 """Sequences that run side by side on a GPU, unless a recipe says otherwise."""
 
+ONNX_GPU_ROWS = 32
+"""The same of the target `onnx`: its KV cache is allocated at once, and its tokens are sampled on the CPU."""
+
 
 class LLMRecipe(Recipe):
-    """A recipe with the options of GPU targets. Their default is CUDA, the checkpoint's own precision, 128 rows."""
+    """A recipe with the options of GPU targets. Their default is CUDA, the checkpoint's own precision, 128 rows.
+
+    The target `onnx` defaults to the CPU; on CUDA to fp16 and 32 rows.
+    """
 
     device: Device = "cpu"
     """Kind of device that serves the model."""
+    gpu: Annotated[int, Field(ge=0)] | None = None
+    """Target `onnx` on CUDA only: number of the GPU that runs the model. Default: 0."""
     layout: Layout = "tritonic"
     """`tritonic`: our backend `llm`. `nvidia`: what NVIDIA's own backend or model expects."""
     checkpoint_quantization: CheckpointQuantization | None = None
@@ -36,8 +44,11 @@ class LLMRecipe(Recipe):
     @model_validator(mode="before")
     @classmethod
     def _set_defaults_of_target(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("target", "onnx") == "onnx":
+        if not isinstance(values, dict):
             return values
+        if values.get("target", "onnx") == "onnx":
+            on_gpu = {"precision": "fp16", "max_rows": ONNX_GPU_ROWS} if values.get("device") == "cuda" else {}
+            return on_gpu | values
         defaults: dict[str, Any] = {"device": "cuda", "precision": "checkpoint"}
         if values.get("target") == "tensorrt_llm":
             defaults["layout"] = "nvidia"
@@ -58,4 +69,5 @@ def refusal_of(recipe: LLMRecipe) -> str | None:
         num_gpus=recipe.tensor_parallel * recipe.pipeline_parallel,
         fp8_kv_cache=recipe.kv_cache_precision == "fp8",
         has_templates=recipe.templates is not None,
+        gpu=recipe.gpu,
     )

@@ -33,6 +33,7 @@ class TargetSupport:
 
 SUPPORT: dict[tuple[Target, Device], TargetSupport] = {
     ("onnx", "cpu"): TargetSupport(("tritonic",), ("fp32", "int8", "int4")),
+    ("onnx", "cuda"): TargetSupport(("tritonic",), ("fp16", "int4")),
     ("vllm", "cpu"): TargetSupport(
         ("tritonic", "nvidia"), ("checkpoint", "fp16", "fp32"), reference=True, parallel=True
     ),
@@ -62,7 +63,6 @@ SUPPORT: dict[tuple[Target, Device], TargetSupport] = {
 }
 
 NO_DEVICE: dict[tuple[Target, Device], str] = {
-    ("onnx", "cuda"): "the engine onnxruntime of the backend llm runs on the CPU. For a GPU choose vllm or llmapi.",
     ("llmapi", "cpu"): "TensorRT-LLM runs on NVIDIA GPUs alone. For a CPU choose onnx or vllm.",
     ("tensorrt_llm", "cpu"): "TensorRT-LLM runs on NVIDIA GPUs alone. For a CPU choose onnx or vllm.",
     ("tensorrt", "cpu"): "it is for image models. For chats choose onnx, vllm, llmapi or tensorrt_llm.",
@@ -71,6 +71,7 @@ NO_DEVICE: dict[tuple[Target, Device], str] = {
 
 NO_QUANTIZATION: dict[tuple[Target, Device], str] = {
     ("onnx", "cpu"): "ModelOpt's checkpoints are for GPUs. For a CPU choose --precision int8 or int4.",
+    ("onnx", "cuda"): "ModelOpt's checkpoints are for vLLM and TensorRT-LLM. For onnxruntime choose --precision int4.",
     ("vllm", "cpu"): "vLLM has no kernels for ModelOpt's formats on a CPU.",
     ("vllm", "cuda"): "vLLM loads ModelOpt's fp8 and nvfp4 alone.",
     ("llmapi", "cuda"): "TensorRT-LLM's LLM API has no kernels for int8_sq; engines of the target tensorrt_llm do.",
@@ -95,8 +96,11 @@ def refusal(
     num_gpus: int = 1,
     fp8_kv_cache: bool = False,
     has_templates: bool = False,
+    gpu: int | None = None,
 ) -> str | None:
-    """Return the sentence that refuses a combination; None if it is built. `num_gpus` are those of one model."""
+    """Return the sentence that refuses a combination; None if it is built. `num_gpus` are those of one model, and `gpu`
+    is the number of a certain one.
+    """
     support = SUPPORT.get((target, device))
     if support is None:
         return f"The target {target} is not built for {device}: {NO_DEVICE[target, device]}"
@@ -107,7 +111,7 @@ def refusal(
             else "its engines run in NVIDIA's own models alone, with --layout nvidia."
         )
     if precision not in support.precisions:
-        return _no_precision(target, precision, support)
+        return _no_precision(target, device, precision, support)
     if quantization is not None and quantization not in support.quantizations:
         return (
             f"The quantization {quantization} is not built for {target} on {device}: {NO_QUANTIZATION[target, device]}"
@@ -120,6 +124,8 @@ def refusal(
         return f"Weights in {quantization} are new files, which lie in the model's folder: leave out --reference."
     if num_gpus > 1 and not support.parallel:
         return f"The target {target} runs on one device: leave out --tp and --pp."
+    if gpu is not None and (target, device) != ("onnx", "cuda"):
+        return "A GPU is chosen by its number for the target onnx on cuda alone: leave out --gpu."
     if fp8_kv_cache and not support.fp8_kv_cache:
         return f"A KV cache in fp8 is not built for {target} on {device}."
     if fp8_kv_cache and target == "tensorrt_llm" and quantization is None:
@@ -127,11 +133,16 @@ def refusal(
     return _no_templates(target, layout, has_templates)
 
 
-def _no_precision(target: Target, precision: Precision, support: TargetSupport) -> str:
-    if target == "onnx" and precision == "fp16":
+def _no_precision(target: Target, device: Device, precision: Precision, support: TargetSupport) -> str:
+    if target == "onnx" and device == "cpu" and precision == "fp16":
         return (
             "fp16 is not built for the CPU: there the exporter has no grouped-query attention in fp16, and the graph "
             "that it writes instead fails in onnxruntime at the first step with a cache. Choose fp32, int8 or int4."
+        )
+    if target == "onnx" and device == "cuda" and precision == "fp32":
+        return (
+            "fp32 is not built for CUDA: there grouped-query attention, which keeps the KV cache in place, computes in "
+            "16 bits alone. Choose fp16 or int4."
         )
     hint = ""
     if precision.startswith("int") and support.quantizations:

@@ -1,6 +1,7 @@
 """The `config.pbtxt` of a text-generation model behind the backend `llm`."""
 
 import time
+from collections.abc import Sequence
 
 from builders import config_pbtxt
 from builders.checkpoint import Checkpoint
@@ -28,6 +29,7 @@ def render(
     supports_images: bool,
     threads: int | None = None,
     instance_kind: str | None = None,
+    gpus: Sequence[int] = (),
 ) -> str:
     """Return `config.pbtxt` of a model on the engine `engine`, with the parameters of docs/architecture.md.
 
@@ -62,6 +64,7 @@ def render(
         },
         decoupled=True,
         instance_kind=instance_kind,
+        gpus=gpus,
     )
 
 

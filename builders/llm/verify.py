@@ -15,11 +15,13 @@ import numpy.typing as npt
 from builders.checkpoint import FROM_PRETRAINED_OPTIONS, Checkpoint
 from builders.errors import MissingDependency, SourceUnavailable, VerificationFailed
 from builders.llm.onnx_decoder import OnnxDecoder
+from builders.llm.targets import Device
 from builders.progress import Progress
 from builders.recipe import Precision, Tolerance
 
 TOLERANCES: dict[Precision, Tolerance] = {
     "fp32": Tolerance(divergence=1e-6, agreement=0.99),
+    "fp16": Tolerance(divergence=1e-3, agreement=0.99),
     "int8": Tolerance(divergence=0.02, agreement=0.97),
     "int4": Tolerance(divergence=0.5, agreement=0.7),
 }
@@ -63,8 +65,13 @@ class LogitMetrics:
     """The engine's perplexity on the source's greedy answers, divided by the source's own."""
 
 
-def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress: Progress) -> LogitMetrics:
-    """Compare the engine in `engine` with its source. Raises VerificationFailed with the figures, MissingDependency."""
+def verify(
+    checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress: Progress, device: Device = "cpu"
+) -> LogitMetrics:
+    """Compare the engine in `engine`, for `device`, with its source.
+
+    Raises VerificationFailed with the figures, MissingDependency.
+    """
     prompts = _prompts(checkpoint, engine)
     progress.update("running the source model", 0.0)
     source = _Source(checkpoint.folder)
@@ -75,7 +82,7 @@ def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress:
     del source
     progress.update("running the engine", 0.7)
     figures = compare_logits(
-        list(zip((logits for _, logits in answers), _engine(engine, prompts, answers), strict=True))
+        list(zip((logits for _, logits in answers), _engine(engine, prompts, answers, device), strict=True))
     )
     require_tolerance(figures, tolerance, "The engine does not answer as the source model does")
     return figures
@@ -93,10 +100,12 @@ def require_tolerance(figures: LogitMetrics, tolerance: Tolerance, fault: str) -
         )
 
 
-def _engine(engine: Path, prompts: list[list[int]], answers: list[tuple[list[int], Array]]) -> list[Array]:
+def _engine(
+    engine: Path, prompts: list[list[int]], answers: list[tuple[list[int], Array]], device: Device
+) -> list[Array]:
     """Feed the engine the source's tokens; return its logits [positions, vocabulary] for each prompt."""
     try:
-        decoder = OnnxDecoder(engine)
+        decoder = OnnxDecoder(engine, device=device)
         found = []
         for prompt, (tokens, _) in zip(prompts, answers, strict=True):
             decoder.reset()

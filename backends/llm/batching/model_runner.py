@@ -4,7 +4,7 @@ A model runner knows slots and tokens. It knows no requests, sampling or text. `
 implements it on onnxruntime.
 """
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,14 @@ import numpy.typing as npt
 from backends.llm.engine import TokenIds
 
 Logits = npt.NDArray[np.float32]
-SavedKV = npt.NDArray[Any]
-"""Keys and values saved from a slot. Only the model runner knows the shape."""
+
+
+class SavedKV(Protocol):
+    """Keys and values saved from a slot. Only the model runner knows where and how they are stored."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the memory that they take."""
 
 
 class ModelRunner(Protocol):

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 from backends.llm.batching.engine import BatchingEngine
 from backends.llm.model_loader import LoadedModel
 from backends.llm.ort.decoder_config import read_decoder_config
+from backends.llm.ort.execution_device import device_of
 from backends.llm.ort.model_runner import OrtModelRunner
 from backends.llm.ort.options import OnnxRuntimeOptions
 from backends.llm.ort.token_embeddings import TokenEmbeddings
@@ -27,7 +28,9 @@ def load_engine(folder: Path, tokenizer: Tokenizer, options: OnnxRuntimeOptions)
         context_length=options.context_length or config.context_length,
         threads=options.threads,
         kv_memory=options.kv_memory,
+        prefix_cache=options.prefix_cache,
         embed=TokenEmbeddings(folder / "embedding.npy", vision_processor.feature_cache) if vision_processor else None,
+        device=device_of(options.gpu),
     )
-    engine = BatchingEngine(runner, tokenizer, config.eos, options.max_waiting, options.prefix_cache)
+    engine = BatchingEngine(runner, tokenizer, config.eos, options.max_waiting, runner.prefix_cache_bytes)
     return LoadedModel(engine, config.bos, config.eos, vision_processor)

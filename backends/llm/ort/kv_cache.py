@@ -5,6 +5,7 @@ It stores, copies and moves keys and values. It does not know which sequence has
 
 import math
 import mmap
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +73,7 @@ class KVCache:
         """Copy the tokens `start` to `stop` - 1 from slot `source` to slot `target`."""
         self._array[:, target, :, start:stop] = self._array[:, source, :, start:stop]
 
-    def save(self, slot: int, start: int, stop: int) -> SavedKV:
+    def save(self, slot: int, start: int, stop: int) -> npt.NDArray[Any]:
         """Return a copy of the tokens `start` to `stop` - 1 of a slot, [tensors, heads, tokens, head size].
 
         It has pages of its own, which the system gets back at once when it is dropped; heap memory might stay.
@@ -85,6 +86,7 @@ class KVCache:
 
     def load(self, slot: int, start: int, saved: SavedKV) -> None:
         """Write saved keys and values into a slot, after its first `start` tokens."""
+        assert isinstance(saved, np.ndarray)
         self._array[:, slot, :, start : start + saved.shape[2]] = saved
 
     def swap(self, first: int, second: int, lengths: tuple[int, int]) -> None:

@@ -15,6 +15,7 @@ from builders.checkpoint import Checkpoint, sha256
 from builders.errors import (
     NotEnoughSpace,
     SourceUnavailable,
+    UnsupportedModel,
     VerificationFailed,
 )
 from builders.llm import builder, export_step
@@ -164,6 +165,37 @@ def test_int8_replaces_fp32_and_stages_are_reported_in_order(
     assert parameters["tool_call_parser"].string_value == "hermes"
     assert parameters["served_name"].string_value == "Tiny"
     assert 0 < rebuilt.metrics["divergence"] < 0.02
+
+
+@pytest.mark.parametrize(("precision", "product"), [("fp16", "MatMul"), ("int4", "MatMulNBits")])
+def test_a_model_for_cuda_is_verified_with_the_kernels_of_the_cpu(
+    precision: str, product: str, tiny_recipe: Recipes, tmp_path: Path
+) -> None:
+    import onnx
+
+    # The random weights of the tiny model have no structure that four bits could keep.
+    tolerance = {"divergence": 3.0, "agreement": 0.1} if precision == "int4" else None
+    wanted = tiny_recipe(precision=precision, device="cuda", gpu=1, tolerance=tolerance)
+    result = build(wanted, tmp_path / "repository")
+    config = config_pbtxt.parse((result.folder / "config.pbtxt").read_text())
+    (group,) = config.instance_group
+    assert (group.kind, list(group.gpus), group.count) == (group.Kind.KIND_GPU, [1], 1)
+    assert config.parameters["precision"].string_value == precision
+    assert config.parameters["max_rows"].string_value == "32"
+    record = json.loads((result.folder / manifest.FILE_NAME).read_bytes())
+    assert record["verification"]["provider"] == "CPUExecutionProvider"
+    if precision == "fp16":
+        assert 0 < result.metrics["divergence"] < 1e-3
+    graph = onnx.load(str(result.folder / "1" / "model.onnx"), load_external_data=False).graph
+    caches = [value for value in graph.input if value.name.startswith("past_key_values.")]
+    assert {value.type.tensor_type.elem_type for value in caches} == {onnx.TensorProto.FLOAT16} and len(caches) == 4
+    operators = [node.op_type for node in graph.node]
+    assert operators.count("GroupQueryAttention") == 2 and operators.count(product) == 11
+
+
+def test_an_export_for_cuda_without_grouped_query_attention_is_refused(built: BuildResult) -> None:
+    with pytest.raises(UnsupportedModel, match="no grouped-query attention in float16"):
+        export_step._check_graph(built.folder / "1", "cuda")
 
 
 def test_force_replaces_the_same_build(

@@ -10,7 +10,7 @@ import pytest
 from builders import recipe as recipes
 from builders.build import build
 from builders.errors import UnsupportedModel
-from builders.llm.recipe import GPU_ROWS, LLMRecipe, refusal_of
+from builders.llm.recipe import GPU_ROWS, ONNX_GPU_ROWS, LLMRecipe, refusal_of
 from builders.llm.targets import SUPPORT, CheckpointQuantization, Device, Layout, refusal
 from builders.recipe import Precision, Recipe, Target
 from builders.sources import HubSource
@@ -19,6 +19,7 @@ Recipes = Callable[..., Recipe]
 
 BUILT = {
     "onnx cpu tritonic": {"fp32", "int8", "int4"},
+    "onnx cuda tritonic": {"fp16", "int4"},
     "vllm cpu tritonic": {"checkpoint", "fp16", "fp32"},
     "vllm cpu nvidia": {"checkpoint", "fp16", "fp32"},
     "vllm cuda tritonic": {"checkpoint", "fp16", "fp32", "fp8", "nvfp4"},
@@ -106,7 +107,11 @@ def test_quantized_weights_cannot_be_a_reference() -> None:
     ("options", "reason"),
     [
         ({"target": "tensorrt_llm", "device": "cpu"}, "NVIDIA GPUs alone"),
-        ({"target": "onnx", "device": "cuda", "precision": "int4"}, "choose vllm or llmapi"),
+        ({"target": "onnx", "device": "cuda", "precision": "fp32"}, "16 bits alone"),
+        ({"target": "onnx", "device": "cuda", "precision": "int8"}, "built in fp16, int4, not in int8"),
+        ({"target": "onnx", "device": "cuda", "checkpoint_quantization": "fp8"}, "--precision int4"),
+        ({"target": "onnx", "device": "cuda", "layout": "nvidia"}, "no loop that generates text"),
+        ({"target": "vllm", "gpu": 1}, "leave out --gpu"),
         ({"target": "onnx", "checkpoint_quantization": "fp8"}, "--precision int8 or int4"),
         ({"target": "onnx", "layout": "nvidia"}, "no loop that generates text"),
         ({"target": "vllm", "precision": "int8"}, "choose --quantization: fp8, nvfp4"),
@@ -138,6 +143,10 @@ def test_a_target_decides_the_defaults() -> None:
     assert refusal_of(vllm) is None
     on_cpu = recipes.make(name="m", source="/m", target="vllm", device="cpu", max_rows=4)
     assert (on_cpu.precision, on_cpu.max_rows) == ("checkpoint", 4)
+    onnx = recipes.make(name="m", source="/m", device="cuda", gpu=1)
+    assert isinstance(onnx, LLMRecipe)
+    assert (onnx.target, onnx.precision, onnx.max_rows) == ("onnx", "fp16", ONNX_GPU_ROWS)
+    assert refusal_of(onnx) is None
     frozen = recipes.make(name="m", source="/m", target="tensorrt_llm", templates="/t")
     assert isinstance(frozen, LLMRecipe)
     assert frozen.layout == "nvidia" and refusal_of(frozen) is None
@@ -151,3 +160,6 @@ def test_another_target_does_not_inherit_what_a_recipe_chose_for_its_own() -> No
     chosen = recipes.load("llama-3.2-1b-instruct", target="vllm", precision="fp16")
     assert chosen.precision == "fp16"
     assert recipes.load("llama-3.2-1b-instruct", target="onnx") == own
+    on_gpu = recipes.load("llama-3.2-1b-instruct", device="cuda")
+    assert (on_gpu.precision, on_gpu.max_rows, on_gpu.context_length) == ("fp16", ONNX_GPU_ROWS, 8192)
+    assert recipes.load("llama-3.2-1b-instruct", device="cpu") == own

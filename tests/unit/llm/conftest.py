@@ -25,7 +25,7 @@ import importlib.util, sys
 from pathlib import Path
 sys.path.insert(0, str(Path(importlib.util.find_spec("onnxruntime_genai").origin).parent / "models"))
 from builder import create_model, parse_extra_options
-arguments = (None, *sys.argv[1:4], "cpu", sys.argv[4])
+arguments = (None, *sys.argv[1:6])
 create_model(*arguments, **parse_extra_options(*arguments, ["prune_lm_head=true"]))
 """
 
@@ -46,23 +46,23 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Export a Llama with random weights in a precision, once per session, and return its folder."""
+def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Export a Llama with random weights in a precision for a device, once per session, and return its folder."""
     checkpoint = tmp_path_factory.mktemp("checkpoint")
-    exported: dict[str, Path] = {}
+    exported: dict[tuple[str, str], Path] = {}
 
-    def make(precision: str) -> Path:
+    def make(precision: str, device: str = "cpu") -> Path:
         if not (checkpoint / "config.json").exists():
             _save_checkpoint(checkpoint)
-        if precision not in exported:
+        if (precision, device) not in exported:
             folder = tmp_path_factory.mktemp(f"engine-{precision}-")
-            arguments = [str(checkpoint), str(folder), precision, str(tmp_path_factory.mktemp("cache"))]
+            arguments = [str(checkpoint), str(folder), precision, device, str(tmp_path_factory.mktemp("cache"))]
             command = [sys.executable, "-I", "-c", EXPORT, *arguments]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
             (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2]}))
-            exported[precision] = folder
-        return exported[precision]
+            exported[precision, device] = folder
+        return exported[precision, device]
 
     return make
 

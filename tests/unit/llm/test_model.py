@@ -44,6 +44,25 @@ class RecordingSender:
         RecordingSender.failures[self.request] = error
 
 
+@pytest.mark.parametrize(("kind", "number", "gpu"), [("GPU", "2", 2), ("CPU", "0", None), ("MODEL", "0", None)])
+def test_the_instance_group_chooses_the_gpu(model, monkeypatch, kind, number, gpu):
+    found = []
+
+    def read_options(parameters, gpu):
+        found.append(gpu)
+        raise ValueError("onnxruntime has no CUDA")
+
+    monkeypatch.setattr(model, "exit_with_parent", lambda: None)
+    monkeypatch.setattr(model, "read_options", read_options)
+    model.pb_utils.TritonModelException = RuntimeError
+    arguments = {"model_config": "{}", "model_repository": "/models/tiny", "model_version": "1"}
+    with pytest.raises(RuntimeError, match="/models/tiny/1 cannot be loaded: onnxruntime has no CUDA"):
+        model.TritonPythonModel().initialize(
+            arguments | {"model_instance_kind": kind, "model_instance_device_id": number}
+        )
+    assert found == [gpu]
+
+
 def test_a_request_that_cannot_be_read_fails_alone(model, monkeypatch):
     def read(request):
         if request == "invalid":

@@ -9,26 +9,41 @@ import numpy as np
 import pytest
 
 from backends.llm.model_loader import load_model
+from backends.llm.ort import engine_loader
 from backends.llm.ort.decoder_config import read_decoder_config
+from backends.llm.ort.execution_device import CPU, ExecutionDevice
 from backends.llm.ort.kv_cache import KVCache
 from backends.llm.ort.model_runner import OrtModelRunner
 from backends.llm.ort.options import OnnxRuntimeOptions
 from backends.serving.tokenizer import load_tokenizer
 
-PRECISIONS = ["fp32", "int8"]
+DEVICE_MEMORY = ExecutionDevice(has_device_memory=True)
+"""The CPU, with the KV cache of a GPU."""
+ENGINES = [("fp32", "cpu", CPU), ("int8", "cpu", CPU), ("fp16", "cuda", DEVICE_MEMORY)]
 
 
-@pytest.fixture(scope="module", params=PRECISIONS)
+@pytest.fixture(scope="module", params=ENGINES, ids=["fp32", "int8", "cuda"])
 def engine(request, export):
-    folder = export(request.param)
-    engine = load_model(folder, load_tokenizer(folder), OnnxRuntimeOptions(max_rows=16, threads=2)).engine
+    precision, target, device = request.param
+    folder = export(precision, target)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_loader, "device_of", lambda gpu: device)
+        options = OnnxRuntimeOptions(max_rows=16, threads=2, kv_memory=2**26)
+        engine = load_model(folder, load_tokenizer(folder), options).engine
     yield engine
     engine.close()
 
 
-@pytest.fixture
-def runner(export):
-    runner = OrtModelRunner(read_decoder_config(export("fp32")), max_rows=4, context_length=1024, threads=2)
+@pytest.fixture(params=[CPU, DEVICE_MEMORY], ids=["host", "device"])
+def runner(request, export):
+    runner = OrtModelRunner(
+        read_decoder_config(export("fp32")),
+        max_rows=4,
+        context_length=1024,
+        threads=2,
+        kv_memory=2**26,
+        device=request.param,
+    )
     yield runner
     runner.close()
 
