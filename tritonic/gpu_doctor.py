@@ -1,5 +1,6 @@
 """`tritonic doctor --gpu`: the GPUs, the targets that this machine can build and serve, and the GPU of each engine."""
 
+import importlib.metadata
 import importlib.util
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -28,11 +29,16 @@ def _module(name: str, how: str) -> Need:
     return Need(lambda: importlib.util.find_spec(name) is not None, f"the Python package {name} ({how})")
 
 
+def _distribution(name: str, how: str) -> Need:
+    return Need(lambda: any(importlib.metadata.distributions(name=name)), f"the package {name} ({how})")
+
+
 def _program(name: str, how: str) -> Need:
     return Need(lambda: shutil.which(name) is not None, f"the command {name} ({how})")
 
 
 MODELOPT = Need(quantize.has_modelopt, f"ModelOpt (see {quantize.PYTHON_VARIABLE} in docs/gpu.md)")
+ONNXRUNTIME = _distribution("onnxruntime-gpu", "pip uninstall onnxruntime, then pip install 'tritonic[gpu]'")
 VLLM = _module("vllm", "pip install 'tritonic[vllm]', or the profile vllm of the containers")
 LLM_API = _module("tensorrt_llm", "the profile trtllm of the containers; no package of pip")
 TRTLLM_BUILD = _program("trtllm-build", "in NGC's TensorRT-LLM containers up to 26.07")
@@ -43,6 +49,15 @@ TRTLLM_BACKEND = Need(
 TENSORRT = Need(
     lambda: importlib.util.find_spec("tensorrt") is not None or shutil.which("trtexec") is not None,
     "the Python package tensorrt or the command trtexec (in NGC's containers)",
+)
+
+TRITON_BACKENDS = Path("/opt/tritonserver/backends")
+TENSORRT_BACKEND = Need(
+    lambda: (TRITON_BACKENDS / "tensorrt").is_dir(), "Triton's backend tensorrt (in NGC's Triton containers)"
+)
+ONNX_BACKEND = Need(
+    lambda: (TRITON_BACKENDS / "onnxruntime").is_dir() or ONNXRUNTIME.is_there(),
+    f"Triton's backend onnxruntime (in NGC's Triton containers) or {ONNXRUNTIME.missing}",
 )
 
 
@@ -63,7 +78,10 @@ TARGETS = (
     TargetNeeds("chat --target vllm", "7.0", (), (VLLM,)),
     TargetNeeds("chat --target llmapi", "8.0", (), (LLM_API,)),
     TargetNeeds("chat --target tensorrt_llm", "8.0", (MODELOPT, TRTLLM_BUILD), (TRTLLM_BACKEND,), compiles=True),
-    TargetNeeds("image --target tensorrt", "7.5", (TENSORRT,), (), compiles=True),
+    TargetNeeds("image --target onnx --device cuda", "7.5", (), (ONNX_BACKEND,)),
+    TargetNeeds("image --target tensorrt", "7.5", (TENSORRT,), (TENSORRT_BACKEND,), compiles=True),
+    TargetNeeds("embedding --target onnx --device cuda", "7.5", (), (ONNXRUNTIME,)),
+    TargetNeeds("embedding --target tensorrt", "7.5", (TENSORRT,), (TENSORRT_BACKEND,), compiles=True),
 )
 QUANTIZATIONS = (("fp8", "8.9"), ("nvfp4", "10.0"), ("int4_awq", "8.0"), ("w4a8_awq", "8.9"), ("int8_sq", "8.0"))
 """Formats of ModelOpt, with the smallest compute capability that computes in them."""
