@@ -90,7 +90,8 @@ def test_a_plan_is_called_by_its_name_with_padded_texts(folder: Path) -> None:
     encoder = load_encoder(folder / "none", {}, options(PLAN), "CPU", "0", lambda: components)
     assert isinstance(encoder, ComponentEncoder)
     embeddings = encoder.embed(tokens(2, 5))
-    assert (embeddings.dtype, embeddings.tolist(), encoder.vocab_size) == (np.float32, [[2], [5]], 9)
+    assert embeddings.dtype == np.float32 and embeddings.tolist() == [[2], [5]]
+    assert encoder.vocab_size == 9
     assert components.calls == [("tiny-encoder", {"input_ids": (2, 5), "lengths": (2,)})]
 
 
