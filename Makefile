@@ -94,6 +94,19 @@ java: ## Install Java for the tests of its client, if this user may
 	    echo "Java is not installed: the test of its client will be skipped. apt-get install default-jre-headless" >&2; \
 	fi
 
+# The tests of plans put TensorRT-RTX in the place of TensorRT: its builder needs no GPU. It lies in a folder of its own,
+# because nothing else imports it.
+TENSORRT_RTX := .tensorrt-rtx
+.PHONY: tensorrt-rtx
+tensorrt-rtx: $(INSTALLED) ## Install TensorRT-RTX for the tests of TensorRT plans, if it can be downloaded
+	@[ -d $(TENSORRT_RTX)/tensorrt_rtx ] || { \
+	    rm -rf $(TENSORRT_RTX) $(TENSORRT_RTX).new; \
+	    pin=$$(grep -o 'tensorrt-rtx-cu13==[0-9.]*' pyproject.toml); \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(TENSORRT_RTX).new \
+	        "$$pin" "$${pin/==/-libs==}" "$${pin/==/-bindings==}" && mv $(TENSORRT_RTX).new $(TENSORRT_RTX) || \
+	    echo "TensorRT-RTX cannot be installed: the tests of TensorRT plans will be skipped." >&2; \
+	}
+
 # `make test` runs four groups; with ARGS of yours it is one run of pytest. The fast tests use every core, and a file is
 # never split among processes. Tests of tasks and supervision mostly wait, so four run at a time. Attacks mostly wait,
 # too, and exports use one core: these and all other slow tests run two at a time. Tests of Triton run one after
@@ -120,7 +133,7 @@ check: $(INSTALLED) compose ## Lint, types, import rules, compose files, and the
 	$(BIN)/lint-imports
 	$(FAST_TESTS) $(ARGS)
 
-test: $(INSTALLED) $(NODE_PACKAGES) default-model postgres java ## All tests, with the real Triton and the default models
+test: $(INSTALLED) $(NODE_PACKAGES) default-model postgres java tensorrt-rtx ## All tests, with the real Triton and the default models
 	$(if $(strip $(ARGS)),,$(FAST_TESTS))
 ifeq ($(filter-out --after-check,$(ARGS)),)
 	$(BIN)/pytest $(WAITING_TESTS) -n 4 $(SLOWEST)

@@ -25,6 +25,7 @@ UNPINNED_EXTRAS = {
     "gpu": "onnxruntime-gpu has the files of onnxruntime; one environment holds one of them",
     "vllm": "it brings its own releases of torch, transformers and CUDA, and is installed into an environment of its own",
     "quantization": "ModelOpt needs transformers 4 for TensorRT-LLM's checkpoints, and the exporters need 5",
+    "tensorrt-rtx": "only tests import it, from a folder of its own, and not every registry has it",
 }
 # Debian 12's. pip then chooses no release that needs a newer Python.
 OLDEST_PYTHON = "3.11.2"

@@ -94,17 +94,20 @@ def render(
     max_batch_size: int = 0,
     instance_kind: str | None = None,
     gpus: Sequence[int] = (),
+    platform: str = "",
+    cuda_options: Mapping[str, str] | None = None,
 ) -> str:
     """Return a model's `config.pbtxt`. Parameters that are not strings are written as JSON; None is left out.
 
     With a `max_batch_size`, the dims leave out the batch, Triton batches requests, and the model runs on a GPU if there
     is one. Without it, the model gets requests one by one and runs on the CPU. Another `instance_kind` (`KIND_MODEL`:
     the model itself chooses its devices) overrides where it runs. `gpus` are the numbers of the GPUs that have an
-    instance each; none means, for `KIND_GPU`, all.
+    instance each; none means, for `KIND_GPU`, all. `cuda_options` are those of ONNX Runtime's CUDA provider, as
+    NVIDIA's ONNX Runtime backend reads them.
     """
     from tritonclient.grpc import model_config_pb2 as pb
 
-    config = pb.ModelConfig(name=name, backend=backend)
+    config = pb.ModelConfig(name=name, backend=backend, platform=platform)
     config.model_transaction_policy.decoupled = decoupled
     for tensor in inputs:
         added = config.input.add(
@@ -119,6 +122,9 @@ def render(
     config.instance_group.add(kind=pb.ModelInstanceGroup.Kind.Value(kind), count=1, gpus=gpus)
     if max_batch_size:
         config.dynamic_batching.SetInParent()
+    if cuda_options:
+        accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
+        accelerators.add(name="cuda", parameters=cuda_options)
     for key, value in parameters.items():
         if value is not None:
             config.parameters[key].string_value = _text(value)

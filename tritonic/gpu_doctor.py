@@ -51,6 +51,15 @@ TENSORRT = Need(
     "the Python package tensorrt or the command trtexec (in NGC's containers)",
 )
 
+TRITON_BACKENDS = Path("/opt/tritonserver/backends")
+TENSORRT_BACKEND = Need(
+    lambda: (TRITON_BACKENDS / "tensorrt").is_dir(), "Triton's backend tensorrt (in NGC's Triton containers)"
+)
+ONNX_BACKEND = Need(
+    lambda: (TRITON_BACKENDS / "onnxruntime").is_dir() or ONNXRUNTIME.is_there(),
+    f"Triton's backend onnxruntime (in NGC's Triton containers) or {ONNXRUNTIME.missing}",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class TargetNeeds:
@@ -70,7 +79,10 @@ TARGETS = (
     TargetNeeds("chat --target vllm", "7.0", (), (VLLM,)),
     TargetNeeds("chat --target llmapi", "8.0", (), (LLM_API,)),
     TargetNeeds("chat --target tensorrt_llm", "8.0", (MODELOPT, TRTLLM_BUILD), (TRTLLM_BACKEND,), compiles=True),
-    TargetNeeds("image --target tensorrt", "7.5", (TENSORRT,), (), compiles=True),
+    TargetNeeds("image --target onnx --device cuda", "7.5", (), (ONNX_BACKEND,)),
+    TargetNeeds("image --target tensorrt", "7.5", (TENSORRT,), (TENSORRT_BACKEND,), compiles=True),
+    TargetNeeds("embedding --target onnx --device cuda", "7.5", (), (ONNXRUNTIME,)),
+    TargetNeeds("embedding --target tensorrt", "7.5", (TENSORRT,), (TENSORRT_BACKEND,), compiles=True),
 )
 QUANTIZATIONS = (("fp8", "8.9"), ("nvfp4", "10.0"), ("int4_awq", "8.0"), ("w4a8_awq", "8.9"), ("int8_sq", "8.0"))
 """Formats of ModelOpt, with the smallest compute capability that computes in them."""

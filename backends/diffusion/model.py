@@ -11,10 +11,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import triton_python_backend_utils as pb_utils
 
-from backends.diffusion.bls import TritonComponents
 from backends.diffusion.loading import load_pipeline
 from backends.diffusion.metrics import COUNTERS, GAUGES
 from backends.diffusion.tensors import ImageResponseSender, read_request
+from backends.serving.bls import TritonComponents
 from backends.serving.dispatch import dispatch_requests
 from backends.serving.metrics_publisher import MetricsPublisher
 from backends.serving.parent_watch import exit_with_parent

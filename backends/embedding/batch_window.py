@@ -6,14 +6,17 @@ _FREE_PADDING_TOKENS = 16
 """Tokens of padding that cost no more than a batch of their own would."""
 
 
-def choose_batch_window(lengths: Sequence[int], anchor: int, budget: int, max_padding: float) -> tuple[int, int]:
+def choose_batch_window(
+    lengths: Sequence[int], anchor: int, budget: int, max_padding: float, max_texts: int = 0
+) -> tuple[int, int]:
     """Return the bounds of a slice of `lengths` that contains the index `anchor`. `lengths` are token counts, sorted.
 
     The slice grows towards the side that needs less padding, as long as the padded batch has at most `budget` tokens
-    and at most the share `max_padding` of them is padding. A text that is longer than the budget runs alone.
+    and at most the share `max_padding` of them is padding, and no more than `max_texts` texts; 0 means any number. A
+    text that is longer than the budget runs alone.
     """
     start, stop, tokens = anchor, anchor + 1, lengths[anchor]
-    while start > 0 or stop < len(lengths):
+    while (start > 0 or stop < len(lengths)) and stop - start != max_texts:
         rows = stop - start + 1
         sides = []
         if start > 0:

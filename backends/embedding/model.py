@@ -11,13 +11,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import triton_python_backend_utils as pb_utils
 
-from backends.embedding.encoder import OrtEncoder
+from backends.embedding.loading import batch_limits, load_encoder, num_threads
 from backends.embedding.metrics import COUNTERS, GAUGES
 from backends.embedding.options import read_options
 from backends.embedding.request_frontend import EmbeddingFrontend
 from backends.embedding.scheduler import EmbeddingScheduler
 from backends.embedding.tensors import EmbeddingResponseSender, read_request
 from backends.embedding.tokenization import InputTokenizer
+from backends.serving.bls import TritonComponents
 from backends.serving.dispatch import dispatch_requests
 from backends.serving.metrics_publisher import MetricsPublisher
 from backends.serving.parent_watch import exit_with_parent
@@ -33,13 +34,14 @@ class TritonPythonModel:
         self._parent_watch = exit_with_parent()
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
+        kind, device = args["model_instance_kind"], args["model_instance_device_id"]
         try:
             options = read_options(config.get("parameters", {}))
             tokenizer = load_tokenizer(folder)
-            encoder = OrtEncoder(folder)
+            encoder = load_encoder(folder, config, options, kind, device, TritonComponents)
         except Exception as error:
             raise pb_utils.TritonModelException(f"The model in {folder} cannot be loaded: {error}") from error
-        scheduler = EmbeddingScheduler(encoder, options.num_threads)
+        scheduler = EmbeddingScheduler(encoder, num_threads(options, kind), limits=batch_limits(options, kind))
         self._frontend = EmbeddingFrontend(scheduler, InputTokenizer(tokenizer, options, encoder.vocab_size), options)
         gauges, counters, self._families = make_metrics(args["model_name"], GAUGES, COUNTERS)
         self._publisher = MetricsPublisher(scheduler.stats, gauges, counters)

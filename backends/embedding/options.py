@@ -7,7 +7,7 @@ from typing import Any
 
 from backends.serving.config_parameters import integer_value, json_value, string_values
 
-ENGINES = ("onnxruntime",)
+ENGINES = ("onnxruntime", "tensorrt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,9 @@ class Options:
 
     `matryoshka` lists the widths to which vectors can be shortened; True allows every width up to `dimensions`.
     `truncate_prompt_tokens` is the number of tokens to which longer inputs are cut if a request does not set it: -1 for
-    the context length, None to refuse them. `max_waiting` bounds the unanswered inputs.
+    the context length, None to refuse them. `max_waiting` bounds the unanswered inputs. `max_batch_tokens` and
+    `max_batch_texts` bound the batches of the network; 0 is the default of its device, and no bound. `encoder` names
+    the Triton model of the engine `tensorrt`, and `vocab_size` is the number of its token ids.
     """
 
     context_length: int
@@ -29,6 +31,10 @@ class Options:
     truncate_prompt_tokens: int | None = None
     max_waiting: int = 8192
     threads: int = 0
+    max_batch_tokens: int = 0
+    max_batch_texts: int = 0
+    encoder: str | None = None
+    vocab_size: int = 0
 
     @property
     def num_threads(self) -> int:
@@ -63,6 +69,10 @@ def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:
         truncate_prompt_tokens=_truncate_prompt_tokens(values, context_length),
         max_waiting=integer_value(values, "max_waiting", 8192, 0),
         threads=integer_value(values, "threads", 0, 0),
+        max_batch_tokens=integer_value(values, "max_batch_tokens", 0, 0),
+        max_batch_texts=integer_value(values, "max_batch_texts", 0, 0),
+        encoder=_encoder(values) if engine == "tensorrt" else None,
+        vocab_size=integer_value(values, "vocab_size", None, 1) if engine == "tensorrt" else 0,
     )
 
 
@@ -81,6 +91,13 @@ def _truncate_prompt_tokens(values: Mapping[str, str], context_length: int) -> i
     if value is None or (type(value) is int and (value == -1 or 1 <= value <= context_length)):
         return value
     raise ValueError(f"The parameter {name} is {value!r}; it must be -1 or from 1 to {context_length}.")
+
+
+def _encoder(values: Mapping[str, str]) -> str:
+    name = values.get("encoder")
+    if not name:
+        raise ValueError("The parameter encoder is missing: the engine tensorrt is a Triton model, which it names.")
+    return name
 
 
 def _flag(values: Mapping[str, str], name: str) -> bool:

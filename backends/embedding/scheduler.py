@@ -13,12 +13,20 @@ from backends.embedding.stats import Stats
 
 _log = logging.getLogger(__name__)
 
-MAX_BATCH_TOKENS = 512
-"""Tokens of one batch, padding included. More are not faster, and requests that arrive meanwhile wait longer."""
-MIN_BATCH_TOKENS = 64
-"""If few tokens wait, they are split among the threads, but not into batches of fewer tokens than this."""
 MAX_PADDING_SHARE = 0.05
 """The share of a batch's tokens that may be padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """The sizes of batches; the defaults are those of a CPU."""
+
+    max_tokens: int = 512
+    """Tokens of one batch, padding included. More are not faster, and requests that arrive meanwhile wait longer."""
+    min_tokens: int = 64
+    """If few tokens wait, they are split among the threads, but not into batches of fewer tokens than this."""
+    max_texts: int = 0
+    """Texts of one batch; 0 for any number."""
 
 
 @dataclass(eq=False, slots=True)
@@ -52,10 +60,17 @@ class EmbeddingScheduler:
     starves. Texts of any waiting job may fill a batch.
     """
 
-    def __init__(self, encoder: Encoder, num_threads: int, stats: Stats | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        num_threads: int,
+        stats: Stats | None = None,
+        limits: BatchLimits = BatchLimits(),
+    ) -> None:
         """Start `num_threads` threads."""
         self._encoder = encoder
         self._num_threads = num_threads
+        self._limits = limits
         self.stats = stats or Stats()
         self._changed = threading.Condition()
         self._queue: list[QueueEntry] = []
@@ -126,8 +141,9 @@ class EmbeddingScheduler:
             _, next_job = min((job.virtual_finish_tokens, arrival) for _, arrival, _, job in self._queue)
             anchor = max(at for at, (_, arrival, _, _) in enumerate(self._queue) if arrival == next_job)
             lengths = [length for length, _, _, _ in self._queue]
-            budget = min(MAX_BATCH_TOKENS, max(MIN_BATCH_TOKENS, -(-sum(lengths) // self._num_threads)))
-            start, stop = choose_batch_window(lengths, anchor, budget, MAX_PADDING_SHARE)
+            limits = self._limits
+            budget = min(limits.max_tokens, max(limits.min_tokens, -(-sum(lengths) // self._num_threads)))
+            start, stop = choose_batch_window(lengths, anchor, budget, MAX_PADDING_SHARE, limits.max_texts)
             batch = self._queue[start:stop]
             del self._queue[start:stop]
             self._count_waiting()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from backends.onnxruntime.options import Config
+from backends.serving.execution_providers import Config
 
 TensorMap = Mapping[str, npt.NDArray[np.generic]]
 RunFunction = Callable[[Collection[str], TensorMap], dict[str, npt.NDArray[np.generic]]]

@@ -15,8 +15,8 @@ import triton_python_backend_utils as pb_utils
 
 from backends.onnxruntime.batching import BatchRunner, TensorMap, has_batch_dimension
 from backends.onnxruntime.options import read_options
-from backends.onnxruntime.providers import choose_providers
 from backends.onnxruntime.session import Session
+from backends.serving.execution_providers import choose_providers
 from backends.serving.parent_watch import exit_with_parent
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,9 @@ class TritonPythonModel:
         try:
             options = read_options(config)
             kind, device = args["model_instance_kind"], args["model_instance_device_id"]
-            providers = choose_providers(config, options, kind, device, onnxruntime.get_available_providers())
+            if kind == "GPU":
+                onnxruntime.preload_dlls()  # from NVIDIA's packages, where CUDA and cuDNN are not in the system
+            providers = choose_providers(config, kind, device, onnxruntime.get_available_providers())
             session = Session(folder, config, options, providers)
         except Exception as error:
             raise pb_utils.TritonModelException(f"The model in {folder} cannot be loaded: {error}") from error

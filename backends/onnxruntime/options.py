@@ -5,18 +5,14 @@ https://github.com/triton-inference-server/onnxruntime_backend: "Other Optimizat
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-Config = Mapping[str, Any]
-"""A model's configuration, as Triton passes it: JSON."""
+from backends.serving.execution_providers import CUDA_PARAMETERS, Config
 
 _FLAGS = {"1": True, "true": True, "0": False, "false": False}
 _SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 _NUMBERS = ("intra_op_thread_count", "inter_op_thread_count", "execution_mode")
 _SWITCHES = ("enable_mem_arena", "enable_mem_pattern")
 _SESSION_CONFIG_ENTRIES = ("session.use_device_allocator_for_initializers",)
-# Options of the CUDA provider that earlier versions of NVIDIA's backend read from the parameters.
-CUDA_PARAMETERS = ("cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy", "do_copy_in_default_stream")
 # Parameters that the gateway and people read.
 _GATEWAY_PARAMETERS = ("component", "precision")
 
@@ -38,7 +34,6 @@ class Options:
     memory_pattern: bool = True
     arena_shrinkage: str | None = None
     session_config_entries: Mapping[str, str] = field(default_factory=dict)
-    cuda_options: Mapping[str, str] = field(default_factory=dict)
     unknown_parameters: tuple[str, ...] = ()
 
 
@@ -59,7 +54,6 @@ def read_options(config: Config) -> Options:
         memory_pattern=_flag(values, "enable_mem_pattern"),
         arena_shrinkage=values.get(_SHRINKAGE) or None,
         session_config_entries={name: values[name] for name in _SESSION_CONFIG_ENTRIES if name in values},
-        cuda_options={name: values[name] for name in CUDA_PARAMETERS if name in values},
         unknown_parameters=tuple(sorted(values.keys() - known)),
     )
 

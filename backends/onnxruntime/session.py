@@ -10,8 +10,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from backends.onnxruntime.batching import TensorMap, has_batch_dimension
-from backends.onnxruntime.options import Config, Options
-from backends.onnxruntime.providers import Provider
+from backends.onnxruntime.options import Options
+from backends.serving.execution_providers import Config, Provider, check_providers
 
 _SPIN_MICROSECONDS = "10"
 """Time that an idle thread spins, in microseconds. As in backends/llm/ort/model_runner.py, more gains nothing on a
@@ -54,6 +54,7 @@ class Session:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing.")
         self._session = ort.InferenceSession(str(path), _session_options(options), providers=list(providers))
+        check_providers(providers, self._session.get_providers())
         batched = has_batch_dimension(config)
         _check("input", config.get("input", ()), self._session.get_inputs(), batched=batched, require_all=True)
         _check("output", config.get("output", ()), self._session.get_outputs(), batched=batched, require_all=False)

@@ -1,7 +1,7 @@
 """Triton's requests, responses and metrics.
 
-This module and each backend's `model.py` and `tensors.py` are all that import `triton_python_backend_utils`, which
-exists only within Triton.
+This module, `bls.py`, and each backend's `model.py` and `tensors.py` are all that import
+`triton_python_backend_utils`, which exists only within Triton.
 """
 
 import math

@@ -8,13 +8,15 @@ from typing import Any
 
 import psutil
 
-from builders import repository
+from builders import repository, tensorrt_plan
 from builders.diffusion import export_step, pipeline_json, sources, tensorrt, triton_config
 from builders.diffusion import pipeline as pipelines
+from builders.diffusion.family import DiffusionRecipe
 from builders.diffusion.parts import pipeline_parts
 from builders.diffusion.reference_pipeline import Engines
 from builders.diffusion.verify import verify_images, verify_part
-from builders.errors import MissingDependency, NotEnoughSpace, RecipeError, UnsupportedModel
+from builders.engine_targets import EngineTargets
+from builders.errors import MissingDependency, NotEnoughSpace, RecipeError
 from builders.family import Builder
 from builders.progress import Progress
 from builders.recipe import Recipe
@@ -23,8 +25,10 @@ from builders.sources import Source
 UNSUPPORTED_OPTIONS = ("tolerance", "tool_call_parser", "reasoning_parser", "quantization", "context_length")
 """Recipe fields for text-generation models that have no meaning here."""
 
-PRECISIONS = {"onnx": ("fp32",), "tensorrt": ("fp32", "fp16")}
-"""Supported precisions by target."""
+TARGETS = EngineTargets(
+    "image models",
+    {("onnx", "cpu"): ("fp32",), ("onnx", "cuda"): ("fp32", "fp16"), ("tensorrt", "cuda"): ("fp32", "fp16")},
+)
 
 
 class DiffusionBuilder(Builder):
@@ -48,15 +52,8 @@ class DiffusionBuilder(Builder):
 
         Raises UnsupportedModel, RecipeError, NotEnoughSpace, MissingDependency.
         """
-        if recipe.target not in PRECISIONS:
-            raise UnsupportedModel(
-                f"The target {recipe.target!r} is not supported for image models; supported: {', '.join(PRECISIONS)}."
-            )
-        if recipe.precision not in PRECISIONS[recipe.target]:
-            raise UnsupportedModel(
-                f"For {recipe.target}, image models are built in {' or '.join(PRECISIONS[recipe.target])}, not "
-                f"{recipe.precision}."
-            )
+        assert isinstance(recipe, DiffusionRecipe)
+        TARGETS.check(recipe.target, recipe.device, recipe.precision)
         for name in UNSUPPORTED_OPTIONS:
             if getattr(recipe, name) is not None:
                 raise RecipeError(f"{name} is not an option of image models.")
@@ -64,7 +61,7 @@ class DiffusionBuilder(Builder):
             if importlib.util.find_spec(package) is None:
                 raise MissingDependency(package)
         if recipe.target == "tensorrt":
-            tensorrt.check()
+            tensorrt_plan.check()
         pipelines.check_index(source.config())
         weights = 4 * (source.num_parameters() or 0)
         total = psutil.virtual_memory().total
@@ -78,6 +75,7 @@ class DiffusionBuilder(Builder):
 
     def build(self, recipe: Recipe, source: Source, folder: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
         """Build the pipeline model into `folder` and its parts next to it; return the figures of the verification."""
+        assert isinstance(recipe, DiffusionRecipe)
         progress.begin("fetch", recipe.source)
         pipeline = pipelines.read(source.fetch(scratch, progress).folder)
         pipeline_config = triton_config.render_pipeline(recipe, pipeline)
@@ -87,7 +85,12 @@ class DiffusionBuilder(Builder):
 
         progress.begin("export", f"{recipe.precision} for {recipe.target}")
         onnx = parts_folder if recipe.target == "onnx" else scratch / "onnx"
-        exported = export_step.export(pipeline, {part: onnx / name / "1" for part, name in names.items()}, progress)
+        exported = export_step.export(
+            pipeline,
+            {part: onnx / name / "1" for part, name in names.items()},
+            progress,
+            half=recipe.precision == "fp16",
+        )
         for name, report in exported.items():
             if report["exporter"] != "dynamo":
                 progress.note(
@@ -101,25 +104,25 @@ class DiffusionBuilder(Builder):
         figures: dict[str, Any] = {}
         for number, part in enumerate(parts):
             progress.update(f"comparing {part.name}", number / (len(parts) + 1))
-            metrics = verify_part(pipeline, part, onnx / names[part.name] / "1" / "model.onnx")
-            figures[part.name] = asdict(metrics) | exported[part.name]
+            engine_file = onnx / names[part.name] / "1" / "model.onnx"
+            metrics = verify_part(pipeline, part, engine_file, recipe.precision)
+            measured = {name: value for name, value in asdict(metrics).items() if value is not None}
+            figures[part.name] = measured | exported[part.name]
             gc.collect()
         progress.update("comparing images", len(parts) / (len(parts) + 1))
         engines = Engines(engine, lambda name: onnx / name / "1" / "model.onnx")
-        figures["together"] = asdict(verify_images(pipeline, engines, triton_config.default_guidance(recipe, pipeline)))
+        guidance = triton_config.default_guidance(recipe, pipeline)
+        figures["together"] = asdict(verify_images(pipeline, engines, guidance, recipe.precision))
         del engines
 
-        backend = "onnxruntime"
         if recipe.target == "tensorrt":
-            backend = "tensorrt"
-            profile = tensorrt.optimization_profile(recipe, pipeline)
+            sizes = tensorrt.plan_sizes(recipe, pipeline)
             for part in parts:
-                plan_folder = parts_folder / names[part.name] / "1"
-                tensorrt.build_engine(
-                    part, onnx / names[part.name] / "1" / "model.onnx", plan_folder, profile, recipe, progress
-                )
+                plan = parts_folder / names[part.name] / "1" / tensorrt_plan.FILE_NAME
+                onnx_file = onnx / names[part.name] / "1" / "model.onnx"
+                tensorrt.build_plan(part, onnx_file, plan, sizes, recipe.precision, progress)
         for part in parts:
-            text = triton_config.render_part(recipe, names[part.name], part, backend=backend)
+            text = triton_config.render_part(recipe, names[part.name], part)
             (parts_folder / names[part.name] / "config.pbtxt").write_text(text, encoding="utf-8", newline="")
         (folder / "config.pbtxt").write_text(pipeline_config, encoding="utf-8", newline="")
         return figures

@@ -7,8 +7,10 @@ from builders.diffusion.pipeline import Pipeline
 from builders.progress import Progress
 
 
-def export(pipeline: Pipeline, outputs: dict[str, Path], progress: Progress) -> dict[str, dict[str, str]]:
-    """Export each part named in `outputs` into its folder; return the report of `onnx_export.export`.
+def export(
+    pipeline: Pipeline, outputs: dict[str, Path], progress: Progress, *, half: bool = False
+) -> dict[str, dict[str, str]]:
+    """Export each part named in `outputs` into its folder, `half` in fp16; return the report of `onnx_export.export`.
 
     Raises ExportFailed with the end of the exporter's output.
     """
@@ -20,7 +22,11 @@ def export(pipeline: Pipeline, outputs: dict[str, Path], progress: Progress) -> 
             progress.update(line, num_started / len(outputs))
             num_started += 1
 
-    request = {"folder": str(pipeline.folder), "outputs": {name: str(folder) for name, folder in outputs.items()}}
+    request = {
+        "folder": str(pipeline.folder),
+        "outputs": {name: str(folder) for name, folder in outputs.items()},
+        "half": half,
+    }
     report: dict[str, dict[str, str]] = subprocess_step.run(
         "builders.diffusion.onnx_export:export", request, "The ONNX exporter", show
     )

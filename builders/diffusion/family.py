@@ -3,18 +3,26 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from builders.engine_targets import Device, default_device
 from builders.family import REVISION, Builder, Family, Option
 from builders.recipe import DEFAULT_IMAGE_RECIPE, Precision, Recipe
 
 
 class DiffusionRecipe(Recipe):
-    """A recipe of a pipeline. Only the target `tensorrt` compresses weights, to fp16."""
+    """A recipe of a pipeline. Only for GPUs are weights compressed, to fp16."""
 
     precision: Precision = "fp32"
+    device: Device = "cpu"
+    """Kind of device that serves the parts. Default: `cpu` for the target `onnx`, `cuda` for `tensorrt`."""
     max_rows: Annotated[int, Field(ge=1, le=1024)] = 8
     """Images that are generated side by side."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _set_device_of_target(cls, values: Any) -> Any:
+        return {"device": default_device(values.get("target", "onnx"))} | values if isinstance(values, dict) else values
 
 
 def _load_builder() -> Builder:
@@ -39,8 +47,9 @@ FAMILY = Family(
     help="Build an image model from a diffusers pipeline: its parts become models, and all are installed together.",
     source_help="Hugging Face id, local diffusers folder, or packaged:shapes. Default: packaged:shapes.",
     options=(
-        Option("precision", "fp32; for the target tensorrt also fp16."),
-        Option("target", "What to compile for: onnx or tensorrt."),
+        Option("precision", "fp32 (the default); for CUDA also fp16."),
+        Option("target", "What to compile for: onnx (the default) or tensorrt."),
+        Option("device", "cpu or cuda. Default: cpu for onnx, cuda for tensorrt."),
         REVISION,
         Option("max_rows", "Images that are generated in one batch.", int),
     ),

@@ -1,4 +1,8 @@
-"""Each part of a pipeline as a PyTorch network. Inputs and outputs are the tensors of `builders.diffusion.parts`."""
+"""Each part of a pipeline as a PyTorch network. Inputs and outputs are the tensors of `builders.diffusion.parts`.
+
+In fp16, inputs and outputs stay float32 and are converted inside. Timesteps, guidance scales, sizes and positions enter
+the network in float32, as they do in diffusers' own pipelines: fp16 has no integers above 2,048.
+"""
 
 import math
 from functools import partial
@@ -9,16 +13,17 @@ import torch
 from torch import Tensor
 
 from builders.checkpoint import FROM_PRETRAINED_OPTIONS
+from builders.diffusion.flux_layers import ExactTimes, RotaryTable
 from builders.diffusion.parts import PipelinePart
 from builders.diffusion.pipeline import Pipeline, component_class
 
-MAX_POSITION = 4096
-"""Flux positions with rotary embeddings in the engine: enough for images of 65,536 pixels a side."""
 
+def load_part(pipeline: Pipeline, part: PipelinePart, *, half: bool = False) -> torch.nn.Module:
+    """Load one part in fp32, or `half` in fp16 where the libraries themselves compute in it (`component_type`).
 
-def load_part(pipeline: Pipeline, part: PipelinePart) -> torch.nn.Module:
-    """Load one part in fp32. Raises what the libraries raise if the weights do not match the config."""
-    model = load_component(pipeline, part.component)
+    Raises what the libraries raise if the weights do not match the config.
+    """
+    model = load_component(pipeline, part.component, component_type(pipeline, part.component, half=half))
     if part.kind == "clip":
         # SDXL and SD3 use the hidden states before the last layer, without a final norm.
         layer = -2 if pipeline.family in ("stable-diffusion-xl", "stable-diffusion-3") else -1
@@ -35,19 +40,33 @@ def load_part(pipeline: Pipeline, part: PipelinePart) -> torch.nn.Module:
     return network
 
 
-def load_component(pipeline: Pipeline, component: str) -> Any:
-    """Load a component of a pipeline in fp32, from safetensors only."""
+def component_type(pipeline: Pipeline, component: str, *, half: bool) -> torch.dtype:
+    """Return the number format of a component's weights.
+
+    The VAE of Stable Diffusion XL overflows in fp16. diffusers' pipeline computes it in fp32, unless its configuration
+    says that it was trained for fp16.
+    """
+    if component == "vae" and pipeline.family == "stable-diffusion-xl":
+        half = half and not pipeline.config("vae").get("force_upcast", True)
+    return torch.float16 if half else torch.float32
+
+
+def load_component(pipeline: Pipeline, component: str, dtype: torch.dtype = torch.float32) -> Any:
+    """Load a component of a pipeline, from safetensors only.
+
+    In fp16, transformers leaves the matrices of T5 that overflow in it in fp32.
+    """
     import diffusers
     import transformers
 
     library = {"diffusers": diffusers, "transformers": transformers}[pipeline.index[component][0]]
     kind = getattr(library, str(component_class(pipeline.index, component)))
     where = pipeline.folder / component
-    more: dict[str, Any] = {"dtype": torch.float32}
+    more: dict[str, Any] = {"dtype": dtype}
     if (variant := weight_variant(where)) is not None:
         more["variant"] = variant
     model = kind.from_pretrained(where, **FROM_PRETRAINED_OPTIONS, **more)
-    return model.float().eval()
+    return (model.float() if dtype == torch.float32 else model).eval()
 
 
 def weight_variant(folder: Path) -> str | None:
@@ -56,6 +75,15 @@ def weight_variant(folder: Path) -> str | None:
     plain = [name for name in names if len(name) == 2]
     variants = sorted({name[1].split("-")[0] for name in names if len(name) > 2})
     return None if plain or not variants else variants[0]
+
+
+def convert(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert a tensor, without a node in the graph where there is nothing to convert."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
+def _to_float(tensor: Tensor) -> Tensor:
+    return convert(tensor, torch.float32)
 
 
 class CLIP(torch.nn.Module):  # type: ignore[misc]  # mypy does not read torch
@@ -70,9 +98,9 @@ class CLIP(torch.nn.Module):  # type: ignore[misc]  # mypy does not read torch
         output = self.model(input_ids, output_hidden_states=self._layer != -1)
         states = output.last_hidden_state if self._layer == -1 else output.hidden_states[self._layer]
         if not self._pooled:
-            return states
+            return _to_float(states)
         projected = getattr(output, "text_embeds", None)
-        return states, output.pooler_output if projected is None else projected
+        return _to_float(states), _to_float(output.pooler_output if projected is None else projected)
 
 
 class T5(torch.nn.Module):  # type: ignore[misc]
@@ -84,8 +112,7 @@ class T5(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Encode token ids."""
-        states: Tensor = self.model(input_ids)[0]
-        return states
+        return _to_float(self.model(input_ids)[0])
 
 
 class UNet(torch.nn.Module):  # type: ignore[misc]
@@ -105,17 +132,19 @@ class UNet(torch.nn.Module):  # type: ignore[misc]
         guidance: Tensor | None = None,
     ) -> Tensor:
         """Predict the noise. SDXL has `text_embeds` and `time_ids`; guidance-distilled models, `guidance[batch]`."""
+        dtype = self.model.dtype
+        # These stay float32 in fp16, too: the network joins them with embedded sizes in float32 and converts the whole.
         added = None if text_embeds is None else {"text_embeds": text_embeds, "time_ids": time_ids}
-        condition = None if guidance is None else self._embed(guidance - 1)
-        noise: Tensor = self.model(
-            sample,
+        condition = None if guidance is None else convert(self._embed(guidance - 1), dtype)
+        noise = self.model(
+            convert(sample, dtype),
             timestep,
-            encoder_hidden_states,
+            convert(encoder_hidden_states, dtype),
             timestep_cond=condition,
             added_cond_kwargs=added,
             return_dict=False,
         )[0]
-        return noise
+        return _to_float(noise)
 
     def _embed(self, scale: Tensor) -> Tensor:
         """Embed the guidance scale as `get_guidance_scale_embedding` of diffusers' pipelines does: [batch, width]."""
@@ -139,14 +168,15 @@ class SD3(torch.nn.Module):  # type: ignore[misc]
         self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, pooled_projections: Tensor
     ) -> Tensor:
         """Predict the noise."""
-        noise: Tensor = self.model(
-            hidden_states=sample,
+        dtype = self.model.dtype
+        noise = self.model(
+            hidden_states=convert(sample, dtype),
             timestep=timestep,
-            encoder_hidden_states=encoder_hidden_states,
-            pooled_projections=pooled_projections,
+            encoder_hidden_states=convert(encoder_hidden_states, dtype),
+            pooled_projections=convert(pooled_projections, dtype),
             return_dict=False,
         )[0]
-        return noise
+        return _to_float(noise)
 
 
 def crop_positions(embedding: Any, height: int, width: int) -> Tensor:
@@ -170,6 +200,8 @@ class Flux(torch.nn.Module):  # type: ignore[misc]
         super().__init__()
         self.model = model
         model.pos_embed = RotaryTable(model.pos_embed)
+        self._exact_times = ExactTimes(model.time_text_embed)
+        model.time_text_embed = self._exact_times
 
     def forward(
         self,
@@ -182,42 +214,19 @@ class Flux(torch.nn.Module):  # type: ignore[misc]
         guidance: Tensor | None = None,
     ) -> Tensor:
         """Predict the noise. Positions are taken from the first row: all rows of a batch have the same size."""
-        noise: Tensor = self.model(
-            hidden_states=hidden_states,
+        dtype = self.model.dtype
+        self._exact_times.held.times = [times * 1000 for times in (timestep, guidance) if times is not None]
+        noise = self.model(
+            hidden_states=convert(hidden_states, dtype),
             timestep=timestep,
             guidance=guidance,
-            pooled_projections=pooled_projections,
-            encoder_hidden_states=encoder_hidden_states,
+            pooled_projections=convert(pooled_projections, dtype),
+            encoder_hidden_states=convert(encoder_hidden_states, dtype),
             img_ids=img_ids[0],
             txt_ids=txt_ids[0],
             return_dict=False,
         )[0]
-        return noise
-
-
-class RotaryTable(torch.nn.Module):  # type: ignore[misc]
-    """Flux's rotary embeddings as a table. Flux computes them in fp64, which few runtimes support."""
-
-    def __init__(self, embedding: Any) -> None:
-        super().__init__()
-        axes = len(embedding.axes_dim)
-        positions = torch.arange(MAX_POSITION, dtype=torch.float32)
-        for axis in range(axes):
-            ids = torch.zeros(MAX_POSITION, axes)
-            ids[:, axis] = positions
-            start = sum(embedding.axes_dim[:axis])
-            stop = start + embedding.axes_dim[axis]
-            cosines, sines = embedding(ids)
-            self.register_buffer(f"cosines_{axis}", cosines[:, start:stop].contiguous())
-            self.register_buffer(f"sines_{axis}", sines[:, start:stop].contiguous())
-        self._axes = axes
-
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return cosines and sines [positions, size] for integer ids [positions, axes]."""
-        rows = ids.long()
-        cosines = [getattr(self, f"cosines_{axis}")[rows[:, axis]] for axis in range(self._axes)]
-        sines = [getattr(self, f"sines_{axis}")[rows[:, axis]] for axis in range(self._axes)]
-        return torch.cat(cosines, dim=-1), torch.cat(sines, dim=-1)
+        return _to_float(noise)
 
 
 class VaeEncoder(torch.nn.Module):  # type: ignore[misc]
@@ -229,8 +238,8 @@ class VaeEncoder(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, image: Tensor) -> Tensor:
         """Encode images."""
-        distribution = self.model.encode(image).latent_dist
-        return torch.cat([distribution.mean, distribution.logvar], dim=1)
+        distribution = self.model.encode(convert(image, self.model.dtype)).latent_dist
+        return _to_float(torch.cat([distribution.mean, distribution.logvar], dim=1))
 
 
 class VaeDecoder(torch.nn.Module):  # type: ignore[misc]
@@ -242,5 +251,4 @@ class VaeDecoder(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, latent: Tensor) -> Tensor:
         """Decode latents."""
-        image: Tensor = self.model.decode(latent, return_dict=False)[0]
-        return image
+        return _to_float(self.model.decode(convert(latent, self.model.dtype), return_dict=False)[0])

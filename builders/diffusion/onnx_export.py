@@ -20,11 +20,12 @@ TRACED_SIZES = {"height": 6, "width": 4, "tokens": 11, "patches": 14}
 """Sizes of the example inputs. They are all different, so that the exporter cannot confuse two dimensions."""
 
 
-def export(folder: str | Path, outputs: Mapping[str, str]) -> dict[str, dict[str, str]]:
+def export(folder: str | Path, outputs: Mapping[str, str], half: bool = False) -> dict[str, dict[str, str]]:
     """Export each part named in `outputs` into the folder there, as `model.onnx` and `model.onnx.data` if it is large.
 
-    `folder` holds the pipeline. Returns by part the `exporter` that wrote it, `dynamo` or `torchscript`, and for the
-    latter the `reason` why dynamo could not. Raises SystemExit where neither can.
+    `folder` holds the pipeline. `half` exports in fp16, see `networks.load_part`. Returns by part the `exporter` that
+    wrote it, `dynamo` or `torchscript`, and for the latter the `reason` why dynamo could not. Raises SystemExit where
+    neither can.
     """
     pipeline = pipelines.read(Path(folder))
     report = {}
@@ -34,7 +35,7 @@ def export(folder: str | Path, outputs: Mapping[str, str]) -> dict[str, dict[str
         print(f"exporting {part.name}", flush=True)  # noqa: T201 - the build reads it
         output = Path(outputs[part.name])
         output.mkdir(parents=True, exist_ok=True)
-        report[part.name] = _export(load_part(pipeline, part), part, output / "model.onnx")
+        report[part.name] = _export(load_part(pipeline, part, half=half), part, output / "model.onnx")
         gc.collect()
     return report
 

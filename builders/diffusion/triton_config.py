@@ -5,8 +5,10 @@ from typing import Any
 
 from builders import config_pbtxt
 from builders.config_pbtxt import FP32, INT64, TensorConfig
+from builders.diffusion.family import DiffusionRecipe
 from builders.diffusion.parts import PipelinePart, TensorSpec
 from builders.diffusion.pipeline import Pipeline, PipelineFamily
+from builders.engine_targets import CUDA_OPTIONS, CUDA_PARAMETERS
 from builders.errors import RecipeError
 from builders.recipe import Recipe
 
@@ -37,16 +39,25 @@ def default_guidance(recipe: Recipe, pipeline: Pipeline) -> float:
     return 0.0 if pipeline.guidance == "none" else DEFAULT_GUIDANCE[pipeline.family]
 
 
-def render_part(recipe: Recipe, name: str, part: PipelinePart, *, backend: str = "onnxruntime") -> str:
+def render_part(recipe: DiffusionRecipe, name: str, part: PipelinePart) -> str:
     """Return the `config.pbtxt` of a part, which Triton batches."""
+    on_gpu, plan = recipe.device == "cuda", recipe.target == "tensorrt"
+    parameters: dict[str, object] = {"component": recipe.name}
+    if not on_gpu and recipe.threads:
+        parameters["intra_op_thread_count"] = str(recipe.threads)
+    if on_gpu and not plan:
+        parameters |= CUDA_PARAMETERS
     return config_pbtxt.render(
         name,
-        backend,
+        "tensorrt" if plan else "onnxruntime",
         tuple(_tensor(port) for port in part.inputs),
         tuple(_tensor(port) for port in part.outputs),
-        {"component": recipe.name, "intra_op_thread_count": str(recipe.threads) if recipe.threads else None},
+        parameters,
         decoupled=False,
         max_batch_size=max_part_batch(recipe),
+        instance_kind="KIND_GPU" if on_gpu else None,
+        platform="tensorrt_plan" if plan else "",
+        cuda_options=CUDA_OPTIONS if on_gpu and not plan else None,
     )
 
 

@@ -14,14 +14,15 @@ from builders.diffusion.parts import PipelinePart, example_inputs
 from builders.diffusion.pipeline import Pipeline, component_class, num_t5_tokens
 from builders.diffusion.reference_pipeline import Engines, GeneratedImages, ImageRequest, generate_images, open_session
 from builders.errors import MissingDependency, VerificationFailed
+from builders.recipe import Precision
 
-MAX_DIFFERENCE = 1e-3
+MAX_DIFFERENCE: dict[Precision, float] = {"fp32": 1e-3, "fp16": 5e-2}
 """Largest allowed difference of one output number of a part, relative to its source's largest number."""
 
-MAX_LATENT_DIFFERENCE = 1e-2
+MAX_LATENT_DIFFERENCE: dict[Precision, float] = {"fp32": 1e-2, "fp16": 5e-2}
 """Largest such difference of the latents after the last step; differences grow from step to step."""
 
-MAX_PIXEL_DIFFERENCE = 0.05
+MAX_PIXEL_DIFFERENCE: dict[Precision, float] = {"fp32": 0.05, "fp16": 0.2}
 """Largest allowed difference of one colour channel of one pixel, on a scale of 0 to 1."""
 
 TEST_SHAPES = (
@@ -51,6 +52,8 @@ class PartMetrics:
     largest: float
     """The largest number of the source's outputs."""
     runs: int
+    fp16_difference: float | None = None
+    """The same difference of the source network in fp16 arithmetic; None if the engine is not in fp16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,47 +71,81 @@ class ImageMetrics:
     pixel_difference_mean: float
 
 
-def verify_part(pipeline: Pipeline, part: PipelinePart, model: Path) -> PartMetrics:
-    """Compare one engine with its source network. Raises VerificationFailed with the figures, MissingDependency."""
-    try:
-        import torch
+def verify_part(pipeline: Pipeline, part: PipelinePart, model: Path, precision: Precision = "fp32") -> PartMetrics:
+    """Compare one engine with its source network in fp32, on the CPU.
 
+    onnxruntime's CPU provider computes most of an fp16 graph in fp32, with the weights in fp16. So PyTorch runs the
+    network in fp16, too. Raises VerificationFailed with the figures, MissingDependency.
+    """
+    try:
         from builders.diffusion.networks import load_part
     except ModuleNotFoundError as error:
         raise MissingDependency(error.name) from error
     silence_libraries()
     network, difference, largest = load_part(pipeline, part), 0.0, 0.0
+    half_difference = _half_difference(pipeline, part, network) if precision == "fp16" else None
     try:
         engine = open_session(model)
         names = [port.name for port in part.outputs]
         for seed, (batch, sizes) in enumerate(TEST_SHAPES):
             inputs = example_inputs(part, batch, _scaled(part, sizes), seed=seed + 1)
-            with torch.inference_mode():
-                output = network(**{name: torch.from_numpy(value) for name, value in inputs.items()})
-            theirs = [tensor.numpy() for tensor in (output if isinstance(output, tuple) else (output,))]
+            theirs = _run_network(network, inputs)
             for source, ours in zip(theirs, engine.run(names, inputs), strict=True):
                 if ours.shape != source.shape:
                     raise VerificationFailed(f"{part.name} gives {ours.shape} where its source gives {source.shape}.")
-                scale = float(np.abs(source).max())
-                difference = max(difference, _difference(ours, source) / max(scale, 1e-6))
-                largest = max(largest, scale)
+                difference = max(difference, _relative_difference(ours, source))
+                largest = max(largest, float(np.abs(source).max()))
     except VerificationFailed:
         raise
     except Exception as error:  # onnxruntime has a class of its own for each status, with no common base
         raise VerificationFailed(
             f"onnxruntime cannot run the exported {part.name}, so nothing was installed: {error}"
         ) from error
-    if not difference <= MAX_DIFFERENCE:
+    worst = max(difference, half_difference or 0.0)
+    if not worst <= MAX_DIFFERENCE[precision]:
         raise VerificationFailed(
             f"The {part.name} does not answer as its source does, so nothing was installed. Largest difference "
-            f"{difference:.3g} of the largest number (at most {MAX_DIFFERENCE:g}), over {len(TEST_SHAPES)} batches."
+            f"{worst:.3g} of the largest number (at most {MAX_DIFFERENCE[precision]:g}), over {len(TEST_SHAPES)} "
+            "batches."
         )
-    return PartMetrics(difference, largest, len(TEST_SHAPES))
+    return PartMetrics(difference, largest, len(TEST_SHAPES), half_difference)
+
+
+def _half_difference(pipeline: Pipeline, part: PipelinePart, network: Any) -> float:
+    """Return the largest difference between the source network in fp16 arithmetic and `network`, which is in fp32."""
+    from builders.diffusion.networks import load_part
+
+    half, differences = load_part(pipeline, part, half=True), [0.0]
+    for seed, (batch, sizes) in enumerate(TEST_SHAPES):
+        inputs = example_inputs(part, batch, _scaled(part, sizes), seed=seed + 1)
+        try:
+            ours = _run_network(half, inputs)
+        except RuntimeError as error:  # such as an operator that PyTorch does not have in fp16 for CPUs
+            raise VerificationFailed(
+                f"PyTorch cannot run the {part.name} in fp16, so nothing was installed: {error}"
+            ) from error
+        pairs = zip(ours, _run_network(network, inputs), strict=True)
+        differences += [_relative_difference(*pair) for pair in pairs]
+    return max(differences)
+
+
+def _run_network(network: Any, inputs: Mapping[str, Any]) -> list[Any]:
+    """Run a network of PyTorch; return its outputs as numpy arrays."""
+    import torch
+
+    with torch.inference_mode():
+        output = network(**{name: torch.from_numpy(value) for name, value in inputs.items()})
+    return [tensor.numpy() for tensor in (output if isinstance(output, tuple) else (output,))]
 
 
 def _scaled(part: PipelinePart, sizes: Mapping[str, int]) -> dict[str, int]:
     unit = MIN_LATENT_CELLS if part.size_unit == 1 else 1
     return {name: size * unit if name in ("height", "width") else size for name, size in sizes.items()}
+
+
+def _relative_difference(ours: Any, source: Any) -> float:
+    """Return the largest difference, relative to the largest number of `source`."""
+    return _difference(ours, source) / max(float(np.abs(source).max()), 1e-6)
 
 
 def _difference(ours: Any, theirs: Any) -> float:
@@ -118,7 +155,7 @@ def _difference(ours: Any, theirs: Any) -> float:
     return float(differences.max()) if np.isfinite(differences).all() else float("inf")
 
 
-def verify_images(pipeline: Pipeline, engines: Engines, guidance: float) -> ImageMetrics:
+def verify_images(pipeline: Pipeline, engines: Engines, guidance: float, precision: Precision = "fp32") -> ImageMetrics:
     """Generate the same images with the engines and with diffusers. Raises VerificationFailed with the figures."""
     multiple = pipeline.size_multiple
     # Without a negative prompt such a pipeline uses zeros for it; this compares that case too.
@@ -151,11 +188,12 @@ def verify_images(pipeline: Pipeline, engines: Engines, guidance: float) -> Imag
         _difference(ours.images, theirs.images),
         float(np.abs(ours.images - theirs.images).mean()),
     )
-    if not (figures.latent_difference <= MAX_LATENT_DIFFERENCE and figures.pixel_difference <= MAX_PIXEL_DIFFERENCE):
+    latent_limit, pixel_limit = MAX_LATENT_DIFFERENCE[precision], MAX_PIXEL_DIFFERENCE[precision]
+    if not (figures.latent_difference <= latent_limit and figures.pixel_difference <= pixel_limit):
         raise VerificationFailed(
             "The images of the engines differ from those of diffusers, so nothing was installed. Largest difference of "
-            f"the latents {figures.latent_difference:.3g} of their largest number (at most {MAX_LATENT_DIFFERENCE:g}), "
-            f"of a pixel {figures.pixel_difference:.3g} (at most {MAX_PIXEL_DIFFERENCE:g}), over {IMAGES} images of "
+            f"the latents {figures.latent_difference:.3g} of their largest number (at most {latent_limit:g}), "
+            f"of a pixel {figures.pixel_difference:.3g} (at most {pixel_limit:g}), over {IMAGES} images of "
             f"{STEPS} steps."
         )
     return figures

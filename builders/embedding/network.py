@@ -2,7 +2,10 @@
 
 Most architectures of transformers look up their attention in a table of functions. `fused_attention` is registered
 there. It exports as one `MultiHeadAttention` node of onnxruntime instead of a dozen nodes, and takes the length of each
-text instead of a padding mask. Architectures with an attention of their own are exported as they are.
+text instead of a padding mask. Architectures with an attention of their own are exported as they are, and so is every
+network for TensorRT, which does not know the node.
+
+In fp16 the transformer alone computes in it; pooling, dense layers and normalisation stay in float32.
 """
 
 from collections.abc import Callable
@@ -77,13 +80,13 @@ def make_attention_mask(*arguments: Any, **more: Any) -> Tensor | None:
     return made
 
 
-def load_transformer(model: SentenceModel, implementation: str | None) -> Any:
-    """Load the transformer in fp32. `implementation` names its attention; None is the architecture's default."""
+def load_transformer(model: SentenceModel, implementation: str | None, dtype: torch.dtype = torch.float32) -> Any:
+    """Load the transformer. `implementation` names its attention; None is the architecture's default."""
     ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, fused_attention)
     ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, make_attention_mask)
     chosen = {} if implementation is None else {"attn_implementation": implementation}
     folder = str(model.transformer.folder)
-    transformer = AutoModel.from_pretrained(folder, dtype=torch.float32, **FROM_PRETRAINED_OPTIONS, **chosen)
+    transformer = AutoModel.from_pretrained(folder, dtype=dtype, **FROM_PRETRAINED_OPTIONS, **chosen)
     return transformer.eval()
 
 
@@ -128,6 +131,8 @@ class SentenceNetwork(torch.nn.Module):  # type: ignore[misc]  # mypy does not r
         inside = positions < counts[:, None]
         more = {"token_type_ids": torch.zeros_like(input_ids)} if self._types else {}
         states = self._transformer(input_ids=input_ids, attention_mask=inside.long(), **more).last_hidden_state
+        if states.dtype != torch.float32:
+            states = states.float()
         weights = inside[..., None].to(states.dtype)
         pooled = torch.cat([self._pool(mode, states, weights, counts) for mode in self._model.pooling], 1)
         for number, (_, _, activation) in enumerate(self._dense_layers):

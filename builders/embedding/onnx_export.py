@@ -14,10 +14,10 @@ MAX_INLINE_WEIGHT_BYTES = 1_800_000_000
 """Larger weights go to a file of their own: protobuf is limited to 2 GB."""
 
 
-def export(folder: str | Path, output: str | Path, precision: Precision) -> None:
+def export(folder: str | Path, output: str | Path, precision: Precision, plain_attention: bool = False) -> None:
     """Export the model in `folder` as `output/model.onnx`; large weights go to `output/model.onnx.data`.
 
-    Raises what PyTorch's exporter raises.
+    With `plain_attention` the graph has operators of ONNX alone. Raises what PyTorch's exporter raises.
     """
     import onnx
 
@@ -25,11 +25,14 @@ def export(folder: str | Path, output: str | Path, precision: Precision) -> None
     output.mkdir(parents=True, exist_ok=True)
     model = sentence_model.read(Checkpoint(Path(folder)))
     path = output / "model.onnx"
+    half, fused = precision == "fp16", not plain_attention
     try:
-        transformer = _export(model, path, fused=True)
+        transformer = _export(model, path, fused=fused, half=half)
     except Exception as error:  # the exporter wraps the errors of our attention in its own
+        if not fused:
+            raise
         print(f"Exporting with the usual attention: {error}"[:500])  # noqa: T201 - the build reads it
-        transformer = _export(model, path, fused=False)
+        transformer = _export(model, path, fused=False, half=half)
     graph = onnx.load(str(path))
     if precision in EMBEDDING_QUANTIZATIONS:
         graph = _compress(graph, EMBEDDING_QUANTIZATIONS[precision])
@@ -40,12 +43,13 @@ def export(folder: str | Path, output: str | Path, precision: Precision) -> None
     onnx.save(graph, str(path), save_as_external_data=external, location="model.onnx.data")
 
 
-def _export(model: sentence_model.SentenceModel, path: Path, *, fused: bool) -> Any:
+def _export(model: sentence_model.SentenceModel, path: Path, *, fused: bool, half: bool) -> Any:
     import torch
 
     from builders.embedding.network import ATTENTION_NAME, SentenceNetwork, UnsupportedAttention, load_transformer
 
-    transformer = load_transformer(model, ATTENTION_NAME if fused else "eager")
+    dtype = torch.float16 if half else torch.float32
+    transformer = load_transformer(model, ATTENTION_NAME if fused else "eager", dtype)
     if fused and not type(transformer)._supports_attention_backend:
         raise UnsupportedAttention(f"{type(transformer).__name__} has an attention of its own.")
     transformer.config.use_cache = False

@@ -16,7 +16,7 @@ import uvloop
 
 from tests.triton import vllm_model
 from tests.triton.engine_metrics import EngineMetrics
-from tests.triton.model_copies import install_copy
+from tests.triton.model_copies import install_copy, install_split_embedding
 from tests.triton.prompts import QUESTIONS
 from tests.triton.text_client import NAME, TextClient, TextResponse
 from tests.wire.gateway_server import RunningGateway, run_gateway
@@ -121,7 +121,10 @@ def triton(repository: Path) -> Iterator[EmbeddedTriton]:
 
 @pytest.fixture(scope="session")
 def embedding_triton(embedding_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
-    """A separate Triton with the default embedding model, and a copy of it, `nested`, with other parameters."""
+    """A separate Triton with the default embedding model, and two copies of it.
+
+    `nested` has other parameters. The network of `split` is a model of its own, which takes 3 texts at once.
+    """
     repository = tmp_path_factory.mktemp("embeddings")
     install_copy(embedding_folder, repository, embedding_folder.name)
     install_copy(
@@ -133,6 +136,7 @@ def embedding_triton(embedding_folder: Path, tmp_path_factory: pytest.TempPathFa
         threads=1,
         truncate_prompt_tokens=20,
     )
+    install_split_embedding(embedding_folder, repository, "split", max_texts=3)
     with EmbeddedTriton(repository) as running:
         yield running
 

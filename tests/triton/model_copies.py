@@ -8,6 +8,11 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from builders import config_pbtxt
+from builders import recipe as recipes
+from builders.embedding import triton_config
+from builders.embedding.family import EmbeddingRecipe
+
 
 def install_copy(model: Path, repository: Path, name: str, without: Collection[str] = (), **parameters: object) -> Path:
     """Install `model` in `repository` as `name` with changed parameters in its config.pbtxt, and return its folder.
@@ -19,6 +24,33 @@ def install_copy(model: Path, repository: Path, name: str, without: Collection[s
     for file in (model / "1").iterdir():
         _link(file, folder / "1" / file.name)
     change_config(model, folder, name, without, **parameters)
+    return folder
+
+
+def install_split_embedding(model: Path, repository: Path, name: str, max_texts: int) -> Path:
+    """Install an embedding model as the target `tensorrt` does, with the network as a model of its own.
+
+    Our ONNX backend runs the network here, where TensorRT runs the plan.
+    """
+    recipe = recipes.make(family="embedding", name=name, source="/", target="tensorrt", max_rows=max_texts)
+    assert isinstance(recipe, EmbeddingRecipe)
+    network = triton_config.Network(dimensions=384, vocabulary=30522)
+    encoder = config_pbtxt.parse(triton_config.render_encoder(recipe, network))
+    encoder.backend, encoder.platform = "onnxruntime", ""
+    encoder.instance_group[0].kind = encoder.instance_group[0].KIND_CPU
+    (repository / encoder.name / "1").mkdir(parents=True)
+    _link(model / "1" / "model.onnx", repository / encoder.name / "1" / "model.onnx")
+    (repository / encoder.name / "config.pbtxt").write_text(config_pbtxt.to_text(encoder))
+    folder = install_copy(
+        model,
+        repository,
+        name,
+        engine="tensorrt",
+        encoder=encoder.name,
+        vocab_size=network.vocabulary,
+        max_batch_texts=max_texts,
+    )
+    (folder / "1" / "model.onnx").unlink()
     return folder
 
 

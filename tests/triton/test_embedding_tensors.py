@@ -69,6 +69,14 @@ def test_rows_are_those_of_sentence_transformers(infer: Callable[..., Rows], ref
     assert counts == [len(reference.tokenizer(text)["input_ids"]) for text in TEXTS]
 
 
+def test_a_network_in_a_model_of_its_own_gives_the_same_rows(infer: Callable[..., Rows]) -> None:
+    texts = ["one", "two", "three", "four", "five", "six words are in this text", *TEXTS]
+    rows, counts = infer("split", text=texts)
+    expected, expected_counts = infer(text=texts)
+    assert counts == expected_counts
+    assert np.abs(rows - expected).max() < 1e-5
+
+
 def test_token_ids_are_not_changed(infer: Callable[..., Rows], reference: Any) -> None:
     lists = [reference.tokenizer(text)["input_ids"] for text in TEXTS]
     rows, counts = infer(

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 
 from backends.onnxruntime.batching import BatchRunner, has_batch_dimension
 from backends.onnxruntime.options import read_options
-from backends.onnxruntime.providers import Provider
 from backends.onnxruntime.session import Session
+from backends.serving.execution_providers import Provider
 
 CPU: list[Provider] = [("CPUExecutionProvider", {})]
 

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from backends.onnxruntime.options import read_options
-from backends.onnxruntime.providers import choose_providers
+from backends.serving.execution_providers import choose_providers
 
 ALL = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "OpenVINOExecutionProvider", "CPUExecutionProvider"]
 
@@ -17,7 +16,7 @@ def choose(
         "parameters": {name: {"string_value": value} for name, value in (parameters or {}).items()},
         "optimization": {"execution_accelerators": accelerators},
     }
-    return choose_providers(config, read_options(config), kind, "1", available or ALL)
+    return choose_providers(config, kind, "1", available or ALL)
 
 
 def test_a_cpu_has_no_accelerator_unless_one_is_configured() -> None:

@@ -109,7 +109,7 @@ def test_a_machine_without_nvidia_smi_has_no_gpu(monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def everything_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     always = gpu_doctor.Need(lambda: True, "")
-    for name in ("MODELOPT", "VLLM", "LLM_API", "TRTLLM_BUILD", "TRTLLM_BACKEND", "TENSORRT"):
+    for name in ("MODELOPT", "VLLM", "LLM_API", "TRTLLM_BUILD", "TRTLLM_BACKEND", "TENSORRT", "ONNXRUNTIME"):
         monkeypatch.setattr(gpu_doctor, name, always)
     complete = [
         gpu_doctor.TargetNeeds(needs.target, needs.capability, (always,), (always,), needs.compiles)
@@ -134,7 +134,7 @@ def test_the_compute_capability_decides_what_is_served(
     nvidia_smi(answer)
     found = by_subject(gpu_doctor.diagnose_gpus(tmp_path))
     targets = {name: finding for name, finding in found.items() if name.startswith("`tritonic build")}
-    assert len(targets) == 5
+    assert len(targets) == 8
     good = {name.rstrip("`").split()[-1] for name, finding in targets.items() if finding.state == "good"}
     assert good == served
     for name, finding in targets.items():
@@ -152,8 +152,12 @@ def test_what_a_target_lacks_is_named(nvidia_smi: Callable[..., None], tmp_path:
         assert missing in engine.remedy
     assert "GPU" not in engine.remedy
     assert found["`tritonic build chat --target vllm`"].detail.startswith("can be built here")
-    onnx = found["`tritonic build chat --target onnx --device cuda`"]
-    assert onnx.detail == "can be built here; cannot be served here" and "onnxruntime-gpu" in onnx.remedy
+    for kind in ("chat", "image", "embedding"):
+        onnx = found[f"`tritonic build {kind} --target onnx --device cuda`"]
+        assert onnx.detail == "can be built here; cannot be served here" and "onnxruntime-gpu" in onnx.remedy
+    for kind in ("image", "embedding"):
+        plan = found[f"`tritonic build {kind} --target tensorrt`"]
+        assert "package tensorrt" in plan.remedy and "backend tensorrt" in plan.remedy
 
 
 def write_engine(repository: Path, name: str, capabilities: list[str] | None) -> None:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from backends.diffusion.schedulers.registry import SCHEDULER_NAMES
-from builders import manifest, recipe
+from builders import manifest, recipe, tensorrt_plan
 from builders.build import build, resolve_source
 from builders.diffusion import pipeline, sources, tensorrt, triton_config
 from builders.diffusion.networks import load_part, weight_variant
@@ -173,16 +173,16 @@ def test_tensorrt_is_refused_without_a_gpu_or_tensorrt(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(UnsupportedModel, match="the Python package tensorrt or the command trtexec"):
-        tensorrt.check()
+        tensorrt_plan.check()
 
 
 def test_plans_accept_the_sizes_of_the_recipe(pipes: Pipes) -> None:
     read = pipeline.read(pipes("flux"))
     chosen = image_recipe(read.folder, target="tensorrt", precision="fp16", pictures={"min_size": 8, "max_size": 64})
-    limits = tensorrt.optimization_profile(chosen, read)
+    sizes = tensorrt.plan_sizes(chosen, read)
     denoiser = {part.name: part for part in pipeline_parts(read)}["denoiser"]
-    command = tensorrt.trtexec_command(denoiser, Path("a.onnx"), Path("a.plan"), limits, True)
-    assert "--fp16" in command
+    command = tensorrt_plan.trtexec_command(Path("a.onnx"), Path("a.plan"), sizes.profile(denoiser))
+    assert "--stronglyTyped" in command and "--fp16" not in command
     (least,) = [argument for argument in command if argument.startswith("--minShapes=")]
     (most,) = [argument for argument in command if argument.startswith("--maxShapes=")]
     assert "hidden_states:1x4x16," in least and "txt_ids:1x24x3" in least and "timestep:1," in least

@@ -1,15 +1,23 @@
-"""The choice of onnxruntime's execution providers from a model's instance group and accelerators."""
+"""The choice of onnxruntime's execution providers from a model's instance group and accelerators.
+
+Options have the names that NVIDIA's ONNX Runtime backend gives them:
+https://github.com/triton-inference-server/onnxruntime_backend.
+"""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from backends.onnxruntime.options import Config, Options
-
+Config = Mapping[str, Any]
+"""A model's configuration, as Triton passes it: JSON."""
 Provider = tuple[str, dict[str, str]]
 
 CPU = "CPUExecutionProvider"
-_CUDA = "CUDAExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 _TENSORRT = "TensorrtExecutionProvider"
 _OPENVINO = "OpenVINOExecutionProvider"
+
+CUDA_PARAMETERS = ("cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy", "do_copy_in_default_stream")
+"""Options of the CUDA provider that are parameters of the model."""
 
 _CONV_ALGO_SEARCHES = {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}
 _ARENA_STRATEGIES = {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}
@@ -19,11 +27,13 @@ _TENSORRT_NAMES = {
     "int8_calibration_table_name": "trt_int8_calibration_table_name",
     "int8_use_native_calibration_table": "trt_int8_use_native_calibration_table",
 }
+_NO_CUDA = (
+    "Install onnxruntime-gpu in the place of onnxruntime (docs/gpu.md, the extra gpu), or set the kind of the instance "
+    "group to KIND_CPU."
+)
 
 
-def choose_providers(
-    config: Config, options: Options, kind: str, device: str, available: Sequence[str]
-) -> list[Provider]:
+def choose_providers(config: Config, kind: str, device: str, available: Sequence[str]) -> list[Provider]:
     """Return the providers to use, by preference. `kind` (`CPU` or `GPU`) and `device` (its number) are the instance's.
 
     Raises `ValueError` if a configured provider is unknown or not `available`.
@@ -31,28 +41,42 @@ def choose_providers(
     accelerators = (config.get("optimization") or {}).get("execution_accelerators") or {}
     chosen: list[Provider] = []
     if kind == "GPU":
-        cuda = _cuda_options(options.cuda_options)
+        cuda = _cuda_options(config.get("parameters") or {})
         for accelerator in accelerators.get("gpu_execution_accelerator", ()):
             name, parameters = accelerator.get("name"), dict(accelerator.get("parameters") or {})
             if name == "tensorrt":
                 chosen.append((_TENSORRT, {"device_id": device, **_tensorrt_options(parameters)}))
             elif name == "cuda":
-                cuda |= parameters
+                cuda = parameters | cuda
             else:
                 raise ValueError(f"The accelerator {name!r} is not known; on a GPU there are tensorrt and cuda.")
-        chosen.append((_CUDA, {"device_id": device, **cuda}))
+        chosen.append((CUDA, {**cuda, "device_id": device}))
     for accelerator in accelerators.get("cpu_execution_accelerator", ()):
         if (name := accelerator.get("name")) != "openvino":
             raise ValueError(f"The accelerator {name!r} is not known; on a CPU there is openvino.")
         chosen.append((_OPENVINO, dict(accelerator.get("parameters") or {})))
     for name, _ in chosen:
         if name not in available:
-            raise ValueError(f"{name} is configured, but onnxruntime has only {', '.join(available)} here.")
+            why = f"{name} is configured, but onnxruntime has only {', '.join(available)} here."
+            raise ValueError(f"{why} {_NO_CUDA}" if name == CUDA else why)
     return [*chosen, (CPU, {})]
 
 
-def _cuda_options(values: Mapping[str, str]) -> dict[str, str]:
-    options = dict(values)
+def check_providers(chosen: Sequence[Provider], active: Sequence[str]) -> None:
+    """Raise `ValueError` if a chosen provider is not `active` in the session that was opened with it.
+
+    onnxruntime falls back to the CPU, with a line in its log, if it cannot load a provider's libraries.
+    """
+    for name, _ in chosen:
+        if name not in active:
+            raise ValueError(
+                f"onnxruntime could not load {name}, and would run the model on {', '.join(active)} instead: its log "
+                "names the library of CUDA or cuDNN that is missing."
+            )
+
+
+def _cuda_options(parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    options = {name: str(parameters[name].get("string_value", "")) for name in CUDA_PARAMETERS if name in parameters}
     for name, words in (("cudnn_conv_algo_search", _CONV_ALGO_SEARCHES), ("arena_extend_strategy", _ARENA_STRATEGIES)):
         if name in options:
             if options[name] not in words:
