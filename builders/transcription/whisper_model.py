@@ -22,6 +22,19 @@ TOKENS = {
 }
 """Special tokens of Whisper, by their names in `model.json`. Some have two spellings."""
 
+CONFIG_SIZES = (
+    "vocab_size",
+    "d_model",
+    "num_mel_bins",
+    "encoder_layers",
+    "encoder_attention_heads",
+    "decoder_layers",
+    "decoder_attention_heads",
+    "max_source_positions",
+    "max_target_positions",
+)
+"""Numbers that `config.json` must have."""
+
 _NEVER_WRITTEN = ("start_of_transcript", "transcribe", "translate", "no_speech", "previous", "start_of_lm")
 _LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
 _FIRST_MULTILINGUAL_VOCABULARY = 51865
@@ -75,6 +88,8 @@ def read(checkpoint: Checkpoint) -> WhisperModel:
     """Read a folder in Hugging Face's layout. Raises SourceUnavailable, UnsupportedModel."""
     config = checkpoint.config()
     check_config(config)
+    if missing := [name for name in CONFIG_SIZES if not isinstance(config.get(name), int)]:
+        raise SourceUnavailable(f"{checkpoint.folder}/config.json names no {', '.join(missing)}.")
     generation = config | read_json(checkpoint.folder / "generation_config.json")
     _check_spectrogram(read_json(checkpoint.folder / "preprocessor_config.json"), config)
     tokens, languages = _tokens(checkpoint)

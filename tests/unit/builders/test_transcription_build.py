@@ -200,6 +200,7 @@ def test_unsupported_recipe_values_are_refused(
     ("file", "change", "sentence"),
     [
         ("config.json", {"model_type": "wav2vec2"}, "built from Whisper; this is a 'wav2vec2' model"),
+        ("config.json", {"num_mel_bins": None}, "names no num_mel_bins"),
         ("config.json", {"activation_function": "relu"}, "another activation"),
         ("preprocessor_config.json", {"hop_length": 320}, "hop_length of this Whisper is 320"),
         ("generation_config.json", {"alignment_heads": [[7, 0]]}, "name missing heads"),
