@@ -181,6 +181,7 @@ default-model: $(INSTALLED)
 	@$(BIN)/tritonic build chat
 	@$(BIN)/tritonic build embedding
 	@$(BIN)/tritonic build image
+	@$(BIN)/tritonic build transcription
 
 .PHONY: bench-extra
 bench-extra: $(INSTALLED)

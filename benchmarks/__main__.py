@@ -105,7 +105,7 @@ def _main(arguments: Sequence[str] | None) -> int:
             parser.error(f"--model: there is no model {options.model} in {options.repository}")
     if len(names) > 1:
         return _run_each(names, options)
-    from builders.packaged_gguf import cache_folder
+    from builders.packaged_files import cache_folder
 
     work = options.results / "work"
     work.mkdir(exist_ok=True)

@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.throughput import single_token_words
 from benchmarks.timings import ResponseTiming
 from builders import config_pbtxt
-from builders.packaged_gguf import cache_folder
+from builders.packaged_files import cache_folder
 
 NEW_TOKENS = 64
 PROMPTS, PROMPT_WORDS = 64, 100

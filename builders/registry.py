@@ -8,6 +8,7 @@ from builders.family import Builder, Family
 _NAMES = (
     "llm",
     "embedding",
+    "transcription",
     "diffusion",
 )
 """Folders of this package, each with a module `family` that declares a `FAMILY`, in the order of the command's help."""

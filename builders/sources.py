@@ -12,15 +12,16 @@ from builders.checkpoint import Checkpoint
 from builders.errors import MissingDependency, RecipeError, SourceUnavailable
 from builders.packaged_checkpoint import PACKAGED_CHECKPOINTS, PackagedCheckpointSource
 from builders.packaged_gguf import PACKAGED_GGUFS, PackagedGGUFSource
+from builders.packaged_whisper import PACKAGED_WHISPERS, PackagedWhisperSource
 from builders.progress import Progress
 
 T = TypeVar("T")
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-HUB_IGNORED_FILES = ["[!0-9]*/*"]
-"""Folders of a hub repository hold other formats of the same weights, except the numbered modules of
-sentence-transformers."""
+HUB_IGNORED_FILES = ["[!0-9]*/*", "*.fp32-*.safetensors"]
+"""Other formats of the same weights: in folders, except the numbered modules of sentence-transformers, and in files of
+a second precision."""
 
 
 class Source(Protocol):
@@ -148,8 +149,10 @@ def resolve(source: str, revision: str | None = None) -> Source:
     if kind == "packaged":
         if rest in PACKAGED_CHECKPOINTS:
             return PackagedCheckpointSource(PACKAGED_CHECKPOINTS[rest])
+        if rest in PACKAGED_WHISPERS:
+            return PackagedWhisperSource(PACKAGED_WHISPERS[rest])
         if rest not in PACKAGED_GGUFS:
-            known = ", ".join(sorted([*PACKAGED_GGUFS, *PACKAGED_CHECKPOINTS]))
+            known = ", ".join(sorted([*PACKAGED_GGUFS, *PACKAGED_CHECKPOINTS, *PACKAGED_WHISPERS]))
             raise RecipeError(f"There is no packaged model {rest!r}. Known: {known}.")
         return PackagedGGUFSource(PACKAGED_GGUFS[rest])
     path = Path(source).expanduser()

@@ -93,7 +93,7 @@ async def _load(gateway: RunningGateway, seconds: float) -> None:
     """Send requests of all kinds for some seconds."""
     end = time.monotonic() + seconds
     models = {model["id"]: model for model in (await gateway.http.get("/v1/models")).json()["data"]}
-    chat, embedding, image = (model.name for model in default_models.default_models(ROOT / "model_repository"))
+    chat, embedding, image, *_ = (model.name for model in default_models.default_models(ROOT / "model_repository"))
     assert {chat, embedding, image} <= set(models)
 
     async def post(path: str, body: dict[str, object]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import perf_analyzer, profiles
-from builders.packaged_gguf import cache_folder
+from builders.packaged_files import cache_folder
 from tests.triton.foreign.scripted_requests import script
 from tritonic.embedded import EmbeddedTriton
 
