@@ -24,6 +24,9 @@ DEFAULT_EMBEDDING_RECIPE = "all-minilm-l6-v2"
 DEFAULT_IMAGE_RECIPE = "shapes"
 """Recipe that `tritonic build image` builds by default."""
 
+DEFAULT_SPEECH_RECIPE = "hibari"
+"""Recipe that `tritonic build speech` builds by default."""
+
 Precision = Literal["int4", "int8", "fp16", "fp32", "checkpoint"]
 """Number formats of weights; `checkpoint` leaves them as they are."""
 

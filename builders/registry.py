@@ -9,6 +9,7 @@ _NAMES = (
     "llm",
     "embedding",
     "diffusion",
+    "speech",
 )
 """Folders of this package, each with a module `family` that declares a `FAMILY`, in the order of the command's help."""
 
