@@ -28,11 +28,11 @@ def _load_builder() -> Builder:
 
 
 def _summary(figures: Mapping[str, Any]) -> str:
-    voices = figures["voices"]
-    return (
-        f"{voices} voice{'s' if voices > 1 else ''}; against its source: largest difference of a sample "
-        f"{figures['difference_max']:.2g}, over {figures['seconds']:.1f} s of speech."
-    )
+    number, difference = figures["voices"], figures["difference_max"]
+    voices = f"{number} voices" if number > 1 else "One voice"
+    if difference < 1e-3:
+        return f"{voices}; against its source: largest difference of a sample {difference:.2g}."
+    return f"{voices}; against its source: correlation of the spectra {figures['similarity_min']:.3f} at least."
 
 
 FAMILY = Family(

@@ -1,5 +1,6 @@
 """Let a built model speak fixed sentences, and compare it with its source."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ PHONEMES = (
 MAX_DIFFERENCE = 1e-4
 """Largest allowed difference of a sample, of 1, where the network was copied."""
 MIN_SIMILARITY = 0.9
-"""Smallest allowed correlation of the two spectrograms where the network was converted to another precision."""
+"""Smallest allowed `spectral_similarity` where the network was converted to another precision."""
+_BANDS = _TIMES = 24
 SECONDS_PER_PHONEME = (0.03, 0.3)
 MIN_VOLUME = 0.005
 """Smallest allowed root mean square of the samples."""
@@ -41,7 +43,7 @@ class SpeechMetrics:
     difference_max: float
     """Largest difference of a sample from the source's, of 1; over the common length."""
     similarity_min: float
-    """Smallest correlation of the logarithmic spectrograms of the two."""
+    """Smallest `spectral_similarity` of the two."""
     length_difference_max: float
     """Largest difference of the lengths, as a share."""
 
@@ -70,7 +72,7 @@ def verify(
         common = min(len(mine), len(reference))
         seconds += len(mine) / sample_rate
         differences.append(float(np.abs(mine[:common] - reference[:common]).max()))
-        similarities.append(spectral_similarity(mine[:common], reference[:common]))
+        similarities.append(spectral_similarity(mine, reference))
         lengths.append(abs(len(mine) - len(reference)) / len(reference))
     figures = SpeechMetrics(
         len(voices), round(seconds, 2), max(differences), round(min(similarities), 4), round(max(lengths), 4)
@@ -85,14 +87,22 @@ def verify(
 
 
 def spectral_similarity(one: Samples, other: Samples) -> float:
-    """Return the correlation of the logarithmic magnitude spectrograms of two signals of one length."""
-    first, second = (_spectrogram(each) for each in (one, other))
+    """Return the correlation of two signals' spectra in `_BANDS` bands and `_TIMES` parts of their lengths.
+
+    Kokoro predicts durations, and rounding shifts them: the parts make up for it. Networks of one precision and the
+    other reach 0.96 and more, different sentences 0.8 at most.
+    """
+    first, second = (_coarse_spectrogram(each) for each in (one, other))
     return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
 
 
-def _spectrogram(samples: Samples, size: int = 1024) -> Any:
+def _coarse_spectrogram(samples: Samples, size: int = 1024) -> Any:
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(samples, size), size)[:: size // 4]
-    return np.log(np.abs(np.fft.rfft(frames * np.hanning(size), axis=1)) + 1e-2)
+    spectra = np.log(np.abs(np.fft.rfft(frames * np.hanning(size), axis=1)) + 1e-2)
+    edges = np.unique(np.geomspace(2, size // 2, _BANDS + 1).astype(int))
+    bands = np.stack([spectra[:, low:high].mean(1) for low, high in itertools.pairwise(edges)], 1)
+    times = np.linspace(0, len(bands), _TIMES + 1).astype(int)
+    return np.stack([bands[start:end].mean(0) for start, end in itertools.pairwise(times)])
 
 
 def _check_plausible(samples: Samples, voice: str, num_phonemes: int, sample_rate: int) -> None:

@@ -82,9 +82,10 @@ class EspeakPhonemizer:
 
 def convert(phonemes: str, language: str) -> str:
     """Return espeak's phonemes, with ties written as `^`, in the alphabet of Kokoro."""
-    for old, new in _CONVERSIONS:
+    is_british = language == BRITISH
+    for old, new in (*(_BRITISH if is_british else ()), *_CONVERSIONS):
         phonemes = phonemes.replace(old, new)
     phonemes = _SYLLABIC.sub(r"ᵊ\1", phonemes).replace("\u0329", "")
-    for old, new in _BRITISH if language == BRITISH else _AMERICAN:
+    for old, new in () if is_british else _AMERICAN:
         phonemes = phonemes.replace(old, new)
     return phonemes.replace("^", "")
