@@ -128,6 +128,7 @@ def up(
     build: Annotated[bool, typer.Option(help="Build the default models that the repository lacks.")] = True,
     embedding: Annotated[bool, typer.Option(help="Also build the default embedding model.")] = True,
     image: Annotated[bool, typer.Option(help="Also build the default image model.")] = True,
+    speech: Annotated[bool, typer.Option(help="Also build the default model that speaks.")] = True,
 ) -> None:
     """Build missing models, start Triton and the gateway, and keep them running until Ctrl-C or `tritonic down`."""
     with _errors_as_messages():
@@ -144,7 +145,9 @@ def up(
             http_port=triton_http_port,
             grpc_port=triton_grpc_port,
             metrics_port=triton_metrics_port,
-            default_models=default_models.default_models(repository, embedding=embedding, image=image) if build else (),
+            default_models=default_models.default_models(repository, embedding=embedding, image=image, speech=speech)
+            if build
+            else (),
         )
         run(plan, out)
 

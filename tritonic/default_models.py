@@ -1,4 +1,4 @@
-"""The default models that `up` builds: a chat model, an embedding model and an image model."""
+"""The default models that `up` builds: one each for chat, embeddings, images and speech."""
 
 import sys
 from dataclasses import dataclass
@@ -40,13 +40,17 @@ def chat_build_command(repository: Path) -> list[str]:
     return _command("chat", repository)
 
 
-def default_models(repository: Path, *, embedding: bool = True, image: bool = True) -> list[DefaultModel]:
-    """Return the default models, the chat model first. `embedding` and `image` add the other two."""
+def default_models(
+    repository: Path, *, embedding: bool = True, image: bool = True, speech: bool = True
+) -> list[DefaultModel]:
+    """Return the default models, the chat model first. The flags add the others."""
     recipes = [("chat", recipe.DEFAULT_LLM_RECIPE)]
     if embedding:
         recipes.append(("embedding", recipe.DEFAULT_EMBEDDING_RECIPE))
     if image:
         recipes.append(("image", recipe.DEFAULT_IMAGE_RECIPE))
+    if speech:
+        recipes.append(("speech", recipe.DEFAULT_SPEECH_RECIPE))
     loaded = [(kind, recipe.load(path)) for kind, path in recipes]
     return [DefaultModel(model.name, _command(kind, repository), model) for kind, model in loaded]
 
