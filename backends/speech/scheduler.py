@@ -53,8 +53,9 @@ class SpeechScheduler:
     """Threads that speak. Requests take turns by the piece, so that a long text does not keep short ones waiting.
 
     Networks of speech differ in length by the durations that they predict, so pieces are not batched: each thread runs
-    one. The threads may speak several pieces of one request at the same time. A request whose sounds are not taken is
-    not read on.
+    one. The first piece of a request is spoken without its next ones beside it, which would slow it. After it the
+    threads may speak several pieces of one request at the same time. A request whose sounds are not taken is not read
+    on.
     """
 
     def __init__(self, speak: Speaker, num_threads: int, max_rows: int, stats: Stats | None = None) -> None:
@@ -133,7 +134,8 @@ class SpeechScheduler:
         return None
 
     def _is_ready(self, job: SpeechJob) -> bool:
-        return not job.reading and not job.exhausted and job.num_read - job.num_sent < self._max_unsent
+        ahead = job.num_read - job.num_sent
+        return not job.reading and not job.exhausted and ahead < (self._max_unsent if job.num_posted else 1)
 
     def _take_turn(self, job: SpeechJob) -> None:
         job.turn, self._next_turn = self._next_turn, self._next_turn + 1
@@ -162,6 +164,7 @@ class SpeechScheduler:
         while not job.ended and job.num_posted in job.spoken:
             job.on_sound(job.spoken.pop(job.num_posted))
             job.num_posted += 1
+            self._changed.notify_all()
         if job.exhausted and job.num_posted == job.num_read and not job.ended:
             self._end(job)
             job.on_finished()

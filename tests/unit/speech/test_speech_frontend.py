@@ -1,5 +1,6 @@
 """Requests share the threads by the piece; each gets its sounds in order, and exactly one last response."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -87,13 +88,23 @@ def test_a_short_text_is_not_kept_waiting_by_a_long_one(
 ) -> None:
     model.gate.clear()
     long = ask(LONG)
-    until(lambda: len(model.spoken) == threads)
+    until(lambda: len(model.spoken) == 1)
     short = ask("Short one.")
     until(lambda: frontend.scheduler.stats.requests_speaking == 2)
     model.gate.set()
     assert short.text() == ["Short one."]
     assert [text for text, _, _ in model.spoken].index("Short one.") <= 2 * threads
     assert len(long.text()) == 20
+
+
+def test_the_first_piece_is_spoken_alone(ask: Callable[..., RecordingSender], model: ScriptedModel) -> None:
+    model.gate.clear()
+    sender = ask(LONG)
+    until(lambda: len(model.spoken) == 1)
+    time.sleep(0.05)  # a second piece would begin at once
+    assert len(model.spoken) == 1
+    model.gate.set()
+    assert len(sender.text()) == 20
 
 
 def test_a_text_whose_sounds_are_not_taken_is_not_read_on(
@@ -110,17 +121,17 @@ def test_a_text_whose_sounds_are_not_taken_is_not_read_on(
 
 
 def test_a_disconnect_ends_the_work(
-    ask: Callable[..., RecordingSender], frontend: SpeechFrontend, model: ScriptedModel, threads: int
+    ask: Callable[..., RecordingSender], frontend: SpeechFrontend, model: ScriptedModel
 ) -> None:
     model.gate.clear()
     sender = ask(LONG)
-    until(lambda: len(model.spoken) == threads)
+    until(lambda: len(model.spoken) == 1)
     sender.disconnected = True
     with pytest.raises(Cancelled):
         sender.text()
     model.gate.set()
     assert ask("Next.").text() == ["Next."]
-    assert len(model.spoken) == threads + 1
+    assert len(model.spoken) == 2
     assert frontend.scheduler.stats.requests_cancelled == 1
 
 
