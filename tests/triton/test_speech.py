@@ -142,7 +142,7 @@ def test_errors_name_the_input(speak: Speaker, inputs: dict[str, Any], sentence:
 def test_requests_take_turns_and_a_full_queue_refuses(triton: EmbeddedTriton, speak: Speaker) -> None:
     speak.send("This is one of many sentences. " * 400, id="long")
     speak.send("Short.", id="short")
-    finished = []
+    finished: list[str] = []
     while len(finished) < 2:
         _, result, error = speak.received.get(timeout=120)
         assert error is None

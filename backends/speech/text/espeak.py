@@ -8,13 +8,15 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
+from hibari.g2p.normalize import normalize
+
 from backends.serving.errors import EngineFailed
 from backends.speech.text.phonemizers import BRITISH
 
 PROGRAMS = ("espeak-ng", "espeak")
 _SECONDS = 10.0
 _VOICES = {"en-US": "en-us", "en-GB": "en-gb"}
-_MARKS = re.compile(r'([;:,.!?—…"“”()]+)')
+_MARKS = re.compile(r'([;:,.!?…]+(?=[\s"”)]|$)|[—"“”()]+)')
 _CONVERSIONS = (
     ("ʔˌn\u0329", "tn"),
     ("ʔn\u0329", "tn"),
@@ -26,6 +28,7 @@ _CONVERSIONS = (
     ("ɔ^ɪ", "Y"),
     ("ə^l", "ᵊl"),
     ("ʔn", "tn"),
+    ("ɚɹ", "əɹ"),
     ("ʲo", "jo"),
     ("ʲə", "jə"),
     ("e", "A"),
@@ -39,8 +42,8 @@ _CONVERSIONS = (
     ("ʲ", ""),
     ("\u0303", ""),
 )
-_BRITISH = (("e^ə", "ɛː"), ("iə", "ɪə"), ("ə^ʊ", "Q"))
-_AMERICAN = (("o^ʊ", "O"), ("ɜːɹ", "ɜɹ"), ("ɜː", "ɜɹ"), ("ɪə", "iə"), ("ː", ""))
+_BRITISH = (("e^ə", "ɛː"), ("i^ə", "ɪə"), ("iə", "ɪə"), ("ə^ʊ", "Q"))
+_AMERICAN = (("o^ʊ", "O"), ("ɜːɹ", "ɜɹ"), ("ɜː", "ɜɹ"), ("ɪə", "iə"), ("ː", ""), ("ɾ", "T"))
 _SYLLABIC = re.compile(r"(\S)\u0329")
 
 
@@ -63,11 +66,11 @@ class EspeakPhonemizer:
         """Return the phonemes of a sentence; see `Phonemizer`."""
         parts = [
             part if _MARKS.fullmatch(part) else convert(self._run(part, _VOICES[language]), language)
-            for part in _MARKS.split(sentence)
+            for part in _MARKS.split(normalize(sentence))
             if part.strip()
         ]
         joined = "".join(part if _MARKS.fullmatch(part) and part[0] not in "(“" else f" {part}" for part in parts)
-        return joined.replace("( ", "(").strip()
+        return joined.replace("( ", "(").replace("“ ", "“").strip()
 
     def _run(self, text: str, voice: str) -> str:
         command = [self._program, "-q", "--ipa", "--tie=^", "-v", voice, "--stdin"]
