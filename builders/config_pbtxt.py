@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 BYTES, BOOL, FP32 = "TYPE_STRING", "TYPE_BOOL", "TYPE_FP32"
-INT32, INT64, UINT32, UINT64 = "TYPE_INT32", "TYPE_INT64", "TYPE_UINT32", "TYPE_UINT64"
+INT16, INT32, INT64, UINT32, UINT64 = "TYPE_INT16", "TYPE_INT32", "TYPE_INT64", "TYPE_UINT32", "TYPE_UINT64"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,21 @@ IMAGE_OUTPUTS = (
     TensorConfig("partial", INT32, (1,)),
 )
 """The signature `image`."""
+
+SPEECH_INPUTS = (
+    TensorConfig("text", BYTES, (1,)),
+    TensorConfig("voice", BYTES, (1,), optional=True),
+    TensorConfig("language", BYTES, (1,), optional=True),
+    TensorConfig("speed", FP32, (1,), optional=True),
+    TensorConfig("instructions", BYTES, (1,), optional=True),
+)
+SPEECH_OUTPUTS = (
+    TensorConfig("audio", INT16, (-1,)),
+    TensorConfig("sample_rate", INT32, (1,)),
+    TensorConfig("num_input_tokens", UINT32, (1,)),
+    TensorConfig("num_output_tokens", UINT32, (1,)),
+)
+"""The signature `speech`."""
 
 
 def render(

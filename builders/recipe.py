@@ -28,6 +28,9 @@ DEFAULT_IMAGE_RECIPE = "shapes"
 DEFAULT_TRANSCRIPTION_RECIPE = "whisper-base"
 """Recipe that `tritonic build transcription` builds by default."""
 
+DEFAULT_SPEECH_RECIPE = "hibari"
+"""Recipe that `tritonic build speech` builds by default."""
+
 Precision = Literal["int4", "int8", "fp16", "fp32", "checkpoint"]
 """Number formats of weights; `checkpoint` leaves them as they are."""
 

@@ -6,7 +6,7 @@ ARG PIP_LICENSES=5.5.5
 USER 0
 COPY constraints.txt docker/install-missing docker/inventory.py /tmp/tritonic/
 # What the image has stays: its Python backend, vLLM and TensorRT-LLM were built against those versions.
-RUN sh /tmp/tritonic/install-missing /tmp/tritonic/constraints.txt llguidance onnxruntime pillow tokenizers && \
+RUN sh /tmp/tritonic/install-missing /tmp/tritonic/constraints.txt hibari-tts llguidance onnxruntime pillow tokenizers && \
     python3 -m pip install --no-cache-dir --disable-pip-version-check --target /tmp/tritonic/licences "pip-licenses==${PIP_LICENSES}" && \
     python3 /tmp/tritonic/inventory.py /tmp/tritonic/licences /usr/share/tritonic && \
     rm -r /tmp/tritonic

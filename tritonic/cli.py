@@ -129,6 +129,7 @@ def up(
     embedding: Annotated[bool, typer.Option(help="Also build the default embedding model.")] = True,
     image: Annotated[bool, typer.Option(help="Also build the default image model.")] = True,
     transcription: Annotated[bool, typer.Option(help="Also build the default transcription model.")] = True,
+    speech: Annotated[bool, typer.Option(help="Also build the default model that speaks.")] = True,
 ) -> None:
     """Build missing models, start Triton and the gateway, and keep them running until Ctrl-C or `tritonic down`."""
     with _errors_as_messages():
@@ -146,7 +147,7 @@ def up(
             grpc_port=triton_grpc_port,
             metrics_port=triton_metrics_port,
             default_models=default_models.default_models(
-                repository, embedding=embedding, image=image, transcription=transcription
+                repository, embedding=embedding, image=image, transcription=transcription, speech=speech
             )
             if build
             else (),

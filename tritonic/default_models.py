@@ -1,4 +1,4 @@
-"""The default models that `up` builds: one each for chat, embeddings, images and transcription."""
+"""The default models that `up` builds: one each for chat, embeddings, images, transcription and speech."""
 
 import sys
 from dataclasses import dataclass
@@ -41,7 +41,12 @@ def chat_build_command(repository: Path) -> list[str]:
 
 
 def default_models(
-    repository: Path, *, embedding: bool = True, image: bool = True, transcription: bool = True
+    repository: Path,
+    *,
+    embedding: bool = True,
+    image: bool = True,
+    transcription: bool = True,
+    speech: bool = True,
 ) -> list[DefaultModel]:
     """Return the default models, the chat model first. The flags add the others."""
     recipes = [("chat", recipe.DEFAULT_LLM_RECIPE)]
@@ -51,6 +56,8 @@ def default_models(
         recipes.append(("image", recipe.DEFAULT_IMAGE_RECIPE))
     if transcription:
         recipes.append(("transcription", recipe.DEFAULT_TRANSCRIPTION_RECIPE))
+    if speech:
+        recipes.append(("speech", recipe.DEFAULT_SPEECH_RECIPE))
     loaded = [(kind, recipe.load(path)) for kind, path in recipes]
     return [DefaultModel(model.name, _command(kind, repository), model) for kind, model in loaded]
 

@@ -44,7 +44,7 @@ class Setting:
         return output.getvalue()
 
 
-@pytest.fixture(params=[0, 1, 2, 3], ids=["chat", "embedding", "image", "transcription"])
+@pytest.fixture(params=[0, 1, 2, 3, 4], ids=["chat", "embedding", "image", "transcription", "speech"])
 def setting(tmp_path: Path, request: pytest.FixtureRequest) -> Setting:
     return Setting(tmp_path, default_models.default_models(tmp_path / "repository")[request.param])
 

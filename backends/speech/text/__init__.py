@@ -1,0 +1,1 @@
+"""From a text to phonemes: checks, readings of symbols and numbers, sentences, and grapheme-to-phoneme."""
