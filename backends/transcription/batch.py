@@ -14,7 +14,7 @@ from backends.transcription.job import (
     best_attempt,
     compression_ratio,
 )
-from backends.transcription.log_mel import Floats, LogMel
+from backends.transcription.log_mel import Floats
 from backends.transcription.model_config import ModelConfig
 from backends.transcription.networks import Networks
 from backends.transcription.rules import TokenRules, softmax_at
@@ -62,12 +62,12 @@ class DecoderBatch:
         networks: Networks,
         config: ModelConfig,
         tokens: WhisperTokens,
-        log_mel: LogMel,
+        log_mel: Callable[[Floats, int], Floats],
         positions: int,
         max_rows: int,
         stats: Stats,
     ) -> None:
-        """`max_rows` is the most rows at a time; their memory is freed with this object."""
+        """`max_rows` is the most rows at a time; their memory is freed with this object. `log_mel` is a `LogMel`."""
         self._networks = networks
         self._config = config
         self._tokens = tokens

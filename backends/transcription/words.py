@@ -46,7 +46,7 @@ def _split_characters(tokens: Sequence[int], token_bytes: Callable[[int], bytes]
 def _join_at_spaces(characters: Sequence[WordSpan]) -> list[WordSpan]:
     words: list[WordSpan] = []
     for part in characters:
-        is_punctuation = part.text.strip() in string.punctuation
+        is_punctuation = _consists_of(part.text.strip(), string.punctuation)
         if not words or part.text.startswith(" ") or is_punctuation:
             words.append(WordSpan(part.text, part.first, part.last))
         else:
@@ -59,7 +59,7 @@ def _merge_punctuation(words: list[WordSpan]) -> list[WordSpan]:
     """Join opening punctuation with the word after it, and closing punctuation with the word before it."""
     merged: list[WordSpan] = []
     for word in reversed(words):
-        if merged and word.text.startswith(" ") and word.text.strip() and word.text.strip() in _OPENING:
+        if merged and word.text.startswith(" ") and _consists_of(word.text.strip(), _OPENING):
             merged[-1].text = word.text + merged[-1].text
             merged[-1].first = word.first
         else:
@@ -67,9 +67,13 @@ def _merge_punctuation(words: list[WordSpan]) -> list[WordSpan]:
     merged.reverse()
     joined: list[WordSpan] = []
     for word in merged:
-        if joined and not joined[-1].text.endswith(" ") and word.text and word.text in _CLOSING:
+        if joined and not joined[-1].text.endswith(" ") and _consists_of(word.text, _CLOSING):
             joined[-1].text += word.text
             joined[-1].last = word.last
         else:
             joined.append(word)
     return joined
+
+
+def _consists_of(text: str, characters: str) -> bool:
+    return bool(text) and all(character in characters for character in text)
