@@ -15,6 +15,10 @@ from backends.transcription.stats import Stats
 from backends.transcription.tokens import WhisperTokens
 from backends.transcription.voice_activity import SileroDetector
 
+POSITIONS_PER_SECOND = 50
+_SILENCE_SECONDS = 2.0
+"""Silence after the sound of a window that is read with half of the positions."""
+
 
 def load_frontend(folder: Path, parameters: Mapping[str, Mapping[str, Any]]) -> TranscriptionFrontend:
     """Return a frontend for the model in `folder`. `parameters` are those of `config.pbtxt`.
@@ -38,5 +42,10 @@ def load_frontend(folder: Path, parameters: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def choose_positions(config: ModelConfig, seconds: float) -> int:
-    """Return the number of encoder positions for a window of so many seconds."""
-    return config.max_positions
+    """Return the number of encoder positions for a window of so many seconds.
+
+    Whisper was trained on 30 s. Half of them take less than half of the time, and cost no words where 2 s of silence
+    are left; with less than 15 s in all, or less silence, it repeats itself.
+    """
+    half = config.max_positions // 2
+    return half if seconds + _SILENCE_SECONDS <= half / POSITIONS_PER_SECOND else config.max_positions

@@ -59,7 +59,7 @@ def read_model_config(folder: Path) -> ModelConfig:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing.")
     try:
-        values: dict[str, Any] = json.loads(path.read_text())
+        values: dict[str, Any] = json.loads(path.read_text("utf-8"))
         tokens = SpecialTokens(**{name: int(values["tokens"][name]) for name in TOKEN_NAMES})
         languages = {str(code): int(token) for code, token in values["languages"].items()}
         sizes = ("num_mels", "vocab_size", "num_layers", "num_heads", "head_size", "max_positions", "max_tokens")

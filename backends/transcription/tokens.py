@@ -23,7 +23,7 @@ class WhisperTokens:
         self.codes = {token: code for code, token in config.languages.items()}
         decoder = load_tokenizer(folder)
         # The special tokens are left out, so that a caller cannot write them into a prompt.
-        document = json.loads((folder / "tokenizer.json").read_text())
+        document = json.loads((folder / "tokenizer.json").read_text("utf-8"))
         document.update(added_tokens=[], post_processor=None)
         self._encoder = Tokenizer.from_str(json.dumps(document))
         names = {character: byte for byte, character in _byte_characters().items()}
