@@ -26,16 +26,16 @@ _MEDIAN_OF_SEVEN = (
 """Pairs to put in order one after the other; the fourth value is the median then."""
 
 
-def token_times(attention: Floats, num_start_tokens: int, seconds: float) -> npt.NDArray[np.float64]:
-    """Return the times in seconds at which each of n text tokens begins, and the end of the last: float64[n + 1].
+def token_times(attention: Floats, seconds: float) -> npt.NDArray[np.float64]:
+    """Return the times in seconds at which each of n tokens begins, and the end of the last: float64[n + 1].
 
-    `attention` is float32[heads, start + n + 2, positions]; see `WindowResult`. `seconds` is the length of the sound.
+    `attention` is float32[heads, n + 1, positions]; see `WindowResult`. `seconds` is the length of the sound.
     """
     positions = max(1, min(attention.shape[2], round(seconds / SECONDS_PER_POSITION)))
     weights = attention[:, :, :positions]
     weights = (weights - weights.mean(axis=1, keepdims=True)) / (weights.std(axis=1, keepdims=True) + 1e-9)
     # The median of each head alone, while its matrix is in the processor's cache.
-    matrix = sum(_median_filter(head[num_start_tokens:-1]) for head in weights) / len(weights)
+    matrix = sum(_median_filter(head) for head in weights) / len(weights)
     tokens, times = warp(-np.asarray(matrix))
     begins = np.diff(tokens, prepend=-1) > 0
     found: npt.NDArray[np.float64] = times[begins] * SECONDS_PER_POSITION

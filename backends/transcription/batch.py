@@ -219,15 +219,14 @@ class DecoderBatch:
         row.result = result
 
     def _aligned(self, row: Row, result: WindowResult) -> WindowResult:
-        """Have the decoder read the text again, and add the attention of its alignment heads to the result."""
-        text = [token for token in result.attempt.tokens if self._tokens.is_text(token)]
-        if not text:
+        """Have the decoder read its tokens again, and add the attention of its alignment heads to the result."""
+        tokens = result.attempt.tokens
+        if not any(map(self._tokens.is_text, tokens)):
             return result
         start = [
             *self._tokens.prompt(()),
-            *self._tokens.task_tokens(result.language, row.task.job.task, timestamps=False),
+            *self._tokens.task_tokens(result.language, row.task.job.task, timestamps=row.task.job.timestamps),
         ]
-        ids = np.array([*start, *text, self._config.tokens.end_of_text], np.int64)
-        attention = self._networks.align(ids, self._cross, row.slot)
-        # The first token of the text is predicted at the last token of the start.
-        return replace(result, attention=attention, num_start_tokens=len(start) - 1)
+        attention = self._networks.align(np.array([*start, *tokens], np.int64), self._cross, row.slot)
+        # A token is predicted while the one before it is read.
+        return replace(result, attention=attention[:, len(start) - 1 :])

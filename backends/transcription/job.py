@@ -74,9 +74,8 @@ class Attempt:
 class WindowResult:
     """The best attempt of a window.
 
-    `attention` is float32[heads, tokens, positions] of the alignment heads, None without word times. Its first
-    `num_start_tokens` rows stand before the text; a row for each text token and one for the end of the text follow, and
-    the last one means nothing. `num_generated` counts the tokens of all attempts.
+    `attention` is float32[heads, tokens + 1, positions] of the alignment heads while each token is predicted, and then
+    the end; None without word times. `num_generated` counts the tokens of all attempts.
     """
 
     number: int
@@ -87,7 +86,6 @@ class WindowResult:
     num_prompt_tokens: int
     num_generated: int
     attention: Floats | None = None
-    num_start_tokens: int = 0
 
     @property
     def is_silence(self) -> bool:

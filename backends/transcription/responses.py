@@ -137,18 +137,19 @@ class ResponseBuilder:
         attempt, window = result.attempt, result.window
         numbers = [number for number, token in enumerate(attempt.tokens) if self._tokens.is_text(token)]
         text = [attempt.tokens[number] for number in numbers]
-        times = token_times(result.attention, result.num_start_tokens, window.seconds)
+        times = token_times(result.attention, window.seconds)
         words = []
         for span in split_words(text, self._tokens.token_bytes, result.language):
-            start = window.time_in_recording(float(times[span.first]))
+            first, last = numbers[span.first], numbers[span.last - 1] + 1
+            start = window.time_in_recording(float(times[first]))
             logprobs = [attempt.logprobs[numbers[index]] for index in range(span.first, span.last)]
             words.append(
                 _Word(
                     text=span.text,
-                    first=numbers[span.first],
-                    last=numbers[span.last - 1] + 1,
+                    first=first,
+                    last=last,
                     start=start,
-                    end=max(start, window.time_in_recording(float(times[span.last]), is_end=True)),
+                    end=max(start, window.time_in_recording(float(times[last]), is_end=True)),
                     probability=sum(map(exp, logprobs)) / len(logprobs),
                 )
             )

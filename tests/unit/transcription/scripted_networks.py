@@ -157,11 +157,16 @@ class ScriptedNetworks:
         return np.log(probabilities).astype(np.float32)
 
     def align(self, ids: Ids, cross: CrossCache, slot: int) -> Floats:
-        """Each token is heard for five positions, one after the other, from the start of the sound on."""
+        """Each text token is heard for five positions, one after the other; timestamps follow the text before them."""
         attention = np.full((2, len(ids), cross.positions), 1e-3, np.float32)
-        start = int(np.flatnonzero(ids == SPECIAL.no_timestamps)[0])
-        for number in range(len(ids) - start):
-            attention[:, start + number, 5 * number : 5 * number + 5] = 1.0
+        start = int(np.flatnonzero(ids >= SPECIAL.timestamp_begin)[0])
+        heard = 0
+        for number in range(start, len(ids)):
+            is_text = number + 1 < len(ids) and ids[number + 1] < END
+            length = 5 if is_text else 1
+            attention[:, number, heard : heard + length] = 1.0
+            heard += length
+        attention[:, -1, heard:] = 1.0  # the rest is silence
         return attention
 
 
