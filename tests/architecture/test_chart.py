@@ -13,6 +13,7 @@ import yaml
 from backends.diffusion import metrics as diffusion_metrics
 from backends.embedding import metrics as embedding_metrics
 from backends.llm import metrics as llm_metrics
+from backends.transcription import metrics as transcription_metrics
 from gateway.observability.telemetry import Metrics
 from gateway.settings import Settings
 from tests.architecture.source_tree import ROOT
@@ -77,7 +78,7 @@ def test_every_metric_is_in_a_dashboard() -> None:
     shown = {name for panel in PANELS for query, _ in panel.targets for name in metric_names(query)}
     shown = {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
     families = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name in gateway_metrics()}
-    backends = (llm_metrics, diffusion_metrics, embedding_metrics)
+    backends = (llm_metrics, diffusion_metrics, embedding_metrics, transcription_metrics)
     ours = {name for module in backends for table in (module.GAUGES, module.COUNTERS) for name, _ in table.values()}
     shown = {name for name in shown if not name.startswith(("nv_", "tritonic:"))} - WITH_OTHER_ENGINES
     assert {name.removesuffix("_total") for name in (families | ours) - WITH_OTHER_ENGINES} == {

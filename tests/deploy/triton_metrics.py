@@ -39,6 +39,14 @@ SEEN = frozenset(
         "nv_inference_request_success",
         "nv_pinned_memory_pool_total_bytes",
         "nv_pinned_memory_pool_used_bytes",
+        "transcription_audio_seconds_total",
+        "transcription_requests_cancelled_total",
+        "transcription_retries_total",
+        "transcription_rows_active",
+        "transcription_rows_waiting",
+        "transcription_runs_total",
+        "transcription_tokens_total",
+        "transcription_windows_total",
     }
 )
 """Of the embedded Triton 2.51 with the default models; `test_dashboards_on_prometheus.py` compares."""

@@ -1,0 +1,77 @@
+"""Conversion between Triton's tensors and the requests and responses of this backend."""
+
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from backends.serving.errors import InvalidValue
+from backends.serving.triton import Inputs, TritonResponseSender
+from backends.transcription.request import Request
+from backends.transcription.responses import TranscriptionResponse
+
+
+def read_request(inputs: Inputs) -> Request:
+    """Read the inputs of one request. Raises `InvalidValue`, or `UnsupportedOption` for an unknown parameter."""
+    request = Request(
+        audio=inputs.array("audio"),
+        language=_text(inputs, "language"),
+        task=_text(inputs, "task"),
+        prompt=_text(inputs, "prompt"),
+        temperature=inputs.number("temperature"),
+        timestamps=_text(inputs, "timestamps"),
+        more=bool(inputs.flag("more")),
+        vad=inputs.text("vad"),
+        return_logprobs=bool(inputs.flag("return_logprobs")),
+    )
+    inputs.reject_remaining_parameters()
+    return request
+
+
+class TranscriptionResponseSender(TritonResponseSender):
+    """Sends the responses of one request: segments, the end of the recording, or an error."""
+
+    def send(self, response: TranscriptionResponse, *, final: bool) -> None:
+        """Send a segment, the counts since the last response, and in the last response how much was consumed."""
+        outputs: dict[str, Any] = {
+            "language": _string(response.language),
+            "num_input_tokens": np.array([response.num_input_tokens], np.uint32),
+            "num_output_tokens": np.array([response.num_output_tokens], np.uint32),
+        }
+        if segment := response.segment:
+            outputs |= {
+                "text": _string(segment.text),
+                "start": _float(segment.start),
+                "end": _float(segment.end),
+                "token_ids": np.array(segment.token_ids, np.int32),
+                "avg_logprob": _float(segment.avg_logprob),
+                "no_speech_prob": _float(segment.no_speech_prob),
+                "compression_ratio": _float(segment.compression_ratio),
+                "temperature": _float(segment.temperature),
+            }
+            if segment.words is not None:
+                outputs["words"] = _string(segment.words)
+            if segment.logprobs is not None:
+                outputs["logprobs"] = _string(segment.logprobs)
+        if response.consumed is not None:
+            outputs["consumed"] = _float(response.consumed)
+        tensors = [pb_utils.Tensor(name, value) for name, value in outputs.items()]
+        self.respond(pb_utils.InferenceResponse(tensors), final=final)
+
+
+def _string(text: str) -> Any:
+    return np.array([text.encode("utf-8")], np.object_)
+
+
+def _float(value: float) -> Any:
+    return np.array([value], np.float32)
+
+
+def _text(inputs: Inputs, name: str) -> str | None:
+    value = inputs.text(name)
+    if value is None:
+        return None
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidValue(f"This is not UTF-8: {error.reason} at byte {error.start}.", name) from None
