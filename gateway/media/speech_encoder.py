@@ -157,6 +157,12 @@ def wav_header(rate: int, num_bytes: int | None = None) -> bytes:
     return _WAV_HEADER.pack(b"RIFF", whole, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", length)
 
 
+def complete_wav(data: bytes) -> bytes:
+    """Return a WAV file of a stream, which is complete now, with its length in the header."""
+    (rate,) = struct.unpack_from("<I", data, 24)
+    return wav_header(rate, len(data) - _WAV_HEADER.size) + data[_WAV_HEADER.size :]
+
+
 def _needs_process(speech_format: SpeechFormat, rate: int) -> bool:
     """Return whether FFmpeg encodes a format; a `rate` of 0 is not known yet."""
     return speech_format != "wav" and not (speech_format == "pcm" and rate in (0, PCM_RATE))

@@ -6,7 +6,7 @@ Seed: the relay's list of interfaces, 音频接口(Audio).
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.dialects.openai.wire import speech
+from gateway.dialects.openai.wire import speech, voices
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.openai.wire.speech import CreateSpeechRequest
 from gateway.dialects.openai.wire.speech_models import SPEECH_RESPONSES, VOICES_RESPONSES
@@ -28,4 +28,4 @@ async def create_speech(body: CreateSpeechRequest, request: Request) -> Response
 async def list_voices(request: Request) -> Response:
     """Return the voices of all models that speak."""
     catalog: Catalog = request.app.state.catalog
-    return Response(speech.render_voices(catalog.models()), media_type="application/json")
+    return Response(voices.render_voices(catalog.models()), media_type="application/json")

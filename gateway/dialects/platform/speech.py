@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.dialects.openai.wire import speech
+from gateway.dialects.openai.wire import speech, voices
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.openai.wire.speech import CreateSpeechRequest
 from gateway.dialects.openai.wire.speech_models import SPEECH_RESPONSES, platform_voices_responses
@@ -23,4 +23,4 @@ async def create_speech(platform: str, body: CreateSpeechRequest, request: Reque
 @router.get("/{platform}/v1/audio/voices", summary="List voices", responses=platform_voices_responses())
 async def list_voices(platform: str, request: Request) -> Response:
     """Return the voices of the platform's models that speak."""
-    return Response(speech.render_voices(access.list_models(request)), media_type="application/json")
+    return Response(voices.render_voices(access.list_models(request)), media_type="application/json")

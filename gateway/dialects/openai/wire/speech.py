@@ -1,27 +1,27 @@
 """Speech requests and their answers: https://platform.openai.com/docs/api-reference/audio/createSpeech
 
-`language` is not OpenAI's, and neither is the list of voices. A request without `voice` gets the model's default.
+`language` is not OpenAI's. A request without `voice` gets the model's default.
 """
 
 import base64
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import orjson
 from fastapi import Request
-from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 from starlette.responses import Response
 
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
-from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.dialects.openai.wire.voices import WireVoice, voice_name
+from gateway.errors import InvalidRequest
 from gateway.http import delivery
 from gateway.http.delivery import NamedEvent
-from gateway.http.wire_model import UNION_TAG, WireModel
+from gateway.http.wire_model import WireModel
 from gateway.media.encoders.formats import SpeechFormat
 from gateway.media.loader import MediaLoader
 from gateway.media.speech_encoder import Encoded, check_format, content_type
-from gateway.model_card.speech import SpeechCard
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
 from gateway.operations.speak import Speak, SpeechUsage
@@ -34,19 +34,6 @@ def _check_not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be blank")
     return text
-
-
-class VoiceID(WireModel):
-    """A voice by its id."""
-
-    id: Annotated[str, Field(min_length=1, max_length=256)]
-
-
-WireVoice = Annotated[
-    Annotated[str, Field(min_length=1, max_length=256), Tag(UNION_TAG + "name")]
-    | Annotated[VoiceID, Tag(UNION_TAG + "id")],
-    Discriminator(lambda value: UNION_TAG + ("name" if isinstance(value, str) else "id")),
-]
 
 
 class CreateSpeechRequest(WireModel):
@@ -78,11 +65,6 @@ class CreateSpeechRequest(WireModel):
     def encoding(self) -> SpeechFormat:
         """The format of the speech; OpenAI's default is MP3."""
         return self.response_format or "mp3"
-
-
-def voice_name(voice: str | VoiceID | None) -> str | None:
-    """Return the name or id of a voice; None where the model decides."""
-    return voice.id if isinstance(voice, VoiceID) else voice
 
 
 def parse_request(body: CreateSpeechRequest, model: Model, request: Request) -> Speak:
@@ -151,36 +133,3 @@ def render_event(part: Encoded) -> Iterable[NamedEvent]:
     }
     name = "speech.audio.done"
     yield NamedEvent(name, orjson.dumps({"type": name, "usage": usage}))
-
-
-def render_voices(models: Iterable[Model]) -> bytes:
-    """Return the JSON of the list of the voices of all `models` that speak."""
-    data = [entry for model in models if Speak.operation in model.operations for entry in _render_model(model)]
-    return orjson.dumps({"object": "list", "data": data, "code": 0, "message": "success"})
-
-
-def _render_model(model: Model) -> Iterable[dict[str, Any]]:
-    speech: SpeechCard = model.card.speech
-    for voice in speech.voices:
-        yield {
-            "id": voice.id,
-            "object": "voice",
-            "name": voice.name,
-            "language": voice.language or None,
-            "gender": voice.gender,
-            "model": model.name,
-            "default": voice is speech.default,
-            "aliases": speech.aliases(voice),
-        }
-
-
-def find_speech_model(models: Iterable[Model], voice: str | None) -> Model:
-    """Return the first of `models` that speaks with a voice. Raises `UnsupportedOption` and `InvalidRequest`."""
-    speaking = [model for model in models if Speak.operation in model.operations]
-    if not speaking:
-        raise UnsupportedOption("No model speaks, so answers have no audio.", param="modalities")
-    for model in speaking:
-        if voice is None or model.card.speech.find_voice(voice):
-            return model
-    known = ", ".join(model.card.speech.describe_voices() for model in speaking)[:2000] or "none"
-    raise InvalidRequest(f"The voice '{(voice or '')[:100]}' does not exist. Voices: {known}.", param="audio.voice")
