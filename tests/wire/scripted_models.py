@@ -77,6 +77,7 @@ SCRIPTED_MODELS = [
     ScriptedModel("spaced-caller", with_pauses(*_CALL)),
     ScriptedModel("hasty", (Say("a"), Pause(0.05), *(Say(" b"),) * 50, Say("", "stop"))),
     ScriptedModel("hasty-then-broken", (*(Say("a"),) * 50, Fail("[engine_failed] The engine stopped."))),
+    ScriptedModel("whole-sentence", (Say("One sentence.", "stop"),)),
     ScriptedModel("cut", (Say("as far as"), Say(" it goes", "length"))),
     ScriptedModel("halting", (Say(""), Say("a"), Say(""), Pause(0.05), Say("b"), Say(""), Say("", "stop", tokens=0))),
     ScriptedModel("empty-final", sends_empty_final=True),
