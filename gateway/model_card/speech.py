@@ -62,6 +62,15 @@ class SpeechCard:
         """Return the voice of an id, of a name (in any case), or of one of OpenAI's names; None if there is none."""
         return self._by_name.get(name) or self._by_name.get(name.casefold())
 
+    def accepts_voice(self, name: str) -> bool:
+        """Return whether a request may name this voice.
+
+        A model that declares no voices speaks with its own for each of OpenAI's names: OpenAI's clients require one.
+        """
+        if not self.voices:
+            return any(name.lower() in names for names in OPENAI_VOICES.values())
+        return self.find_voice(name) is not None
+
     def aliases(self, voice: Voice) -> list[str]:
         """Return the names of OpenAI's voices that stand for `voice`."""
         return [alias for alias, found in self._openai_voices.items() if found is voice]

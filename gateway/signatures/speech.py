@@ -53,14 +53,12 @@ def check_request(request: Speak, speech: SpeechCard) -> Voice | None:
         )
     if request.voice is None:
         return speech.default if speech.default_voice is not None else None
-    voice = speech.find_voice(request.voice)
-    if voice is None:
-        raise unknown_voice(request.voice, speech)
-    return voice
+    if not speech.accepts_voice(request.voice):
+        raise _unknown_voice(request.voice, speech)
+    return speech.find_voice(request.voice)
 
 
-def unknown_voice(name: str, speech: SpeechCard) -> InvalidRequest:
-    """Return the error for a voice that the model does not have."""
+def _unknown_voice(name: str, speech: SpeechCard) -> InvalidRequest:
     known = speech.describe_voices()
     known = known if len(known) <= _MAX_LISTED_CHARACTERS else known[:_MAX_LISTED_CHARACTERS] + "…"
     if not known:

@@ -1,8 +1,8 @@
 """Requests and the answers to them, as documents show them: `golden/*.json`.
 
 `body` must be the whole answer and `events` every event of the stream. Placeholders: `<id:chatcmpl>` an id with this
-prefix, the same wherever it stands; `<now>` this moment in Unix seconds; `<later>` a later one; `<text>` any text; `<list>` any list;
-`<url>` the address of the gateway.
+prefix, the same wherever it stands; `<now>` this moment in Unix seconds; `<later>` a later one; `<text>` any text;
+`<list>` any list; `<url>` the address of the gateway.
 """
 
 import json

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.fakes.scripted_model import ScriptedModel, SpeakSentences
 from tests.fakes.speech_model import FRAMES_PER_SECOND, SECONDS_PER_CHARACTER, sentences
 from tests.fakes.triton import FakeTriton
 from tests.wire.dialects import OPENAI, PLATFORM, WireDialect
@@ -106,6 +107,43 @@ async def test_a_late_failure_closes_the_connection(gateway: RunningGateway, spe
         await speak(gateway, "hoarse", response_format=speech_format)
 
 
+async def test_events_have_a_bounded_size(gateway: RunningGateway) -> None:
+    whole = await speak(gateway, input="word " * 80, response_format="pcm")
+    response = await speak(gateway, input="word " * 80, response_format="pcm", stream_format="sse")
+    parts = [base64.b64decode(event["audio"]) for event in events(response)[:-2]]
+    assert b"".join(parts) == whole.content and max(map(len, parts)) == 96_000 < len(whole.content)
+
+
+async def test_proxies_do_not_buffer(gateway: RunningGateway) -> None:
+    response = await speak(gateway, response_format="pcm")
+    assert (response.headers["x-accel-buffering"], response.headers["cache-control"]) == ("no", "no-cache")
+
+
+@pytest.mark.parametrize("field", ["input", "voice", "language", "instructions"])
+async def test_half_a_surrogate_pair_is_refused(gateway: RunningGateway, field: str) -> None:
+    body = json.dumps({"model": "actor", "input": "Hello.", field: "\ud83d"})
+    response = await gateway.http.post("/v1/audio/speech", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 400, response.text
+
+
+async def test_a_slow_reader_slows_the_model_down() -> None:
+    flood = ScriptedModel("flood", (SpeakSentences(),), is_speech_model=True)
+    talking = await FakeTriton([flood]).start()
+    try:
+        async with run_gateway(talking.url, speech_max_characters=100_000) as gateway:
+            # 2,000 seconds of speech: 96 MB.
+            body = {"model": "flood", "input": ("w" * 99 + ". ") * 990, "response_format": "wav"}
+            async with gateway.http.stream("POST", "/v1/audio/speech", json=body) as response:
+                reader = response.aiter_raw()
+                await anext(reader)
+                (call,) = talking.calls
+                await asyncio.sleep(0.5)
+                assert not call.ended.is_set()  # most of it is not made yet
+            await talking.cancelled_call("flood", seconds=5)
+    finally:
+        await talking.stop()
+
+
 async def test_a_late_failure_of_events_is_an_event(gateway: RunningGateway) -> None:
     delta, failure = events(await speak(gateway, "hoarse", response_format="pcm", stream_format="sse"))
     assert delta["type"] == "speech.audio.delta"
@@ -128,7 +166,8 @@ async def test_options_reach_the_model(gateway: RunningGateway, triton: FakeTrit
     assert await calls_of(triton, gateway, speed=1) == {"text": [b"Hello."], "voice": [b"heart"]}
     acted = await calls_of(triton, gateway, model="actor", instructions="Whisper.")
     assert acted["instructions"] == [b"Whisper."]
-    assert await calls_of(triton, gateway, model="mute", instructions="") == {"text": [b"Hello."]}
+    # A model that declares no voices has its own; OpenAI's clients require a name.
+    assert await calls_of(triton, gateway, model="mute", instructions="", voice="alloy") == {"text": [b"Hello."]}
 
 
 @pytest.mark.parametrize(
@@ -210,6 +249,7 @@ INVALID: list[tuple[dict[str, Any], str, str]] = [
     ({"language": "English!"}, "language", ""),
     ({"instructions": "Whisper."}, "instructions", "does not follow"),
     ({"model": "mute", "voice": "heart"}, "voice", "no choice of voices"),
+    ({"language": ""}, "language", ""),
     ({"model": "mute", "speed": 2}, "speed", "does not support"),
     ({"model": "mute", "language": "en"}, "language", "does not support"),
     ({"model": "mute", "input": "a" * 101}, "input", "up to 100"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from fastapi import Request
 
 from gateway.dialects.openai.wire.voices import WireVoice, find_speaking_model, voice_name
-from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
 from gateway.http.spoken_answers import SpokenAnswers, new_audio_id
 from gateway.http.wire_model import WireModel
 from gateway.media.encoders.formats import SpeechFormat
@@ -92,10 +92,18 @@ def parse_speech(
         raise UnsupportedOption("The answers of this model have no text that could be spoken.", param="modalities")
     _reject_options(body, audio)
     voice = voice_name(audio.voice) or ""
-    model = find_speaking_model(models() if audio.model is None else [find_model(audio.model)], voice)
+    model = find_speaking_model(models() if audio.model is None else [_named(audio.model, find_model)], voice)
     encoding: SpeechFormat = "pcm" if audio.format == "pcm16" else audio.format
     check_format(encoding, model.card.speech.sample_rate, param="audio.format")
     return Speech(model.name, voice, encoding, new_audio_id())
+
+
+def _named(name: str, find_model: Callable[[str], Model]) -> Model:
+    try:
+        return find_model(name)
+    except GatewayError as error:
+        error.param = "audio.model" if error.param == "model" else error.param
+        raise
 
 
 def _reject_options(body: "CreateChatCompletionRequest", audio: AudioOutput) -> None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _BASE64_BYTES = 6
 """Parts of streamed audio are multiples of this, so that their base64 can be joined: three samples."""
 
+_EVENT_BYTES = 96_000
+"""Most bytes of audio in a chunk, before base64: two seconds. A multiple of `_BASE64_BYTES`."""
+
 
 async def respond(
     body: "CreateChatCompletionRequest",
@@ -95,8 +98,8 @@ class AudioChunkRenderer(ChatChunkRenderer):
             data = self._rest + event.data
             size = len(data) // _BASE64_BYTES * _BASE64_BYTES
             self._rest = data[size:]
-            if size:
-                yield self._audio({"data": base64.b64encode(data[:size]).decode()})
+            for at in range(0, size, _EVENT_BYTES):
+                yield self._audio({"data": base64.b64encode(data[at : min(at + _EVENT_BYTES, size)]).decode()})
         elif isinstance(event, AudioEnd):
             if self._rest:
                 yield self._audio({"data": base64.b64encode(self._rest).decode()})

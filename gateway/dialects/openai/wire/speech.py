@@ -28,6 +28,10 @@ from gateway.operations.speak import Speak, SpeechUsage
 from gateway.settings import Settings
 
 _OPENAI_MAX_CHARACTERS = 4096
+_EVENT_BYTES = 96_000
+"""Most bytes of an event, before base64: two seconds of PCM."""
+_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+"""Proxies must neither buffer nor cache what is being spoken."""
 
 
 def _check_not_blank(text: str) -> str:
@@ -98,7 +102,7 @@ async def respond(body: CreateSpeechRequest, model: Model, request: Request) -> 
     encoded = media.speech_encoder.encode(events, body.encoding, request.state.trace.caller)
     if body.stream_format == "sse":
         return await delivery.sse(request, _with_usage(encoded), render_event, OPENAI_ERRORS.render_event, b"[DONE]")
-    return await delivery.raw(request, _without_usage(encoded), content_type(body.encoding))
+    return await delivery.raw(request, _without_usage(encoded), content_type(body.encoding), headers=_HEADERS)
 
 
 async def _without_usage(encoded: AsyncGenerator[Encoded]) -> AsyncGenerator[bytes]:
@@ -121,10 +125,12 @@ async def _with_usage(encoded: AsyncGenerator[Encoded]) -> AsyncGenerator[Encode
 
 
 def render_event(part: Encoded) -> Iterable[NamedEvent]:
-    """Yield the event of a part of the file, or the one at its end."""
+    """Yield the events of a part of the file, or the one at its end."""
     if isinstance(part, bytes):
         name = "speech.audio.delta"
-        yield NamedEvent(name, orjson.dumps({"type": name, "audio": base64.b64encode(part).decode()}))
+        for at in range(0, len(part), _EVENT_BYTES):
+            data = base64.b64encode(part[at : at + _EVENT_BYTES]).decode()
+            yield NamedEvent(name, orjson.dumps({"type": name, "audio": data}))
         return
     usage = {
         "input_tokens": part.prompt_tokens,

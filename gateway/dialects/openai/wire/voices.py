@@ -60,7 +60,7 @@ def find_speaking_model(models: Iterable[Model], voice: str) -> Model:
     if not speaking:
         raise UnsupportedOption("No model speaks, so answers have no audio.", param="modalities")
     for model in speaking:
-        if model.card.speech.find_voice(voice):
+        if model.card.speech.accepts_voice(voice):
             return model
     known = ", ".join(model.card.speech.describe_voices() for model in speaking if model.card.speech.voices)
     known = known[:_MAX_LISTED_CHARACTERS] or "none"
