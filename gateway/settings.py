@@ -154,6 +154,11 @@ class Settings(BaseSettings):
     """Most characters of the text of a document."""
     sound_max_seconds: Annotated[float, Field(gt=0)] = 1800.0
     """Longest audio file, in seconds."""
+    speech_max_characters: Annotated[int, Field(gt=0)] = 4096
+    """Most characters of a text to speak, OpenAI's own limit. The model may have a lower one."""
+    speech_encoders: Annotated[int, Field(gt=0)] = 32
+    """Most answers with speech that are encoded at a time, each in a process of its own; shared fairly among callers.
+    WAV, and PCM of 24,000 samples a second, need none."""
     state: Path = Path(".tritonic")
     """Folder for persistent state: files, tasks, and the key that signs URLs of files."""
     files: str | None = None

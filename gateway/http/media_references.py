@@ -7,10 +7,12 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from fastapi import Request
 
+from gateway.errors import InvalidRequest
 from gateway.http import delivery
 from gateway.http.json_limits import check_text_length
 from gateway.http.offload import LARGE_BYTES, OffloadContext, offload_if_large
 from gateway.http.request_images import RequestImages
+from gateway.http.spoken_answers import SpokenAnswers
 from gateway.media.loader import AudioFormat, MediaLoader
 from gateway.operations.chat import ImagePart, Message, Part, TextPart
 
@@ -70,17 +72,19 @@ class MediaReferences:
         trace: OffloadContext,
         *,
         images: RequestImages | None = None,
+        spoken: SpokenAnswers | None = None,
         transcribe: Transcribe | None = None,
         watch: Watch = lambda work: work,
     ) -> None:
-        """`images` finds images that this service has stored. `transcribe` is None if no model transcribes audio.
+        """`images` finds images that this service has stored, `spoken` the texts of answers with audio.
 
-        `watch` awaits the loading, see `Watch`.
+        `transcribe` is None if no model transcribes audio. `watch` awaits the loading, see `Watch`.
         """
         self.trace = trace
         self._media = media
         self._budget = media.new_budget(trace.caller)
         self._load_image = images.load_image if images else media.load_image
+        self._spoken = spoken
         self._transcribe = transcribe
         self._watch = watch
 
@@ -91,6 +95,7 @@ class MediaReferences:
             request.app.state.media,
             request.state.trace,
             images=RequestImages(request),
+            spoken=SpokenAnswers(request),
             transcribe=transcribe,
             watch=lambda work: delivery.whole(request, work),
         )
@@ -138,6 +143,20 @@ class MediaReferences:
             return TextPart(await transcribe(audio.data))
 
         return Reference(load, sequential=True)
+
+    def spoken_answer(self, audio_id: str, *, param: str) -> Reference[TextPart]:
+        """Return a reference to the text of an earlier answer with audio."""
+
+        async def load() -> TextPart:
+            text = await self._spoken.find(audio_id) if self._spoken else None
+            if text is None:
+                message = (
+                    f"'{param}': there is no answer with this audio, or it has expired. Send its text as 'content'."
+                )
+                raise InvalidRequest(message, param=param)
+            return TextPart(text)
+
+        return Reference(load)
 
     async def load(self, references: Sequence[Reference[Any]], *, param: str) -> None:
         """Load all references, concurrently except for the sequential ones. The first failure cancels the others.

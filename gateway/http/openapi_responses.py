@@ -151,6 +151,29 @@ class ResponseDocs:
         documented: Responses = {
             200: {"model": success, "description": description, "headers": _REQUEST_ID, "content": content}
         }
+        documented |= self._failures(failures)
+        return documented
+
+    def file_responses(
+        self,
+        media_types: tuple[str, ...],
+        failures: tuple[int, ...],
+        *,
+        description: str,
+        event: type[BaseModel],
+        event_example: Mapping[str, Any],
+        more_events: tuple[type[BaseModel], ...] = (),
+    ) -> Responses:
+        """Return the `responses` of a route that returns a file of one of `media_types`, or a stream of `event`."""
+        content: dict[str, Any] = {
+            media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types
+        }
+        content["text/event-stream"] = self._stream((event, *more_events), event_example)
+        success = {"description": description, "headers": _REQUEST_ID, "content": content}
+        return {200: success, **self._failures(failures)}
+
+    def _failures(self, failures: tuple[int, ...]) -> Responses:
+        documented: Responses = {}
         for status in failures:
             failure = FAILURES[status]
             body: dict[str, Any] = {"example": orjson.loads(self.error_body(failure.example))}

@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import os
 import socket
+import struct
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -30,7 +31,11 @@ _ENVIRONMENT = {
     # Some interpreters need it to find their own shared library.
     **({"LD_LIBRARY_PATH": os.environ["LD_LIBRARY_PATH"]} if "LD_LIBRARY_PATH" in os.environ else {}),
 }
+MESSAGE_PREFIX = struct.Struct("!I")
+"""Prefix of a message of a stream: its length."""
 _CHUNK_BYTES = 256 * 1024
+_MAX_ANSWER_BYTES = 16 * 1024 * 1024
+"""Most bytes of a message that answers one of a stream."""
 _MAX_HEADER_BYTES = 16 * 1024
 _MAX_MESSAGE_BYTES = 64 * 1024
 _KILL_TIMEOUT_SECONDS = 2.0
@@ -87,6 +92,22 @@ class Job:
             return None
         return (fields, body) if isinstance(fields, dict) else None
 
+    async def exchange(self, message: bytes, *, answered: bool = True) -> bytes:
+        """Send a message of a stream and return the answer (`gateway.media.encoders.stream`); none if not `answered`.
+
+        Raises `ConnectionError` if the child has ended.
+        """
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(self.connection, MESSAGE_PREFIX.pack(len(message)) + message)
+        if not answered:
+            return b""
+        prefix = await self._receive(MESSAGE_PREFIX.size)
+        length = MESSAGE_PREFIX.unpack(prefix)[0] if prefix else _MAX_ANSWER_BYTES + 1
+        answer = await self._receive(length) if length <= _MAX_ANSWER_BYTES else None
+        if answer is None:
+            raise ConnectionResetError("the child has ended")
+        return answer
+
     async def _receive(self, count: int) -> bytes | None:
         loop, data, remaining = asyncio.get_running_loop(), BytesIO(), count
         while remaining:
@@ -119,8 +140,7 @@ class ForkServer:
         `memory` limits the address space in bytes, without the libraries. `seconds` limits the CPU time. Raises
         `ForkServerUnavailable`.
         """
-        async with self._starting:
-            control = self._control or await self._start()
+        control = await self._connect()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         job = Job(next(self._numbers), ours)
@@ -138,6 +158,18 @@ class ForkServer:
             self._idle_timer.cancel()
             self._idle_timer = None
         return job
+
+    async def prepare(self, task: Mapping[str, object]) -> None:
+        """Start the process if it does not run, and have it load the libraries of `task`, before a child needs them.
+
+        A failure appears when a child is forked.
+        """
+        with suppress(ForkServerUnavailable, OSError):
+            (await self._connect()).send(orjson.dumps({"task": task}))
+
+    async def _connect(self) -> socket.socket:
+        async with self._starting:
+            return self._control or await self._start()
 
     def end(self, job: Job) -> None:
         """Kill the child of a job, unless it has ended. Its future `exited` completes when the child has ended."""

@@ -16,6 +16,7 @@ from gateway.media.encoded_image import EncodedImage
 from gateway.media.fork_server import ForkServer
 from gateway.media.invalid_media import InvalidMedia
 from gateway.media.sniffing import MediaKind, SniffedType
+from gateway.media.speech_encoder import SpeechEncoder
 from gateway.media.url_fetcher import FetchedFile, ResolveHost, UrlFetcher
 from gateway.settings import Settings
 
@@ -89,6 +90,8 @@ class MediaLoader:
             timeout=settings.picture_timeout,
             memory=memory,
         )
+        self.speech_encoder = SpeechEncoder(self._fork_server, num_slots=settings.speech_encoders)
+        """Encodes the speech of answers, in processes of the same fork server."""
         self._fetch_slots = FairSemaphore(settings.media_concurrency)
         self._memory = MemoryPool(settings.media_held_bytes)
         self.request_timeout = settings.media_request_timeout

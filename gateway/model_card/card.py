@@ -1,4 +1,5 @@
-"""The model card: a model's tensors and parameters, typed. The only file that reads the strings of `config.parameters`.
+"""The model card: a model's tensors and parameters, typed. It alone reads the strings of `config.parameters`, with
+`gateway.model_card.speech` for those of speech.
 
 docs/architecture.md lists the parameters. Discovery parses the card once; requests read its fields.
 """
@@ -9,9 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from gateway.model_card.image_limits import DEFAULT_MAX_IMAGES, ImageLimits, Size
+from gateway.model_card.speech import SpeechCard, parse_speech
 from gateway.operations.chat import Chat
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage
+from gateway.operations.speak import Speak
 from gateway.triton.client import ModelConfig
 
 Parameters: TypeAlias = Mapping[str, str]
@@ -30,6 +33,7 @@ _TRUE_WORDS = frozenset({"true", "yes", "1", "t"})
 _FALSE_WORDS = frozenset({"false", "no", "0", "f", "n"})
 """Values that mean false for models of TensorRT-LLM (inflight_batcher_llm/preprocessing/1/model.py)."""
 
+_NO_SPEECH = SpeechCard()
 _IMAGE_OPERATIONS = frozenset({GenerateImage.operation, EditImage.operation})
 
 
@@ -79,7 +83,7 @@ class TextCard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """The description of a model. `config` has its tensors, `text` and `image` the parameters of each modality."""
+    """The description of a model. `config` has its tensors, the others the parameters of each modality."""
 
     config: ModelConfig
     name: str
@@ -92,6 +96,7 @@ class ModelCard:
     """Seconds since 1970; 0: unknown."""
     text: TextCard
     image: ImageLimits
+    speech: SpeechCard = _NO_SPEECH
     adapter: str | None = None
     """The LoRA adapter that requests to this model use; None: it is the model itself."""
     base_name: str | None = None
@@ -125,6 +130,7 @@ def parse(config: ModelConfig) -> ModelCard:
         created=int(parameters.get("created", 0)),
         text=text,
         image=parse_image(parameters) if operations & _IMAGE_OPERATIONS else ImageLimits(),
+        speech=parse_speech(parameters) if Speak.operation in operations else _NO_SPEECH,
     )
 
 

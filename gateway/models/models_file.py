@@ -16,6 +16,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from gateway.model_card.card import parse_text
+from gateway.model_card.speech import parse_speech
+from gateway.models.reference_voices import VoiceEntry, read_voices
 from gateway.prompting import chat_prompt, tokenizer_files
 from gateway.signatures.registry import RECOGNIZED_SIGNATURES
 
@@ -80,6 +82,16 @@ class ModelEntry(BaseModel):
     owned_by: str | None = None
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
+    voices: dict[Annotated[str, Field(min_length=1)], VoiceEntry] | None = None
+    """Recordings that a text-to-speech model imitates, by the name that callers use (`VoiceEntry`)."""
+    default_voice: str | None = None
+    """Default: the first voice."""
+    sample_rate: PositiveInt32 | None = None
+    """Samples a second of the speech; default: 24,000."""
+    reference_sample_rate: PositiveInt32 = 16_000
+    """Samples a second of the recordings: what the model expects."""
+    overlap_seconds: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Seconds by which each response of a text-to-speech model overlaps the one before it; default: 0."""
 
     def parameters(self, folder: Path) -> dict[str, str]:
         """Return the description as parameters of `config.pbtxt`.
@@ -109,8 +121,12 @@ class ModelEntry(BaseModel):
                 "tokenizer_config",
                 "special_tokens",
                 "control_tokens",
+                "voices",
+                "reference_sample_rate",
             },
         )
+        if self.voices:
+            values["voices"] = read_voices(self.voices, folder, self.reference_sample_rate)
         if template is not None:
             values["chat_template"] = template
         if tokens:
@@ -123,6 +139,7 @@ class ModelEntry(BaseModel):
             values["hidden"] = "true"
         parameters = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
         chat_prompt.check(parse_text(parameters))
+        parse_speech(parameters)
         return parameters
 
 

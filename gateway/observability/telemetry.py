@@ -194,6 +194,16 @@ class Trace:
             self.span.end(self, status)
 
 
+class _Unrecorded:
+    """A histogram that records nothing."""
+
+    def observe(self, amount: float) -> None:
+        """Drop a value."""
+
+
+_UNRECORDED = _Unrecorded()
+
+
 class AnswerMetrics:
     """Counts the events of one answer while a model generates it. A context manager."""
 
@@ -215,7 +225,7 @@ class AnswerMetrics:
         self._trace = trace
         self._in_flight = metrics.in_flight.labels(*labels)
         self._first_token = metrics.first_token_seconds.labels(*labels)
-        self._inter_token = metrics.inter_token_seconds.labels(*labels)
+        self._inter_token = metrics.inter_token_seconds.labels(*labels) if request.paces_tokens else _UNRECORDED
         self._tokens_in = metrics.tokens_in.labels(*labels)
         self._tokens_out = metrics.tokens_out.labels(*labels)
         self._started = trace.started

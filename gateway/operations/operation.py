@@ -27,6 +27,8 @@ class Operation:
     """OpenTelemetry's name of the operation, `gen_ai.operation.name`."""
     delta_events: ClassVar[tuple[type[Any], ...]] = ()
     """Events that bring generated tokens and count them in `tokens`."""
+    paces_tokens: ClassVar[bool] = True
+    """True: metrics record the time between two tokens. False: one event may bring hundreds of them."""
     usage_events: ClassVar[tuple[type[Any], ...]] = ()
     """Events that count the tokens of the input in `prompt_tokens`."""
 

@@ -13,6 +13,7 @@ _NAMES = (
     "generate_image",
     "edit_image",
     "transcribe",
+    "speak",
 )
 """Modules of this package, in the order of preference: a model with several operations is listed under the first."""
 

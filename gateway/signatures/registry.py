@@ -25,6 +25,8 @@ _NAMES = (
     "embedding",
     "transcription",
     "image",
+    "speech",
+    "voice_cloning",
 )
 """Modules of this package, each with a `SIGNATURE`, in the order in which a model's tensors are compared with them."""
 
@@ -67,6 +69,9 @@ def complete_config(
     if "signature" not in parameters and (signature := recognize(config)):
         parameters["signature"] = signature
         parameters.setdefault("owned_by", "triton")
+    codecs = SIGNATURES[parameters["signature"]].codecs if parameters.get("signature") in SIGNATURES else {}
+    if codecs and Complete.operation not in codecs:
+        parameters.setdefault("operations", json.dumps(list(codecs)))
     if "signature" in parameters and "operations" not in parameters:
         chats = "chat_template" in parameters
         parameters["operations"] = json.dumps([Chat.operation, Complete.operation] if chats else [Complete.operation])

@@ -100,6 +100,14 @@ class InferResponse:
         count, size = shape[0], 4 * shape[1]
         return tuple(raw[i * size : (i + 1) * size] for i in range(count))
 
+    def int16_bytes(self, name: str) -> bytes:
+        """Return the data of an INT16 output, little-endian; none if the response lacks the output."""
+        return self._raw(name, "INT16")
+
+    def float32_bytes(self, name: str) -> bytes:
+        """Return the data of an FP32 output, little-endian; none if the response lacks the output."""
+        return self._raw(name, "FP32")
+
     def int32s(self, name: str) -> tuple[int, ...]:
         """Return the elements of an INT32 output; none if the response lacks the output."""
         raw = self._raw(name, "INT32")

@@ -87,7 +87,19 @@ class DrawImages:
     is_garbled: bool = False
 
 
-Step = Say | Echo | Pause | Fail | Close | DrawImages | RawOutputs | IfSeed
+@dataclass(frozen=True, slots=True)
+class SpeakSentences:
+    """A tone for each sentence of the text, with `rate` samples a second, and a pause before each.
+
+    With `fails_later`, the model fails after the first one.
+    """
+
+    pause: float = 0.0
+    rate: int = 24_000
+    fails_later: bool = False
+
+
+Step = SpeakSentences | Say | Echo | Pause | Fail | Close | DrawImages | RawOutputs | IfSeed
 HELLO = (Say("\n\nHello"), Say(" there"), Say(", how may I assist you today?", "stop", tokens=7))
 
 
@@ -107,6 +119,8 @@ class ScriptedModel:
     """Longest text of an embedding model, which refuses or truncates longer ones. 0: no limit."""
     is_transcription_model: bool = False
     """The model transcribes speech."""
+    is_speech_model: bool = False
+    """The model speaks. Its script has `SpeakSentences` steps."""
     is_image_model: bool = False
     """The model generates images. Its script has `DrawImages` steps."""
     missing_inputs: tuple[str, ...] = ()
@@ -147,6 +161,16 @@ class ScriptedModel:
             config.parameters["signature"].string_value = "transcription"
             config.parameters["operations"].string_value = '["transcribe"]'
             return config
+        if self.is_speech_model:
+            for name, kind, dims in TTS_INPUTS:
+                if name not in self.missing_inputs:
+                    config.input.add(name=name, data_type=kind, dims=dims, optional=name != "text")
+            for name, kind, dims in TTS_OUTPUTS:
+                config.output.add(name=name, data_type=kind, dims=dims)
+            for key, value in (_TTS_PARAMETERS | self.parameters).items():
+                if value is not None:
+                    config.parameters[key].string_value = value
+            return config
         if self.is_image_model:
             for name, kind, dims in IMAGE_INPUTS:
                 config.input.add(name=name, data_type=kind, dims=dims, optional=name != "prompt")
@@ -185,6 +209,19 @@ SPEECH_INPUTS = [
     ("audio", config_pb.TYPE_FP32, [-1]),
     ("task", config_pb.TYPE_STRING, [1]),
     ("timestamps", config_pb.TYPE_STRING, [1]),
+]
+TTS_INPUTS = [
+    ("text", config_pb.TYPE_STRING, [1]),
+    ("voice", config_pb.TYPE_STRING, [1]),
+    ("language", config_pb.TYPE_STRING, [1]),
+    ("speed", config_pb.TYPE_FP32, [1]),
+    ("instructions", config_pb.TYPE_STRING, [1]),
+]
+TTS_OUTPUTS = [
+    ("audio", config_pb.TYPE_INT16, [-1]),
+    ("sample_rate", config_pb.TYPE_INT32, [1]),
+    ("num_input_tokens", config_pb.TYPE_UINT32, [1]),
+    ("num_output_tokens", config_pb.TYPE_UINT32, [1]),
 ]
 EMBEDDING_INPUTS = [
     ("text", config_pb.TYPE_STRING, [-1]),
@@ -243,4 +280,20 @@ _IMAGE_PARAMETERS: dict[str, str | None] = {
     "max_images": "10",
     "created": "1763683200",
     "owned_by": "tritonic",
+}
+VOICES = [
+    {"id": "heart", "name": "Heart", "language": "en-US", "gender": "female"},
+    {"id": "bella", "name": "Bella", "language": "en-US", "gender": "female"},
+    {"id": "adam", "name": "Adam", "language": "en-US", "gender": "male"},
+    {"id": "alpha", "name": "Alpha", "language": "ja-JP", "gender": "female"},
+]
+_TTS_PARAMETERS: dict[str, str | None] = {
+    "operations": '["speak"]',
+    "signature": "speech",
+    "voices": json.dumps(VOICES),
+    "default_voice": "heart",
+    "languages": '["en-US", "ja-JP"]',
+    "sample_rate": "24000",
+    "max_characters": "100000",
+    "created": "1763683200",
 }

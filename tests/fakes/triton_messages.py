@@ -18,6 +18,7 @@ from tests.fakes.scripted_model import (
     INPUTS,
     SAMPLING_PARAMETERS,
     SPEECH_INPUTS,
+    TTS_INPUTS,
     Echo,
     IfSeed,
     Pause,
@@ -31,7 +32,9 @@ def wire_type(kind: int) -> str:
     return "BYTES" if kind == config_pb.TYPE_STRING else config_pb.DataType.Name(kind).removeprefix("TYPE_")
 
 
-_WIRE_TYPES = {name: wire_type(kind) for name, kind, _ in INPUTS + SPEECH_INPUTS + EMBEDDING_INPUTS + IMAGE_INPUTS}
+_WIRE_TYPES = {
+    name: wire_type(kind) for name, kind, _ in INPUTS + SPEECH_INPUTS + TTS_INPUTS + EMBEDDING_INPUTS + IMAGE_INPUTS
+}
 
 
 @dataclass(slots=True)

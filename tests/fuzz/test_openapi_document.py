@@ -25,6 +25,7 @@ def document() -> Any:
     for name in ("CreateChatCompletionRequest", "CreateCompletionRequest"):
         schemas[name]["properties"]["model"] = {"type": "string", "enum": TEXT_MODELS}
     schemas["CreateEmbeddingRequest"]["properties"]["model"] = {"const": "vectors"}
+    schemas["CreateSpeechRequest"]["properties"]["model"] = {"const": "speaker"}
     openapi["paths"][MODEL_PATH]["get"]["parameters"][0]["schema"]["enum"] = [model.name for model in FUZZED_MODELS]
     for name, schema in schemas.items():
         if name.endswith(("ImageRequest", "ImageEditRequest", "ImageVariationRequest")):

@@ -4,7 +4,18 @@ import json
 
 import grpc
 
-from tests.fakes.scripted_model import HELLO, Close, DrawImages, Echo, Fail, Pause, Say, ScriptedModel, Step
+from tests.fakes.scripted_model import (
+    HELLO,
+    Close,
+    DrawImages,
+    Echo,
+    Fail,
+    Pause,
+    Say,
+    ScriptedModel,
+    SpeakSentences,
+    Step,
+)
 
 INVALID_ARGUMENT, UNAVAILABLE, NOT_FOUND = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -66,6 +77,7 @@ SCRIPTED_MODELS = [
     ScriptedModel("spaced-caller", with_pauses(*_CALL)),
     ScriptedModel("hasty", (Say("a"), Pause(0.05), *(Say(" b"),) * 50, Say("", "stop"))),
     ScriptedModel("hasty-then-broken", (*(Say("a"),) * 50, Fail("[engine_failed] The engine stopped."))),
+    ScriptedModel("whole-sentence", (Say("One sentence.", "stop"),)),
     ScriptedModel("cut", (Say("as far as"), Say(" it goes", "length"))),
     ScriptedModel("halting", (Say(""), Say("a"), Say(""), Pause(0.05), Say("b"), Say(""), Say("", "stop", tokens=0))),
     ScriptedModel("empty-final", sends_empty_final=True),
@@ -116,6 +128,19 @@ SCRIPTED_MODELS = [
     ScriptedModel("blotter", (DrawImages(is_garbled=True),), is_image_model=True),
     ScriptedModel("broken-painter", (Fail("[engine_failed] The engine stopped."),), is_image_model=True),
     ScriptedModel("shapes-denoiser", is_described=False, parameters={"component": "shapes"}),
+    # Models that speak.
+    ScriptedModel("hibari", (SpeakSentences(),), is_speech_model=True),
+    ScriptedModel("slow-speaker", (SpeakSentences(pause=0.4),), is_speech_model=True),
+    ScriptedModel("low-speaker", (SpeakSentences(rate=16_000),), is_speech_model=True),
+    ScriptedModel("hoarse", (SpeakSentences(fails_later=True),), is_speech_model=True),
+    ScriptedModel(
+        "mute",
+        (SpeakSentences(pause=0.01),),
+        is_speech_model=True,
+        missing_inputs=("voice", "language", "speed", "instructions"),
+        parameters={"voices": None, "default_voice": None, "max_characters": "100"},
+    ),
+    ScriptedModel("actor", (SpeakSentences(),), is_speech_model=True, parameters={"follows_instructions": "true"}),
     # Models that fail before the first response,
     ScriptedModel(
         "too-long",

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.dialects.openai.response_models import CreateChatCompletionResponse, CreateChatCompletionStreamResponse
-from gateway.dialects.openai.wire import image_chat
+from gateway.dialects.openai.wire import audio_chat, audio_chat_responses, image_chat
 from gateway.dialects.openai.wire.chat import (
     MAX_JSON_VALUES,
     CreateChatCompletionRequest,
@@ -27,10 +27,12 @@ from gateway.http.openapi_responses import STORED_OUTPUT_FAILURES
 from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
 from gateway.operations.chat import ChatEvent, gather
+from gateway.operations.speak import Speak
 
 router = APIRouter(route_class=route_class(OPENAI_ERRORS, max_json_values=MAX_JSON_VALUES))
 
 
+_SUCCESS = {"code": 0, "message": "success"}
 _EXAMPLE_HEAD = {
     "created": 1763683200,
     "model": "smollm2-135m-instruct",
@@ -53,8 +55,7 @@ _RESPONSES = OPENAI_DOCS.responses(
             }
         ],
         "usage": {"prompt_tokens": 36, "completion_tokens": 8, "total_tokens": 44},
-        "code": 0,
-        "message": "success",
+        **_SUCCESS,
     },
     event=CreateChatCompletionStreamResponse,
     event_example={
@@ -79,10 +80,20 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
         "model": body.model,
         "system_fingerprint": model.fingerprint,
     }
+    speech = audio_chat.parse_speech(
+        body,
+        catalog.models,
+        lambda name: catalog.get(name, Speak),
+        writes_text=not image_chat.is_image_chat(model),
+    )
+    if speech is not None:
+        operation = await parse_request(body, model, request)
+        spoken = audio_chat.run(catalog, model, operation, speech, request)
+        return await audio_chat_responses.respond(body, request, spoken, speech, head, nulls=True, more=_SUCCESS)
     events: AsyncGenerator[ChatEvent]
     if image_chat.is_image_chat(model):
-        operation = await image_chat.parse_request(body, model, request)
-        events = image_chat.run(catalog, model, operation, request, progress=streams)
+        drawing = await image_chat.parse_request(body, model, request)
+        events = image_chat.run(catalog, model, drawing, request, progress=streams)
     else:
         chat = await parse_request(body, model, request)
         events = catalog.run(model, chat, request.state.trace)
@@ -97,5 +108,4 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
         return await delivery.sse(request, events, chunks.render, OPENAI_ERRORS.render_event, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
     fields = render(answers, usage, logprobs=bool(body.logprobs), nulls=True, legacy=body.uses_legacy_functions)
-    success = {"code": 0, "message": "success"}
-    return Response(orjson.dumps({**head, **fields, **success}), media_type="application/json")
+    return Response(orjson.dumps({**head, **fields, **_SUCCESS}), media_type="application/json")

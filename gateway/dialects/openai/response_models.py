@@ -64,6 +64,24 @@ class ChatCompletionMessageToolCall(BaseModel):
     function: CalledFunction
 
 
+class ChatCompletionAudio(BaseModel):
+    """The spoken answer: the whole file in base64, and its text."""
+
+    id: Annotated[str, Field(pattern="^audio_")]
+    data: str
+    expires_at: Annotated[int, Field(description="Unix time until which a later message may refer to it by `id`.")]
+    transcript: str
+
+
+class ChatCompletionAudioDelta(BaseModel):
+    """A part of a spoken answer. The first has the id, the last `expires_at`. `data` is base64, and can be joined."""
+
+    id: Annotated[str, Field(default_factory=omitted, pattern="^audio_")]
+    data: Annotated[str, Field(default_factory=omitted)]
+    expires_at: Annotated[int, Field(default_factory=omitted)]
+    transcript: Annotated[str, Field(default_factory=omitted)]
+
+
 class ChatCompletionResponseMessage(BaseModel):
     """The message of the model: text, tool calls, and its reasoning."""
 
@@ -73,6 +91,7 @@ class ChatCompletionResponseMessage(BaseModel):
     reasoning_content: Annotated[str, Field(default_factory=omitted)]
     tool_calls: Annotated[list[ChatCompletionMessageToolCall], Field(default_factory=omitted, min_length=1)]
     function_call: Annotated[CalledFunction, Field(default_factory=omitted)]
+    audio: Annotated[ChatCompletionAudio, Field(default_factory=omitted)]
 
 
 class ChatCompletionChoice(BaseModel):
@@ -123,6 +142,7 @@ class ChatCompletionStreamResponseDelta(BaseModel):
     reasoning_content: Annotated[str, Field(default_factory=omitted)]
     tool_calls: Annotated[list[ChatCompletionMessageToolCallChunk], Field(default_factory=omitted, min_length=1)]
     function_call: Annotated[CalledFunctionChunk, Field(default_factory=omitted)]
+    audio: Annotated[ChatCompletionAudioDelta, Field(default_factory=omitted)]
 
 
 class ChatCompletionChunkChoice(BaseModel):

@@ -39,9 +39,15 @@ def find_model(request: Request, name: str, operation: type | None = None) -> Mo
             return catalog.get(name, operation)
     except ModelNotFound:
         pass  # its message lists models of other platforms
-    names = [model.name for model in catalog.models() if model.name in platform.models]
-    known = ", ".join(names) or "none"
+    known = ", ".join(model.name for model in list_models(request)) or "none"
     raise ModelNotFound(f"The model '{name[:200]}' does not exist. Models: {known}.", param="model")
+
+
+def list_models(request: Request) -> list[Model]:
+    """Return the models of the request's platform that serve requests now, ordered by name. Raises `NotFound`."""
+    catalog: Catalog = request.app.state.catalog
+    offered = _platform(request).models
+    return [model for model in catalog.models() if offered is None or model.name in offered]
 
 
 def any_platform_requires_key(settings: Settings) -> bool:

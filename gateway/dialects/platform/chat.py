@@ -11,7 +11,7 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.dialects.openai.wire import image_chat
+from gateway.dialects.openai.wire import audio_chat, audio_chat_responses, image_chat
 from gateway.dialects.openai.wire.chat import (
     MAX_JSON_VALUES,
     CreateChatCompletionRequest,
@@ -28,6 +28,7 @@ from gateway.http.openapi_responses import STORED_OUTPUT_FAILURES
 from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
 from gateway.operations.chat import ChatEvent, gather
+from gateway.operations.speak import Speak
 
 router = APIRouter(
     route_class=route_class(OPENAI_ERRORS, max_json_values=MAX_JSON_VALUES, authorize=access.authorize),
@@ -70,10 +71,20 @@ async def create_chat_completion(platform: str, body: CreateChatCompletionReques
     streams = body.wants_stream
     model = access.find_model(request, body.model)
     head = {"id": f"foaicmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
+    speech = audio_chat.parse_speech(
+        body,
+        lambda: access.list_models(request),
+        lambda name: access.find_model(request, name, Speak),
+        writes_text=not image_chat.is_image_chat(model),
+    )
+    if speech is not None:
+        operation = await parse_request(body, model, request, allow_base64=True)
+        spoken = audio_chat.run(catalog, model, operation, speech, request)
+        return await audio_chat_responses.respond(body, request, spoken, speech, head, nulls=False, more={})
     events: AsyncGenerator[ChatEvent]
     if image_chat.is_image_chat(model):
-        operation = await image_chat.parse_request(body, model, request, allow_base64=True)
-        events = image_chat.run(catalog, model, operation, request, progress=streams)
+        drawing = await image_chat.parse_request(body, model, request, allow_base64=True)
+        events = image_chat.run(catalog, model, drawing, request, progress=streams)
     else:
         events = catalog.run(model, await parse_request(body, model, request, allow_base64=True), request.state.trace)
     if streams:

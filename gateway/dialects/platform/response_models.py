@@ -27,6 +27,7 @@ class ChatAnswerMessage(BaseModel):
     reasoning_content: Annotated[str, Field(default_factory=omitted)]
     tool_calls: Annotated[list[dict[str, Any]], Field(default_factory=omitted, min_length=1)]
     function_call: Annotated[dict[str, Any], Field(default_factory=omitted)]
+    audio: Annotated[dict[str, Any], Field(default_factory=omitted)]
 
 
 class ChatAnswerChoice(BaseModel):
@@ -65,6 +66,7 @@ class ChatChunkDelta(BaseModel):
     reasoning_content: Annotated[str, Field(default_factory=omitted)]
     tool_calls: Annotated[list[dict[str, Any]], Field(default_factory=omitted, min_length=1)]
     function_call: Annotated[dict[str, Any], Field(default_factory=omitted)]
+    audio: Annotated[dict[str, Any], Field(default_factory=omitted)]
 
 
 class ChatChunkChoice(BaseModel):

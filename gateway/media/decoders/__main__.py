@@ -1,7 +1,8 @@
 """The fork server: it forks a child for each file, so that the child has its libraries loaded from the start.
 
 Input: JSON messages on stdin, a SOCK_SEQPACKET socket. A message with `task` starts a job, and carries the descriptor
-of a stream socket (`gateway.media.decoders.child_process`). A message with `kill` kills the job of that number.
+of a stream socket (`gateway.media.decoders.child_process`); without a descriptor, it only loads the libraries of the
+task. A message with `kill` kills the job of that number.
 
 Output, on the same socket: `ended`, the number of a job, its wait `status`, and its CPU time in `seconds`.
 
@@ -60,6 +61,8 @@ def _handle_message(control: socket.socket, jobs: dict[int, int]) -> bool:
     if preload.preload(request["task"]):
         gc.collect()
         gc.freeze()  # the collector would write to memory that is shared with the children
+    if not descriptors:
+        return True
     child = os.fork()
     if not child:
         try:

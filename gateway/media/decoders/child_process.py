@@ -1,4 +1,4 @@
-"""The child process that decodes one file.
+"""The child process that decodes one file, or encodes one stream of speech (`gateway.media.encoders.stream`).
 
 Input: a JSON message with `task`, `size` of the file, `memory` in bytes of address space without the libraries, and
 `seconds` of CPU time; and a stream socket with the file. Output, on that socket: the lengths of a head and a body; the
@@ -47,6 +47,11 @@ def run(request: dict[str, Any], descriptor: int) -> None:
 
 
 def _respond(request: dict[str, Any], connection: socket.socket) -> None:
+    if request["task"]["task"] == "encode":
+        from gateway.media.encoders import stream
+
+        stream.serve(connection, request["task"]["format"])
+        return
     head: dict[str, Any] = {}
     body = b""
     try:

@@ -169,3 +169,47 @@ test("a signal leaves a request that is not answered yet", async () => {
   const asking = client.chat.completions.create({ model: "silent", messages }, { signal });
   await assert.rejects(asking, OpenAI.APIUserAbortError);
 });
+
+test("speech, as a whole file and as a stream", async () => {
+  const asked = { model: "hibari", voice: "alloy", input: "One sentence. And one more.", response_format: "wav" };
+  const whole = Buffer.from(await (await client.audio.speech.create(asked)).arrayBuffer());
+  assert.equal(whole.subarray(0, 4).toString(), "RIFF");
+  // 27 characters less the space between the sentences, 0.02 seconds each, 24,000 samples a second of two bytes.
+  assert.equal(whole.length, 44 + 26 * 0.02 * 24000 * 2);
+  const response = await client.audio.speech.create({ ...asked, model: "slow-speaker", response_format: "mp3" });
+  assert.equal(response.headers.get("content-type"), "audio/mpeg");
+  let first;
+  const started = Date.now();
+  for await (const chunk of response.body) first ??= [chunk.length, Date.now() - started];
+  assert.ok(first[0] > 0 && Date.now() - started - first[1] > 200, "the first bytes come a sentence earlier");
+});
+
+test("speech as events", async () => {
+  const response = await client.audio.speech.create({
+    model: "hibari", voice: { id: "adam" }, input: "One. Two is longer.", response_format: "pcm", stream_format: "sse",
+  });
+  const events = (await response.text()).split("\n\n").filter((event) => event.includes("data: {"));
+  const data = events.map((event) => JSON.parse(event.split("data: ")[1]));
+  assert.deepEqual(data.map(({ type }) => type), ["speech.audio.delta", "speech.audio.delta", "speech.audio.done"]);
+  assert.ok(data.at(-1).usage.output_tokens > 0);
+});
+
+test("a voice that does not exist is an error of the client's", async () => {
+  const asked = client.audio.speech.create({ model: "hibari", voice: "nobody", input: "Hello." });
+  await assert.rejects(asked, (error) => error.status === 400 && error.param === "voice");
+});
+
+test("a spoken answer, whole and streamed", async () => {
+  const asked = { model: "hello", messages, modalities: ["text", "audio"] };
+  const whole = await client.chat.completions.create({ ...asked, audio: { voice: "alloy", format: "wav" } });
+  const { audio, content } = whole.choices[0].message;
+  assert.equal(content, null);
+  assert.equal(audio.transcript, GREETING);
+  assert.equal(Buffer.from(audio.data, "base64").subarray(0, 4).toString(), "RIFF");
+  const stream = client.chat.completions.stream({ ...asked, audio: { voice: "alloy", format: "pcm16" } });
+  let data = "";
+  for await (const chunk of stream) data += chunk.choices[0].delta.audio?.data ?? "";
+  assert.ok(Math.abs(Buffer.from(data, "base64").length - Buffer.from(audio.data, "base64").length + 44) < 4);
+  const next = [...messages, { role: "assistant", audio: { id: audio.id } }, { role: "user", content: "Go on." }];
+  assert.ok((await client.chat.completions.create({ model: "hello", messages: next })).choices[0].message.content);
+});

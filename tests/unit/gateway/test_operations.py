@@ -24,6 +24,7 @@ def test_operations_describe_themselves() -> None:
         "generate_image": ("/v1/images/generations", 1, True),
         "edit_image": ("/v1/images/edits", 2, True),
         "transcribe": (None, None, True),
+        "speak": ("/v1/audio/speech", None, False),
     }
     described = {
         kind.operation: (kind.route, kind.node_type, issubclass(kind, TaskOperation))

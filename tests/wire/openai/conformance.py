@@ -6,12 +6,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from gateway.dialects.openai import images_responses, response_models
+from gateway.dialects.openai.wire import speech_models
 from gateway.dialects.openai.wire.error_models import ErrorResponse
 
 RESPONSE_MODELS: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": response_models.CreateChatCompletionResponse,
     "/v1/completions": response_models.CreateCompletionResponse,
     "/v1/embeddings": response_models.CreateEmbeddingResponse,
+    "/v1/audio/voices": speech_models.ListVoicesResponse,
     "/v1/images/generations": images_responses.ImagesResponse,
     "/v1/images/edits": images_responses.ImagesResponse,
     "/v1/images/variations": images_responses.ImagesResponse,
@@ -19,6 +21,8 @@ RESPONSE_MODELS: dict[str, type[BaseModel]] = {
     "/v1/models/{model_id}": response_models.RetrieveModelResponse,
 }
 NAMED_EVENT_MODELS: dict[str, type[BaseModel]] = {
+    "speech.audio.delta": speech_models.SpeechAudioDeltaEvent,
+    "speech.audio.done": speech_models.SpeechAudioDoneEvent,
     "image_generation.partial_image": images_responses.ImageGenPartialImageEvent,
     "image_generation.completed": images_responses.ImageGenCompletedEvent,
     "image_edit.partial_image": images_responses.ImageEditPartialImageEvent,
@@ -44,6 +48,8 @@ def check_response(path: str, status: int, content_type: str, body: bytes) -> No
         validate_exactly(ErrorResponse, body)
     elif content_type.startswith("text/event-stream"):
         check_stream(path, body)
+    elif path == "/v1/audio/speech":
+        assert content_type.startswith("audio/") and body
     else:
         assert content_type == "application/json"
         validate_exactly(RESPONSE_MODELS[path], body)

@@ -1,8 +1,8 @@
 """Requests and the answers to them, as documents show them: `golden/*.json`.
 
 `body` must be the whole answer and `events` every event of the stream. Placeholders: `<id:chatcmpl>` an id with this
-prefix, the same wherever it stands; `<now>` this moment in Unix seconds; `<text>` any text; `<list>` any list;
-`<url>` the address of the gateway.
+prefix, the same wherever it stands; `<now>` this moment in Unix seconds; `<later>` a later one; `<text>` any text;
+`<list>` any list; `<url>` the address of the gateway.
 """
 
 import json
@@ -43,6 +43,8 @@ class GoldenComparison:
             assert self.ids.setdefault(expected, actual) == actual, path
         elif expected == "<now>":
             assert type(actual) is int and abs(actual - time.time()) < 60, path
+        elif expected == "<later>":
+            assert type(actual) is int and actual > time.time(), path
         elif expected == "<text>":
             assert isinstance(actual, str) and actual, path
         elif expected == "<list>":

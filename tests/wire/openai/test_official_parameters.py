@@ -16,6 +16,8 @@ from openai.types import (
     image_edit_params,
     image_generate_params,
 )
+from openai.types.audio import SpeechCreateParams
+from openai.types.chat import chat_completion_assistant_message_param as official_assistant
 from openai.types.chat import chat_completion_content_part_image_param as official_image
 from openai.types.chat import chat_completion_content_part_input_audio_param as official_audio
 from openai.types.chat import chat_completion_content_part_param as official_parts
@@ -25,8 +27,9 @@ from openai.types.shared_params.response_format_json_schema import JSONSchema
 
 from gateway.dialects.openai.completions import CreateCompletionRequest
 from gateway.dialects.openai.embeddings import CreateEmbeddingRequest
-from gateway.dialects.openai.wire import images, messages, sampling, structured_outputs, tools
+from gateway.dialects.openai.wire import audio_chat, images, messages, sampling, structured_outputs, tools
 from gateway.dialects.openai.wire.chat import CreateChatCompletionRequest
+from gateway.dialects.openai.wire.speech import CreateSpeechRequest
 from gateway.http.wire_model import WireModel
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "dialects.md").read_text(encoding="utf-8")
@@ -36,6 +39,7 @@ ROUTES: dict[str, tuple[Any, type[WireModel]]] = {
     "chat": (chat_create_params.CompletionCreateParamsStreaming, CreateChatCompletionRequest),
     "completions": (completion_create_params.CompletionCreateParamsStreaming, CreateCompletionRequest),
     "embeddings": (embedding_create_params.EmbeddingCreateParams, CreateEmbeddingRequest),
+    "audio/speech": (SpeechCreateParams, CreateSpeechRequest),
     "images/generations": (image_generate_params.ImageGenerateParamsStreaming, images.CreateImageRequest),
     "images/edits": (image_edit_params.ImageEditParamsStreaming, images.CreateImageEditRequest),
     "images/variations": (
@@ -51,6 +55,8 @@ NESTED: dict[str, tuple[Any, Any]] = {
     "image_url": (official_image.ImageURL, messages.ImageURL),
     "input_audio": (official_audio.InputAudio, messages.InputAudio),
     "file": (official_parts.FileFile, messages.File),
+    "messages.audio": (official_assistant.Audio, messages.SpokenAnswer),
+    "audio": (official.ChatCompletionAudioParam, audio_chat.AudioOutput),
     "messages.tool_calls": (official.ChatCompletionMessageFunctionToolCallParam, tools.WireToolCall),
     "tools": (official.ChatCompletionFunctionToolParam, tools.ToolDefinition),
     "tools.function": (FunctionDefinition, tools.FunctionDefinition),

@@ -146,8 +146,6 @@ async def test_stream_options_ask_for_usage(gateway: RunningGateway) -> None:
 
 
 NOT_CARRIED_BY_CHATS = [
-    ("modalities", ["text", "audio"]),
-    ("audio", {"voice": "alloy", "format": "wav"}),
     ("moderation", {"model": "omni-moderation-latest"}),
     ("chat_template", "{{ messages }}"),
     ("add_generation_prompt", False),

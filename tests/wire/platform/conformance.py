@@ -4,14 +4,19 @@ from pydantic import TypeAdapter
 
 from gateway.dialects.openai.wire.error_models import ErrorResponse
 from gateway.dialects.platform import response_models
+from tests.wire.openai.conformance import check_response as check_openai_response
 from tests.wire.openai.conformance import validate_exactly
 
+_AUDIO = "/{platform}/v1/audio/"
 _CHAT = "/{platform}/v1/chat/completions"
 
 
 def check_response(path: str, status: int, content_type: str, body: bytes) -> None:
     """Validate the response of a route of this dialect; ignore routes of others."""
     if not path.startswith("/{platform}/"):
+        return
+    if path.startswith(_AUDIO):
+        check_openai_response(path.removeprefix("/{platform}"), status, content_type, body)
         return
     if content_type.startswith("text/event-stream"):
         *blocks, last = body.decode().removesuffix("\n\n").split("\n\n")

@@ -1,12 +1,13 @@
 """Chat requests: https://platform.openai.com/docs/api-reference/chat/create"""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Request
-from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field
 
 from gateway.dialects.openai.wire import legacy_functions, tools
+from gateway.dialects.openai.wire.audio_chat import AudioOutput
 from gateway.dialects.openai.wire.legacy_functions import WireFunctionChoice
 from gateway.dialects.openai.wire.message_parser import MessageParser
 from gateway.dialects.openai.wire.messages import Message
@@ -84,14 +85,14 @@ class CreateChatCompletionRequest(SamplingFields):
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    modalities: Annotated[list[Literal["text", "audio"]], Field(max_length=8)] | None = None
+    audio: AudioOutput | None = None
     # Known and not supported: a request with a value that has an effect is refused, and the error names the field.
-    audio: UnsupportedField = None
     chat_template: UnsupportedField = None
     add_special_tokens: UnsupportedFlag = None
     documents: UnsupportedList = None
     echo: UnsupportedFlag = None
     mm_processor_kwargs: UnsupportedList = None
-    modalities: Annotated[Any, WithJsonSchema({"enum": [["text"], [], None]})] = None
     moderation: UnsupportedField = None
     web_search_options: UnsupportedField = None
 
@@ -102,9 +103,7 @@ class CreateChatCompletionRequest(SamplingFields):
 
 
 UNSUPPORTED_FIELDS: Mapping[str, Callable[[Any], bool]] = {
-    "modalities": lambda value: value in (["text"], []),
     "add_special_tokens": is_false,
-    "audio": never_neutral,
     "chat_template": never_neutral,
     "documents": is_empty,
     "echo": is_false,

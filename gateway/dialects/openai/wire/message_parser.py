@@ -62,6 +62,7 @@ class MessageParser:
     def _drafts(self, messages: list[Message]) -> list[TurnDraft]:
         contents = (message.content for message in messages if isinstance(message.content, list))
         references = sum(part.type != "text" for content in contents for part in content)
+        references += sum(message.audio is not None and not message.content for message in messages)
         if references > MAX_REFERENCES:
             raise InvalidRequest(
                 f"A conversation may have at most {MAX_REFERENCES} images and files, not {references}.",
@@ -94,6 +95,8 @@ class MessageParser:
             tool_calls=tuple(calls),
             reasoning=message.reasoning_content,
         )
+        if message.audio and message.role == "assistant" and not content:
+            return TurnDraft(turn, [self._references.spoken_answer(message.audio.id, param=f"{path}.audio.id")])
         if isinstance(content, str):
             return TurnDraft(turn)
         return TurnDraft(turn, [self._part(part, f"{path}.content[{i}]") for i, part in enumerate(content)])

@@ -30,6 +30,12 @@ class File(WireModel):
     filename: str | None = None
 
 
+class SpokenAnswer(WireModel):
+    """An earlier answer with audio, by the id of the audio."""
+
+    id: Annotated[str, Field(max_length=256)]
+
+
 def _part_schema(name: str, value: str, *schemas: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of a content part: the field `name` is required and not null."""
     field = {"anyOf": list(schemas)} if len(schemas) > 1 else schemas[0]
@@ -99,3 +105,4 @@ class Message(WireModel):
     tool_calls: Annotated[list[WireToolCall], Field(max_length=128)] | None = None
     function_call: FunctionCall | None = None
     reasoning_content: str | None = None
+    audio: SpokenAnswer | None = None
