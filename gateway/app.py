@@ -234,6 +234,7 @@ class _TraceMiddleware:
             await self._app(scope, receive_counted, send_tagged)
         finally:
             self._event_loop.end_request()
+            trace.cleanup.close()
             if trace.reservation:
                 trace.reservation.release()
             trace.route = trace.route or getattr(scope.get("route"), "path", UNMATCHED_ROUTE)

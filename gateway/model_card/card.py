@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from gateway.model_card.image_limits import DEFAULT_MAX_IMAGES, ImageLimits, Size
+from gateway.model_card.transcription_limits import TranscriptionLimits, parse_transcription
 from gateway.operations.chat import Chat
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage
+from gateway.operations.transcribe import Transcribe
 from gateway.triton.client import ModelConfig
 
 Parameters: TypeAlias = Mapping[str, str]
@@ -77,7 +79,7 @@ class TextCard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """The description of a model. `config` has its tensors, `text` and `image` the parameters of each modality."""
+    """The description of a model. `config` has its tensors, `text`, `image` and `transcription` the parameters."""
 
     config: ModelConfig
     name: str
@@ -90,6 +92,7 @@ class ModelCard:
     """Seconds since 1970; 0: unknown."""
     text: TextCard
     image: ImageLimits
+    transcription: TranscriptionLimits = field(default_factory=TranscriptionLimits)
 
     def has_input(self, name: str) -> bool:
         """Return whether the model declares an input tensor of this name."""
@@ -115,6 +118,9 @@ def parse(config: ModelConfig) -> ModelCard:
         created=int(parameters.get("created", 0)),
         text=text,
         image=parse_image(parameters) if operations & _IMAGE_OPERATIONS else ImageLimits(),
+        transcription=(
+            parse_transcription(parameters) if Transcribe.operation in operations else TranscriptionLimits()
+        ),
     )
 
 

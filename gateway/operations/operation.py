@@ -29,6 +29,8 @@ class Operation:
     """Events that bring generated tokens and count them in `tokens`."""
     usage_events: ClassVar[tuple[type[Any], ...]] = ()
     """Events that count the tokens of the input in `prompt_tokens`."""
+    audio_events: ClassVar[tuple[type[Any], ...]] = ()
+    """Events that count the sound that was read in `audio_seconds`, and its tokens in `prompt_tokens` and `tokens`."""
 
     model: str
 

@@ -24,6 +24,7 @@ _NAMES = (
     "tensorrt_llm",
     "embedding",
     "transcription",
+    "whisper_bls",
     "image",
 )
 """Modules of this package, each with a `SIGNATURE`, in the order in which a model's tensors are compared with them."""
@@ -67,6 +68,10 @@ def complete_config(
     if "signature" not in parameters and (signature := recognize(config)):
         parameters["signature"] = signature
         parameters.setdefault("owned_by", "triton")
+    if "signature" in parameters and "operations" not in parameters:
+        carried = SIGNATURES[parameters["signature"]].codecs if parameters["signature"] in SIGNATURES else {}
+        if carried and Complete.operation not in carried:
+            parameters["operations"] = json.dumps(list(carried))
     if "signature" in parameters and "operations" not in parameters:
         chats = "chat_template" in parameters
         parameters["operations"] = json.dumps([Chat.operation, Complete.operation] if chats else [Complete.operation])

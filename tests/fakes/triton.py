@@ -9,8 +9,8 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
-from tests.fakes import image_model, triton_messages
-from tests.fakes.scripted_model import Close, DrawImages, Fail, Pause, RawOutputs, Say, ScriptedModel
+from tests.fakes import image_model, listening_model, triton_messages
+from tests.fakes.scripted_model import Close, DrawImages, Fail, Listen, Pause, RawOutputs, Say, ScriptedModel
 from tests.fakes.triton_messages import InferCall
 
 _BAD = grpc.StatusCode.INVALID_ARGUMENT
@@ -188,6 +188,10 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # tri
                 case DrawImages():
                     async for response in image_model.generate_images(model, call, step):
                         yield response
+                case Listen():
+                    async for response in listening_model.transcribe(model, call, step):
+                        yield response
+                    return
                 case Say():
                     responses.append(step)
                     if stream:

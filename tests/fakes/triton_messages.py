@@ -15,8 +15,8 @@ from tests.fakes.scripted_model import (
     EMBEDDING_INPUTS,
     IMAGE_INPUTS,
     INPUTS,
+    LISTENING_INPUTS,
     SAMPLING_PARAMETERS,
-    SPEECH_INPUTS,
     Echo,
     IfSeed,
     Pause,
@@ -30,7 +30,7 @@ def wire_type(kind: int) -> str:
     return "BYTES" if kind == config_pb.TYPE_STRING else config_pb.DataType.Name(kind).removeprefix("TYPE_")
 
 
-_WIRE_TYPES = {name: wire_type(kind) for name, kind, _ in INPUTS + SPEECH_INPUTS + EMBEDDING_INPUTS + IMAGE_INPUTS}
+_WIRE_TYPES = {name: wire_type(kind) for name, kind, _ in INPUTS + LISTENING_INPUTS + EMBEDDING_INPUTS + IMAGE_INPUTS}
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from importlib import import_module
 
 from gateway.dialects.dialect import Dialect
 from gateway.dialects.openai import images_responses, response_models
+from gateway.dialects.openai.wire import transcription_models
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 
 _ROUTES = (
@@ -14,6 +15,7 @@ _ROUTES = (
     "completions",
     "embeddings",
     "images",
+    "transcriptions",
     "models",
 )
 """Modules of this package. The most frequent come first: a path is compared with one route after the other."""
@@ -23,5 +25,9 @@ DIALECT = Dialect(
     prefixes=("/v1",),
     routers=tuple(import_module(f"{__name__}.{name}").router for name in _ROUTES),
     errors=OPENAI_ERRORS,
-    stream_events=(*response_models.STREAM_EVENTS, *images_responses.STREAM_EVENTS),
+    stream_events=(
+        *response_models.STREAM_EVENTS,
+        *images_responses.STREAM_EVENTS,
+        *transcription_models.STREAM_EVENTS,
+    ),
 )

@@ -11,6 +11,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "PIL.PngImagePlugin", "PIL.WebPImagePlugin",
     ),
     "audio": ("gateway.media.decoders.audio", "av"),
+    "recording": ("gateway.media.decoders.audio", "av"),
     "document": ("gateway.media.decoders.documents",),
     "percent_decode": ("gateway.media.decoders.percent_encoding",),
     PDF: ("pypdfium2",),

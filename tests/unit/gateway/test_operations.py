@@ -23,7 +23,7 @@ def test_operations_describe_themselves() -> None:
         "embed": ("/v1/embeddings", None, False),
         "generate_image": ("/v1/images/generations", 1, True),
         "edit_image": ("/v1/images/edits", 2, True),
-        "transcribe": (None, None, True),
+        "transcribe": ("/v1/audio/transcriptions", None, True),
     }
     described = {
         kind.operation: (kind.route, kind.node_type, issubclass(kind, TaskOperation))

@@ -20,6 +20,8 @@ STATUSES = {
     "/v1/images/generations": DRAWING,
     "/v1/images/edits": DRAWING,
     "/v1/images/variations": DRAWING,
+    "/v1/audio/transcriptions": DRAWING,
+    "/v1/audio/translations": DRAWING,
     "/v1/models": {"200", "500"},
     "/v1/models/{model_id}": {"200", "404", "500"},
     "/{platform}/v1/chat/completions": DRAWING,
