@@ -89,7 +89,8 @@ def create_app(
         app.state.media = MediaLoader(settings)
         node = NodeRegistrar(settings, catalog, worker) if settings.node_url else None
         files = app.state.files = FileStore(settings)
-        task_queue = app.state.tasks = TaskQueue(settings, catalog, files, app.state.metrics, spans)
+        recordings = app.state.media.recordings
+        task_queue = app.state.tasks = TaskQueue(settings, catalog, files, app.state.metrics, spans, recordings)
         task_queue.start()
         tasks = [asyncio.create_task(catalog.watch()), asyncio.create_task(files.sweep_periodically())]
         if node:
