@@ -49,6 +49,8 @@ class FormReader:
         self._file: SpooledUpload | None = None
         self._files = self._fields = self._field_bytes = 0
         self._output: bytes = b""
+        self._skip = 0
+        """Bytes at the start of the buffer that are no content."""
         self._ended = False
 
     async def feed(self, data: bytes) -> None:
@@ -65,6 +67,9 @@ class FormReader:
 
     async def finish(self) -> Form:
         """Return the form. Raises `InvalidRequest` if it is truncated."""
+        if self._step == self._begin and self._buffer:
+            start = forms.find_first_boundary(self._buffer, self._line)
+            self._ended = start[1] == b"--"  # an empty form
         if not self._ended:
             raise forms.cut_off_error()
         for value in self._form.values():
@@ -86,7 +91,9 @@ class FormReader:
         if self._buffer.find(b"\r\n\r\n") < 0 and len(self._buffer) < forms.MAX_HEADER_BYTES + 4:
             return False
         name, filename, at = forms.parse_part_headers(self._buffer, 2, len(self._buffer))
-        del self._buffer[:at]
+        # The line break before the content may be that of a boundary, which then has no content.
+        del self._buffer[: at - 2]
+        self._skip = 2
         self._name = name
         if filename is None:
             self._fields += 1
@@ -100,14 +107,19 @@ class FormReader:
 
     def _read_content(self) -> bool:
         found = self._delimiter.search(self._buffer)
-        end = found.start() if found else max(0, len(self._buffer) - self._tail)
+        end = found.start() if found else len(self._buffer) - self._tail
+        if found and end < self._skip:
+            raise forms.cut_off_error()
+        if end < self._skip:
+            return False
+        start, self._skip = self._skip, 0
         if self._text is not None:
-            self._field_bytes += end
+            self._field_bytes += end - start
             if self._field_bytes > _MAX_FIELD_BYTES:
                 raise RequestTooLarge(f"The fields of the form are larger than the limit of {_MAX_FIELD_BYTES} bytes.")
-            self._text += self._buffer[:end]
+            self._text += self._buffer[start:end]
         else:
-            self._output = bytes(memoryview(self._buffer)[:end])
+            self._output = bytes(memoryview(self._buffer)[start:end])
         if not found:
             del self._buffer[:end]
             return False

@@ -4,10 +4,10 @@
 """
 
 from contextlib import suppress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import Request
-from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
 from pydantic_core import from_json
 
 from gateway.dialects.openai.wire.form_fields import holds_numbers, parse_number
@@ -16,7 +16,7 @@ from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.http import delivery
 from gateway.http.forms import Form, Upload
 from gateway.http.spooled_forms import SpooledUpload
-from gateway.http.wire_model import WireModel
+from gateway.http.wire_model import UNION_TAG, WireModel
 from gateway.media.recordings import Recordings
 from gateway.media.spool import SpoolFile
 from gateway.operations.language_names import language_code
@@ -42,6 +42,12 @@ class VadConfig(WireModel):
     threshold: Annotated[float | None, Field(ge=0, le=1)] = None
     prefix_padding_ms: Annotated[int | None, Field(ge=0, le=10_000)] = None
     silence_duration_ms: Annotated[int | None, Field(ge=0, le=60_000)] = None
+
+
+ChunkingStrategy: TypeAlias = Annotated[
+    Annotated[Literal["auto"], Tag(UNION_TAG + "auto")] | Annotated[VadConfig, Tag(UNION_TAG + "vad")],
+    Discriminator(lambda value: UNION_TAG + ("auto" if isinstance(value, str) else "vad")),
+]
 
 
 class SpeechFields(WireModel):
@@ -138,7 +144,7 @@ class CreateTranscriptionRequest(SpeechFields):
     keywords: Annotated[list[_Term] | None, Field(max_length=1000)] = None
     timestamp_granularities: Annotated[list[Literal["word", "segment"]] | None, Field(max_length=2)] = None
     include: Annotated[list[Literal["logprobs"]] | None, Field(max_length=1)] = None
-    chunking_strategy: Literal["auto"] | VadConfig | None = None
+    chunking_strategy: ChunkingStrategy | None = None
     known_speaker_names: UnsupportedList = None
     known_speaker_references: UnsupportedList = None
 
