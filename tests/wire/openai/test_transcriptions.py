@@ -166,6 +166,14 @@ async def test_a_stream_has_named_events(gateway: RunningGateway) -> None:
     assert blocks[3:] == ["data: [DONE]", ""]
 
 
+async def test_a_model_that_reports_a_text_alone(gateway: RunningGateway) -> None:
+    assert (await post(gateway, {"model": "ear-plain"})).json()["usage"] == {"type": "duration", "seconds": 5.0}
+    *_, done, end = events(await post(gateway, {"model": "ear-plain", "stream": "true"}))
+    assert (done, end) == ({"type": "transcript.text.done", "text": "a b"}, "[DONE]")
+    verbose = await post(gateway, {"model": "ear-plain", "response_format": "verbose_json"})
+    assert [segment["text"] for segment in verbose.json()["segments"]] == [" a", " b"]
+
+
 async def test_json_bodies(gateway: RunningGateway) -> None:
     encoded = base64.b64encode(WAV).decode()
     for reference in (f"data:audio/wav;base64,{encoded}", encoded):

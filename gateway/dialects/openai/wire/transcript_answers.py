@@ -76,9 +76,10 @@ class TranscriptEventRenderer:
             more = {"logprobs": render_logprobs(event.logprobs)} if self._logprobs else {}
             yield _named("transcript.text.delta", {"delta": delta, **more})
         elif isinstance(event, TranscriptionEnd):
-            yield _named(
-                "transcript.text.done", self._transcript.json(logprobs=self._logprobs, languages=self._languages)
-            )
+            whole = self._transcript.json(logprobs=self._logprobs, languages=self._languages)
+            if self._transcript.token_usage() is None:
+                del whole["usage"]  # the event has a place for tokens only
+            yield _named("transcript.text.done", whole)
 
 
 def _named(name: str, fields: Mapping[str, Any]) -> NamedEvent:

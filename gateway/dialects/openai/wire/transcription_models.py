@@ -99,7 +99,7 @@ class TranscriptTextDoneEvent(BaseModel):
     text: str
     languages: Annotated[list[TranscriptionLanguage], Field(default_factory=omitted)]
     logprobs: Annotated[list[TranscriptionLogprob], Field(default_factory=omitted)]
-    usage: Annotated[TokenUsage | DurationUsage, Field(default_factory=omitted)]
+    usage: Annotated[TokenUsage, Field(default_factory=omitted)]
 
 
 STREAM_EVENTS: tuple[type[BaseModel], ...] = (TranscriptTextDeltaEvent, TranscriptTextDoneEvent)
