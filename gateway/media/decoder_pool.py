@@ -23,11 +23,22 @@ _WALL_TIME_FACTOR = 2
 class DecoderPool:
     """Decodes up to `num_slots` files at a time, shared fairly among callers."""
 
-    def __init__(self, server: ForkServer, *, label: str, num_slots: int, timeout: float, memory: int) -> None:
+    def __init__(
+        self,
+        server: ForkServer,
+        *,
+        label: str,
+        num_slots: int,
+        timeout: float,
+        memory: int,
+        slot_timeout: float | None = None,
+    ) -> None:
         """`label` is the word for a file in error messages: "image" or "file".
 
-        `timeout` limits the CPU time of one file in seconds, `memory` its address space in bytes.
+        `timeout` limits the CPU time of one file in seconds, `memory` its address space in bytes. `slot_timeout` is the
+        longest wait for a slot in seconds; None: as long as the limit of wall time.
         """
+        self._slot_timeout = slot_timeout
         self._fork_server = server
         self._label = label
         self._slots = FairSemaphore(num_slots)
@@ -110,7 +121,7 @@ class DecoderPool:
         """Wait for a slot, inside `waiting`, and start a process. Raises `Overloaded`."""
         with waiting or nullcontext():
             try:
-                await self._slots.acquire(caller, seconds=self._wall_timeout)
+                await self._slots.acquire(caller, seconds=self._slot_timeout or self._wall_timeout)
             except TimeoutError:
                 raise Overloaded(
                     f"Too many other {self._label}s are being decoded now; try again later.",

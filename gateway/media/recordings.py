@@ -23,6 +23,8 @@ _HEAD_BYTES = 8192
 """First bytes of a file, which show its type."""
 _DISK_MESSAGE = "The open recordings of this caller take the most disk space that is allowed; try again later."
 _MEMORY_MESSAGE = "Too many recordings are being decoded now; try again later."
+_SLOT_SECONDS = 60.0
+"""Seconds that a recording waits for a process."""
 _MEMORY_PATIENCE_SECONDS = 30.0
 _MEMORY_POLL_SECONDS = 0.1
 
@@ -55,6 +57,7 @@ class Recordings:
             num_slots=settings.recording_workers,
             timeout=settings.recording_timeout,
             memory=settings.document_memory_bytes,
+            slot_timeout=_SLOT_SECONDS,
         )
 
     @property

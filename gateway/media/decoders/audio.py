@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16_000
 """Samples a second."""
+_DECLARED_LENGTH_TOLERANCE = 1.1
+"""A file whose declared length exceeds the limit by this factor is refused at once. Declared lengths may be estimates."""
 
 
 def decode_audio(data: bytes, container: str, *, max_seconds: float) -> bytes:
@@ -40,6 +42,9 @@ class AudioDecoder:
         if not self._file.streams.audio:
             raise InvalidMedia("the file has no audio track")
         self._stream = self._file.streams.audio[0]
+        declared = self.total_seconds
+        if declared is not None and declared > _DECLARED_LENGTH_TOLERANCE * max_seconds:
+            raise _too_long(max_seconds)
         self._may_have_nan = self._stream.codec_context.name.startswith("pcm_f")
         self._mixer_format: tuple[Any, ...] = ()
         self._mixer: av.AudioResampler | None = None
@@ -61,7 +66,7 @@ class AudioDecoder:
                 for samples in self._convert(frame):
                     found += len(samples)
                     if found > limit:
-                        raise InvalidMedia(f"the audio is longer than the limit of {self._max_seconds:g} seconds")
+                        raise _too_long(self._max_seconds)
                     yield samples
         if not found:
             raise InvalidMedia("the audio track is empty")
@@ -114,6 +119,10 @@ class AudioDecoder:
             part.pts = None
             for converted in self._converter.resample(part):
                 yield bytes(converted.planes[0])[: converted.samples * 4]
+
+
+def _too_long(max_seconds: float) -> InvalidMedia:
+    return InvalidMedia(f"the audio is longer than the limit of {max_seconds:g} seconds")
 
 
 def _replace_nan(frame: "av.AudioFrame") -> None:
