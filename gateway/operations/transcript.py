@@ -86,7 +86,7 @@ class Transcript:
 
     def token_usage(self) -> dict[str, Any] | None:
         """Return OpenAI's `UsageTokens`; None if the model does not count tokens."""
-        read, written = self.end.input_tokens, self.end.output_tokens
+        read, written = self.end.prompt_tokens, self.end.completion_tokens
         if read is None or written is None:
             return None
         return {"type": "tokens", "input_tokens": read, "output_tokens": written, "total_tokens": read + written}

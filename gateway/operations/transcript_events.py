@@ -67,13 +67,13 @@ class PieceEnd:
 class TranscriptionEnd:
     """The last event. `language` is an ISO-639-1 code, empty if it is unknown; `duration` is in seconds.
 
-    `input_tokens` and `output_tokens` are None where the model does not count tokens.
+    `prompt_tokens` and `completion_tokens` are None where the model does not count tokens.
     """
 
     language: str
     duration: float
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 TranscriptionEvent: TypeAlias = Segment | PieceEnd | TranscriptionEnd

@@ -182,8 +182,8 @@ class PieceSequence:
             yield TranscriptionEnd(
                 language=self._language or self._found_language,
                 duration=self._position / SAMPLE_RATE,
-                input_tokens=self._input_tokens,
-                output_tokens=self._output_tokens,
+                prompt_tokens=self._input_tokens,
+                completion_tokens=self._output_tokens,
             )
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16_000
 """Samples a second."""
 _DECLARED_LENGTH_TOLERANCE = 1.1
-"""A file whose declared length exceeds the limit by this factor is refused at once. Declared lengths may be estimates."""
+"""A file whose declared length exceeds the limit by this factor is refused at once. Such lengths may be estimates."""
 
 
 def decode_audio(data: bytes, container: str, *, max_seconds: float) -> bytes:

@@ -112,7 +112,7 @@ async def test_the_next_piece_begins_where_the_model_stopped() -> None:
     ends = [event for event in events if isinstance(event, PieceEnd)]
     assert [end.end for end in ends] == [100.5, 219.5, 300.0] and {end.total for end in ends} == {300.0}
     assert math.isclose(sum(end.audio_seconds for end in ends), 300.0)
-    assert events[-1] == TranscriptionEnd(language="de", duration=300.0, input_tokens=30, output_tokens=9)
+    assert events[-1] == TranscriptionEnd(language="de", duration=300.0, prompt_tokens=30, completion_tokens=9)
 
 
 async def test_a_piece_grows_until_the_model_finds_a_place_to_stop() -> None:

@@ -30,7 +30,7 @@ def transcript(*segments: Segment, language: str = "en", tokens: int | None = No
     for segment in segments:
         made.add(segment)
     made.add(PieceEnd(end=9.0, total=None, audio_seconds=9.0))
-    made.add(TranscriptionEnd(language=language, duration=9.0, input_tokens=tokens, output_tokens=tokens))
+    made.add(TranscriptionEnd(language=language, duration=9.0, prompt_tokens=tokens, completion_tokens=tokens))
     return made
 
 
