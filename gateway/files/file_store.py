@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,25 +17,13 @@ from obstore.store import LocalStore, ObjectStore
 
 from gateway.errors import RETRY_AFTER_SECONDS, FileNotFound, GatewayError, Overloaded, StorageFull
 from gateway.files import object_stores
+from gateway.files.content_types import CONTENT_TYPES, EXTENSIONS, content_type
 from gateway.files.signing import Signer, load_or_create_key
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
     from obstore import BytesStream, ObjectMeta
 
-CONTENT_TYPES = {
-    "png": "image/png",
-    "jpg": "image/jpeg",
-    "webp": "image/webp",
-    "gif": "image/gif",
-    "mp4": "video/mp4",
-    "wav": "audio/wav",
-    "mp3": "audio/mpeg",
-    "txt": "text/plain; charset=utf-8",
-    "bin": "application/octet-stream",
-}
-"""Content types by extension. None is of a kind that a browser would execute."""
-_EXTENSIONS = {content_type: end for end, content_type in CONTENT_TYPES.items()}
 _FILE_ID = re.compile(r"[a-z2-7]{32}\.([a-z0-9]{3,4})")
 _TEMPORARY_FILE = re.compile(r"[a-z2-7]{32}\.[a-z0-9]{3,4}#\d+")
 """Names of obstore's temporary files, which it renames when they are complete. A killed process leaves them."""
@@ -84,22 +72,33 @@ class FileStore:
         exceed `files_max_bytes`, the oldest are removed first. Raises `StorageFull`, and `Overloaded` when the store
         does not respond.
         """
+        return await self._put(data, len(data), content_type, name, in_parts=False)
+
+    async def put_chunks(
+        self, chunks: AsyncIterator[bytes], size: int, content_type: str, *, name: str | None = None
+    ) -> str:
+        """Store a file of `size` bytes that is larger than memory, as `put` does. Raises what `chunks` raises."""
+        return await self._put(chunks, size, content_type, name, in_parts=True)
+
+    async def _put(
+        self, data: bytes | AsyncIterator[bytes], size: int, content_type: str, name: str | None, *, in_parts: bool
+    ) -> str:
         store, signer = await self._open()
-        file = f"{signer.name(name)}.{_EXTENSIONS.get(content_type, 'bin')}"
+        file = f"{signer.name(name)}.{EXTENSIONS.get(content_type, 'bin')}"
         attributes: Any = None if isinstance(store, LocalStore) else {"Content-Type": content_type}
-        self._pending_bytes += len(data)
+        self._pending_bytes += size
         try:
             await self._make_room()
-            await _translate_errors(obstore.put_async(store, file, data, use_multipart=False, attributes=attributes))
-            self._stored_bytes += len(data)
+            await _translate_errors(obstore.put_async(store, file, data, use_multipart=in_parts, attributes=attributes))
+            self._stored_bytes += size
         finally:
-            self._pending_bytes -= len(data)
+            self._pending_bytes -= size
         return file
 
     async def find(self, name: str, content_type: str) -> str | None:
         """Return the id of the file with a name, None if there is none. Raises `Overloaded`."""
         _, signer = await self._open()
-        file = f"{signer.name(name)}.{_EXTENSIONS.get(content_type, 'bin')}"
+        file = f"{signer.name(name)}.{EXTENSIONS.get(content_type, 'bin')}"
         try:
             await self.size(file)
         except FileNotFound:
@@ -267,11 +266,6 @@ async def _read_chunks(stream: "BytesStream") -> AsyncGenerator[bytes]:
 async def _no_chunks(empty: tuple[bytes, ...] = ()) -> AsyncGenerator[bytes]:
     for chunk in empty:
         yield chunk
-
-
-def content_type(file: str) -> str:
-    """Return the content type of a file, by its id."""
-    return CONTENT_TYPES.get(file.rpartition(".")[2], CONTENT_TYPES["bin"])
 
 
 def _valid_id(file: str) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.files.file_store import FileStore, StoredFile, content_type
+from gateway.files.content_types import content_type
+from gateway.files.file_store import FileStore, StoredFile
 from gateway.http import delivery
 
 router = APIRouter(tags=["Files"])

@@ -16,7 +16,7 @@ MULTIPART_TYPE = "multipart/form-data"
 _MAX_FIELDS = 64
 _MAX_FILES = 32
 _MAX_HEADERS = 16
-_MAX_HEADER_BYTES = 8192
+MAX_HEADER_BYTES = 8192
 """Most bytes of all headers of one part."""
 _MAX_CONTENT_TYPE_LENGTH = 1024
 _SEARCH_BYTES = 1024 * 1024
@@ -31,7 +31,7 @@ _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,199}[0-9A-Za-z'()+_,./:=?-]")
 # A parameter of a header: its name, and its value, quoted or not.
 _PARAMETER = re.compile(r';[ \t]*+([^\s=;"]++)[ \t]*+=[ \t]*+(?:"((?:[^"\\]|\\.)*+)"|([^;"]*+))')
-_END_OF_LINE = re.compile(rb"(--|[ \t]{0,64}+\r\n)")
+END_OF_LINE = re.compile(rb"(--|[ \t]{0,64}+\r\n)")
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*)")
 
 
@@ -52,6 +52,28 @@ class Form(dict[str, Any]):
 
 def parse(content_type: str, body: bytes | bytearray) -> Form:
     """Parse a form. `content_type` is the header of the request. Raises `InvalidRequest`."""
+    boundary = read_boundary(content_type)
+    form = Form()
+    files = fields = 0
+    for start, end in _parts(body, boundary):
+        name, filename, at = parse_part_headers(body, start, end)
+        item: Upload | str
+        if filename is None:
+            fields += 1
+            item = decode_text(body, at, end, name)
+        else:
+            files += 1
+            with memoryview(body) as view:
+                item = Upload(bytes(view[at:end]), filename)
+            if not item.data and not item.name:
+                continue  # a browser's form in which no file was chosen
+        check_counts(files, fields)
+        add_item(form, name, item)
+    return form
+
+
+def read_boundary(content_type: str) -> bytes:
+    """Return the boundary that the header `Content-Type` names. Raises `InvalidRequest`."""
     if len(content_type) > _MAX_CONTENT_TYPE_LENGTH:
         raise _invalid("its header 'Content-Type' is too long")
     parameters = _parameters(content_type)
@@ -61,32 +83,24 @@ def parse(content_type: str, body: bytes | bytearray) -> Form:
     if not _BOUNDARY.fullmatch(boundary):
         raise _invalid("its boundary is longer than 200 characters, or has characters that are not allowed")
     _require_utf8(parameters.get("charset"))
-    form = Form()
-    files = fields = 0
-    for start, end in _parts(body, boundary.encode()):
-        name, filename, at = _parse_part_headers(body, start, end)
-        item: Upload | str
-        if filename is None:
-            fields += 1
-            item = _text(body, at, end, name)
-            if name == "_charset_":
-                _require_utf8(item)
-        else:
-            files += 1
-            with memoryview(body) as view:
-                item = Upload(bytes(view[at:end]), filename)
-            if not item.data and not item.name:
-                continue  # a browser's form in which no file was chosen
-        if files > _MAX_FILES or fields > _MAX_FIELDS:
-            raise _invalid(f"it exceeds the limit of {_MAX_FIELDS} fields and {_MAX_FILES} files")
-        key = name.removesuffix("[]")
-        if key not in form:
-            form[key] = [item] if name.endswith("[]") else item
-        elif isinstance(form[key], list):
-            form[key].append(item)
-        else:
-            form[key] = [form[key], item]
-    return form
+    return boundary.encode()
+
+
+def check_counts(files: int, fields: int) -> None:
+    """Raise `InvalidRequest` for a form with too many files or fields."""
+    if files > _MAX_FILES or fields > _MAX_FIELDS:
+        raise _invalid(f"it exceeds the limit of {_MAX_FIELDS} fields and {_MAX_FILES} files")
+
+
+def add_item(form: Form, name: str, item: object) -> None:
+    """Add a field or a file to a form."""
+    key = name.removesuffix("[]")
+    if key not in form:
+        form[key] = [item] if name.endswith("[]") else item
+    elif isinstance(form[key], list):
+        form[key].append(item)
+    else:
+        form[key] = [form[key], item]
 
 
 def _invalid(reason: str) -> InvalidRequest:
@@ -116,16 +130,10 @@ def _parts(body: bytes | bytearray, boundary: bytes) -> Iterator[tuple[int, int]
     A line that only starts with the boundary does not end a part.
     """
     line = b"--" + boundary
-    at = 0
-    while at < _MAX_LEADING_BYTES and body.startswith(b"\r\n", at):
-        at += 2
-    opening = _END_OF_LINE.match(body, at + len(line)) if body.startswith(line, at) else None
-    if not opening:
-        begun = bytes(body[at : at + len(line) + 2])
-        raise _cut_off() if (line + b"\r\n").startswith(begun) else _invalid("it does not begin with its boundary")
+    opening = find_first_boundary(body, line)
     start, last = opening.end(), opening[1] == b"--"
     # The line break before a boundary belongs to the boundary, also where it ends the previous boundary.
-    delimiter = re.compile(rb"\r\n" + re.escape(line) + _END_OF_LINE.pattern)
+    delimiter = re.compile(rb"\r\n" + re.escape(line) + END_OF_LINE.pattern)
     at = start - 2
     while not last:
         found = delimiter.search(body, at, at + _SEARCH_BYTES + _MAX_DELIMITER_BYTES)
@@ -136,21 +144,35 @@ def _parts(body: bytes | bytearray, boundary: bytes) -> Iterator[tuple[int, int]
             start, last = found.end(), found[1] == b"--"
             at = start - 2
         elif at + _SEARCH_BYTES >= len(body):
-            raise _cut_off()
+            raise cut_off_error()
         else:
             at += _SEARCH_BYTES
 
 
-def _cut_off() -> InvalidRequest:
+def find_first_boundary(body: bytes | bytearray, line: bytes) -> "re.Match[bytes]":
+    """Return the end of the first boundary's line, which may follow a few line breaks. Raises `InvalidRequest`."""
+    at = 0
+    while at < _MAX_LEADING_BYTES and body.startswith(b"\r\n", at):
+        at += 2
+    opening = END_OF_LINE.match(body, at + len(line)) if body.startswith(line, at) else None
+    if not opening:
+        begun = bytes(body[at : at + len(line) + 2])
+        if (line + b"\r\n").startswith(begun):
+            raise cut_off_error()
+        raise _invalid("it does not begin with its boundary")
+    return opening
+
+
+def cut_off_error() -> InvalidRequest:
     """Return the error for a truncated form. It is refused, as the lost part may be the image to edit."""
     return _invalid("it ends before its closing boundary")
 
 
-def _parse_part_headers(body: bytes | bytearray, start: int, end: int) -> tuple[str, str | None, int]:
+def parse_part_headers(body: bytes | bytearray, start: int, end: int) -> tuple[str, str | None, int]:
     """Return the name of a part, its file name (None if it is no file), and the offset of its content."""
-    stop = body.find(b"\r\n\r\n", max(start - 2, 0), min(end, start + _MAX_HEADER_BYTES))
+    stop = body.find(b"\r\n\r\n", max(start - 2, 0), min(end, start + MAX_HEADER_BYTES))
     if stop < 0:
-        raise _invalid(f"the headers of a part do not end within {_MAX_HEADER_BYTES} bytes")
+        raise _invalid(f"the headers of a part do not end within {MAX_HEADER_BYTES} bytes")
     disposition, part_type = "", None
     lines = bytes(body[start:stop]).split(b"\r\n") if stop > start else []
     if len(lines) > _MAX_HEADERS:
@@ -178,9 +200,13 @@ def _parse_part_headers(body: bytes | bytearray, start: int, end: int) -> tuple[
     return name, filename, stop + 4
 
 
-def _text(body: bytes | bytearray, start: int, end: int, name: str) -> str:
+def decode_text(body: bytes | bytearray, start: int, end: int, name: str) -> str:
+    """Return the text of the field `name`. Raises `InvalidRequest` if it is not UTF-8, or names another charset."""
     try:
         with memoryview(body) as view:
-            return str(view[start:end], "utf-8")
+            text = str(view[start:end], "utf-8")
     except UnicodeDecodeError:
         raise _invalid(f"the text of its field '{name[:64]}' is not UTF-8") from None
+    if name == "_charset_":
+        _require_utf8(text)
+    return text

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 import structlog
@@ -21,20 +22,30 @@ from gateway.http.bodies import FormRequest, JSONRequest, LimitedRequest
 from gateway.http.disconnect import ClientDisconnected
 from gateway.http.error_format import ErrorFormat
 from gateway.http.forms import MULTIPART_TYPE
+from gateway.http.gzip_bodies import is_gzipped
 from gateway.http.json_limits import JSONLimits
 from gateway.http.rates import RateLimits
+from gateway.http.spooled_forms import SpooledFormRequest
 from gateway.http.wire_model import UNION_TAG
+from gateway.media.recordings import Recordings
+from gateway.media.spool import SpoolFile
 from gateway.observability.telemetry import Trace
 from gateway.settings import Settings
 
 
 def route_class(
-    errors: ErrorFormat, *, max_json_values: int = 1000, forms: bool = False, authorize: Authorize = api_keys.authorize
+    errors: ErrorFormat,
+    *,
+    max_json_values: int = 1000,
+    forms: bool = False,
+    recordings: bool = False,
+    authorize: Authorize = api_keys.authorize,
 ) -> type[APIRoute]:
     """Return a route class whose routes authorize the caller, check its rates, read the body, and render failures.
 
     `errors` renders failures. A body may hold at most `max_json_values` JSON values. With `forms`, routes also read
-    `multipart/form-data` (`gateway.http.forms`). `authorize` returns the id of the caller or raises a `GatewayError`;
+    `multipart/form-data` (`gateway.http.forms`); with `recordings`, its files may be larger than memory
+    (`gateway.http.spooled_forms`). `authorize` returns the id of the caller or raises a `GatewayError`;
     by default it checks the key against the setting `api_keys`.
     """
     json_limits = JSONLimits(max_json_values)
@@ -48,6 +59,8 @@ def route_class(
                 field.field_info.annotation.model_validate if field else _identity  # type: ignore[union-attr]
             )
 
+            is_form_route = forms or recordings
+
             async def handler(request: Request) -> Response:
                 trace: Trace = request.state.trace
                 trace.route = self.path
@@ -59,10 +72,17 @@ def route_class(
                         if limits:
                             trace.charge_tokens = limits.charge_tokens
                             await limits.admit(trace.caller, trace.headers)
-                        is_form = forms and request.headers.get("content-type", "").lower().startswith(MULTIPART_TYPE)
-                        request_type: type[LimitedRequest[Any]] = FormRequest if is_form else JSONRequest
+                        media_type = request.headers.get("content-type", "").lower()
+                        is_form = is_form_route and media_type.startswith(MULTIPART_TYPE)
                         trace.reservation = MemoryReservation(request.app.state.request_memory, trace.caller)
-                        limited = request_type(_with_json_content_type(request.scope), request.receive, request.headers)
+                        scope, receive = _with_json_content_type(request.scope), request.receive
+                        limited: LimitedRequest[Any]
+                        if is_form and recordings and not is_gzipped(request.headers):
+                            media: Recordings = request.app.state.media.recordings
+                            new_spool = partial(_new_spool, media, trace)
+                            limited = SpooledFormRequest(scope, receive, request.headers, new_spool, media.max_bytes)
+                        else:
+                            limited = (FormRequest if is_form else JSONRequest)(scope, receive, request.headers)
                         await limited.read(
                             settings.max_body_bytes,
                             settings.body_timeout,
@@ -97,6 +117,13 @@ def route_class(
             return handler
 
     return DialectRoute
+
+
+def _new_spool(recordings: Recordings, trace: Trace) -> SpoolFile:
+    """Return a file that is closed when the request of `trace` has been answered."""
+    spool = recordings.new_spool(trace.caller)
+    trace.cleanup.callback(spool.close)
+    return spool
 
 
 def _with_json_content_type(scope: Scope) -> Scope:

@@ -3,11 +3,16 @@
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import orjson
 
 from gateway.errors import RETRY_AFTER_SECONDS, Overloaded
 from gateway.fair_sharing import FairSemaphore
 from gateway.media.budget import Budget
+from gateway.media.decoders.child_process import SAMPLES
 from gateway.media.fork_server import ExitInfo, ForkServer, ForkServerUnavailable, Job, ResponseTooLarge
 from gateway.media.invalid_media import InvalidMedia
 
@@ -18,17 +23,65 @@ _WALL_TIME_FACTOR = 2
 class DecoderPool:
     """Decodes up to `num_slots` files at a time, shared fairly among callers."""
 
-    def __init__(self, server: ForkServer, *, label: str, num_slots: int, timeout: float, memory: int) -> None:
+    def __init__(
+        self,
+        server: ForkServer,
+        *,
+        label: str,
+        num_slots: int,
+        timeout: float,
+        memory: int,
+        slot_timeout: float | None = None,
+    ) -> None:
         """`label` is the word for a file in error messages: "image" or "file".
 
-        `timeout` limits the CPU time of one file in seconds, `memory` its address space in bytes.
+        `timeout` limits the CPU time of one file in seconds, `memory` its address space in bytes. `slot_timeout` is the
+        longest wait for a slot in seconds; None: as long as the limit of wall time.
         """
+        self._slot_timeout = slot_timeout
         self._fork_server = server
         self._label = label
         self._slots = FairSemaphore(num_slots)
         self._timeout = timeout
         self._memory = memory
         self._wall_timeout = _WALL_TIME_FACTOR * timeout
+
+    async def decode_recording(
+        self, task: Mapping[str, object], descriptor: int, *, caller: str
+    ) -> AsyncGenerator[dict[str, Any] | bytes]:
+        """Yield the pieces of the response to the task `recording`: JSON objects, and samples between them.
+
+        Takes over `descriptor`, the file. The child decodes no faster than its pieces are read. Raises as `decode`
+        does.
+        """
+        try:
+            job = await self._begin(task, caller, size=0, file=descriptor)
+        finally:
+            os.close(descriptor)
+        try:
+            while True:
+                async with asyncio.timeout(self._wall_timeout):
+                    piece = await job.receive_piece()
+                if piece is None:
+                    raise await self._failure(job, is_late=False)
+                kind, content = piece
+                if kind == SAMPLES:
+                    yield content
+                    continue
+                head: dict[str, Any] = orjson.loads(content)
+                if "refusal" not in head:
+                    yield head
+                elif head["refusal"] is not None:
+                    raise InvalidMedia(str(head["refusal"])[:1000])
+                else:
+                    return
+        except (ResponseTooLarge, ValueError):
+            raise InvalidMedia(f"the {self._label} is damaged") from None
+        except TimeoutError:
+            self._fork_server.end(job)
+            raise await self._failure(job, is_late=True) from None
+        finally:
+            self._fork_server.end(job)
 
     async def decode(
         self, task: Mapping[str, object], data: bytes, *, budget: Budget, max_body_bytes: int
@@ -38,25 +91,7 @@ class DecoderPool:
         The body has at most `max_body_bytes` bytes. Raises `InvalidMedia` for a fault of the file, and `Overloaded` if
         no slot becomes free for this caller in time, or the machine is too busy.
         """
-        caller = budget.caller
-        with budget.waiting_for_slot():
-            try:
-                await self._slots.acquire(caller, seconds=self._wall_timeout)
-            except TimeoutError:
-                raise Overloaded(
-                    f"Too many other {self._label}s are being decoded now; try again later.",
-                    retry_after=RETRY_AFTER_SECONDS,
-                ) from None
-        try:
-            job = await self._fork_server.begin(task, size=len(data), memory=self._memory, seconds=self._timeout)
-        except ForkServerUnavailable:
-            self._slots.release(caller)
-            raise Overloaded(f"The {self._label} cannot be decoded now.", retry_after=RETRY_AFTER_SECONDS) from None
-        except BaseException:
-            self._slots.release(caller)
-            raise
-        # The slot is released when the process has ended, not when the caller stops waiting.
-        job.exited.add_done_callback(lambda _: self._slots.release(caller))
+        job = await self._begin(task, budget.caller, size=len(data), waiting=budget.waiting_for_slot())
         try:
             async with asyncio.timeout(self._wall_timeout):
                 response = await job.send_file(data, max_body_bytes=max_body_bytes)
@@ -73,6 +108,36 @@ class DecoderPool:
         if head.get("refusal") is not None:
             raise InvalidMedia(str(head["refusal"])[:1000])
         return head, body
+
+    async def _begin(
+        self,
+        task: Mapping[str, object],
+        caller: str,
+        *,
+        size: int,
+        file: int | None = None,
+        waiting: AbstractContextManager[None] | None = None,
+    ) -> Job:
+        """Wait for a slot, inside `waiting`, and start a process. Raises `Overloaded`."""
+        with waiting or nullcontext():
+            try:
+                await self._slots.acquire(caller, seconds=self._slot_timeout or self._wall_timeout)
+            except TimeoutError:
+                raise Overloaded(
+                    f"Too many other {self._label}s are being decoded now; try again later.",
+                    retry_after=RETRY_AFTER_SECONDS,
+                ) from None
+        try:
+            job = await self._fork_server.begin(task, size=size, memory=self._memory, seconds=self._timeout, file=file)
+        except ForkServerUnavailable:
+            self._slots.release(caller)
+            raise Overloaded(f"The {self._label} cannot be decoded now.", retry_after=RETRY_AFTER_SECONDS) from None
+        except BaseException:
+            self._slots.release(caller)
+            raise
+        # The slot is released when the process has ended, not when the caller stops waiting.
+        job.exited.add_done_callback(lambda _: self._slots.release(caller))
+        return job
 
     async def _failure(self, job: Job, *, is_late: bool) -> InvalidMedia | Overloaded:
         """Return the error for a process that ended without a response, or was killed after the wall-time limit."""

@@ -20,7 +20,7 @@ import orjson
 import structlog
 
 import gateway
-from gateway.media.decoders.child_process import LENGTH_PREFIX
+from gateway.media.decoders.child_process import JSON, LENGTH_PREFIX, PIECE_PREFIX, SAMPLES
 
 _ENVIRONMENT = {
     "PATH": os.defpath,
@@ -37,6 +37,7 @@ _CHUNK_BYTES = 256 * 1024
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 """Most bytes of a message that answers one of a stream."""
 _MAX_HEADER_BYTES = 16 * 1024
+_MAX_PIECE_BYTES = 1024 * 1024
 _MAX_MESSAGE_BYTES = 64 * 1024
 _KILL_TIMEOUT_SECONDS = 2.0
 """Seconds within which a killed child must have ended."""
@@ -108,6 +109,20 @@ class Job:
             raise ConnectionResetError("the child has ended")
         return answer
 
+    async def receive_piece(self) -> tuple[bytes, bytes] | None:
+        """Return the kind and the content of the next piece of a recording, None if the child ended.
+
+        Raises `ResponseTooLarge` for a piece that no child of ours sends.
+        """
+        prefix = await self._receive(PIECE_PREFIX.size)
+        if prefix is None:
+            return None
+        kind, length = PIECE_PREFIX.unpack(prefix)
+        if kind not in (SAMPLES, JSON) or length > _MAX_PIECE_BYTES or (kind == SAMPLES and length % 4):
+            raise ResponseTooLarge
+        piece = await self._receive(length)
+        return None if piece is None else (kind, piece)
+
     async def _receive(self, count: int) -> bytes | None:
         loop, data, remaining = asyncio.get_running_loop(), BytesIO(), count
         while remaining:
@@ -134,10 +149,13 @@ class ForkServer:
         self._control: socket.socket | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
 
-    async def begin(self, task: Mapping[str, object], *, size: int, memory: int, seconds: float) -> Job:
+    async def begin(
+        self, task: Mapping[str, object], *, size: int, memory: int, seconds: float, file: int | None = None
+    ) -> Job:
         """Fork a child that runs `task` on a file of `size` bytes, and return its job, which the caller must `end`.
 
-        `memory` limits the address space in bytes, without the libraries. `seconds` limits the CPU time. Raises
+        `file` is the descriptor of a file that the child reads by itself; None: the file is sent to it. `memory` limits
+        the address space in bytes, without the libraries. `seconds` limits the CPU time. Raises
         `ForkServerUnavailable`.
         """
         control = await self._connect()
@@ -146,7 +164,7 @@ class ForkServer:
         job = Job(next(self._numbers), ours)
         request = {"number": job.number, "task": task, "size": size, "memory": memory, "seconds": seconds}
         try:
-            socket.send_fds(control, [orjson.dumps(request)], [theirs.fileno()])
+            socket.send_fds(control, [orjson.dumps(request)], [theirs.fileno(), *([] if file is None else [file])])
         except OSError:
             ours.close()
             self._disconnect(control)

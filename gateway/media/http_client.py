@@ -8,7 +8,7 @@ import asyncio
 import socket
 import ssl
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 ByteCounter: TypeAlias = Callable[[int], None]
 """Called with the number of bytes of each piece. Raises `InvalidMedia` when there are too many."""
+
+Write: TypeAlias = Callable[[bytes], Awaitable[None]]
+"""Takes over a piece of the body, decompressed. Raises the errors of its owner."""
 
 _CHUNK_BYTES = 64 * 1024
 _MAX_HEADER_BYTES = 64 * 1024
@@ -41,21 +44,21 @@ _BAD_TLS = _NOT_FETCHED + "the TLS connection to its host failed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpResponse:
-    """A response. `data` is the body if the status is 200, else empty."""
+    """A response, without its body."""
 
     status: int
     location: str | None
     declared_type: str
     """The media type that the server claims, or empty."""
-    data: bytes
 
 
 async def get(
-    connection: socket.socket, url: "URL", *, tls: ssl.SSLContext | None, max_bytes: int, count_bytes: ByteCounter
+    connection: socket.socket, url: "URL", *, tls: ssl.SSLContext | None, max_bytes: int, write: Write
 ) -> HttpResponse:
     """Send a GET request over a connected socket, close the socket, and return the response.
 
-    `max_bytes` limits the body. `count_bytes` is called with the number of bytes of each piece. Raises `InvalidMedia`.
+    `max_bytes` limits the body. `write` is called with each piece of the body of a response with the status 200. Raises
+    `InvalidMedia`, and what `write` raises.
     """
     name = (url.raw_host or "").rstrip(".") if tls else None
     try:
@@ -71,7 +74,7 @@ async def get(
             f"GET {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\nUser-Agent: Tritonic\r\n"
             "Accept: */*\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n".encode("ascii")
         )
-        return await _read(reader, max_bytes, count_bytes)
+        return await _read(reader, max_bytes, write)
     except ssl.SSLError:
         raise InvalidMedia(_BAD_TLS) from None
     except OSError:
@@ -80,11 +83,10 @@ async def get(
         writer.transport.abort()  # do not wait for the server
 
 
-async def _read(reader: asyncio.StreamReader, max_bytes: int, count_bytes: ByteCounter) -> HttpResponse:
+async def _read(reader: asyncio.StreamReader, max_bytes: int, write: Write) -> HttpResponse:
     response = _ResponseParser(max_bytes)
     parser = response.parser
-    received_bytes = body_bytes = 0
-    data = bytearray()
+    received_bytes = body_bytes = unpacked_bytes = 0
     while not response.message_complete:
         piece = await reader.read(_CHUNK_BYTES)
         if not piece:
@@ -103,10 +105,10 @@ async def _read(reader: asyncio.StreamReader, max_bytes: int, count_bytes: ByteC
         part = response.take_body()
         body_bytes += len(part)
         for unpacked in response.decompress(part):
-            data += unpacked
-            if len(data) > max_bytes:
+            unpacked_bytes += len(unpacked)
+            if unpacked_bytes > max_bytes:
                 raise too_large_error(max_bytes)
-            count_bytes(len(unpacked))
+            await write(unpacked)
             await asyncio.sleep(0)
         if body_bytes > max_bytes:
             raise too_large_error(max_bytes)
@@ -121,7 +123,6 @@ async def _read(reader: asyncio.StreamReader, max_bytes: int, count_bytes: ByteC
         status=response.status,
         location=response.get("location"),
         declared_type=response.declared_type(),
-        data=bytes(data),
     )
 
 

@@ -15,6 +15,7 @@ from gateway.media.decoders import percent_encoding
 from gateway.media.encoded_image import EncodedImage
 from gateway.media.fork_server import ForkServer
 from gateway.media.invalid_media import InvalidMedia
+from gateway.media.recordings import Recordings
 from gateway.media.sniffing import MediaKind, SniffedType
 from gateway.media.speech_encoder import SpeechEncoder
 from gateway.media.url_fetcher import FetchedFile, ResolveHost, UrlFetcher
@@ -94,6 +95,7 @@ class MediaLoader:
         """Encodes the speech of answers, in processes of the same fork server."""
         self._fetch_slots = FairSemaphore(settings.media_concurrency)
         self._memory = MemoryPool(settings.media_held_bytes)
+        self.recordings = Recordings(settings, self._fork_server, self._fetcher, self._fetch_slots, self._memory)
         self.request_timeout = settings.media_request_timeout
         """Timeout of all references of one request together, in seconds (`Budget.run_with_timeout`)."""
         self._active_tasks: set[asyncio.Task[object]] = set()
@@ -277,9 +279,4 @@ def _sniffed(data: bytes, accept: Collection[MediaKind]) -> Blob:
 
 def _unexpected_type(sniffed: SniffedType, accept: Collection[MediaKind]) -> InvalidMedia:
     expected = " or ".join(_EXPECTED[kind] for kind in accept)
-    found = (
-        "text or an unknown file type"
-        if sniffed.media_type == sniffing.PLAIN_TEXT
-        else f"a file of the type {sniffed.media_type}"
-    )
-    return InvalidMedia(f"expected {expected}, got {found}")
+    return InvalidMedia(f"expected {expected}, got {sniffed.description}")

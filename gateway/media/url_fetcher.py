@@ -7,12 +7,12 @@ import ssl
 import threading
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.fair_sharing import FairSemaphore
 from gateway.media import http_client
-from gateway.media.http_client import ByteCounter
+from gateway.media.http_client import ByteCounter, Write
 from gateway.media.invalid_media import InvalidMedia
 from gateway.media.ssrf import is_public_address
 
@@ -113,17 +113,33 @@ class UrlFetcher:
 
         Raises `InvalidMedia`, and the exceptions of `count_bytes`.
         """
+        data = bytearray()
+
+        async def write(piece: bytes) -> None:
+            nonlocal data
+            data += piece
+            count_bytes(len(piece))
+
+        fetched = await self.fetch_to(url, write, caller=caller, max_bytes=self._max_bytes, timeout=self._timeout)
+        return replace(fetched, data=bytes(data))
+
+    async def fetch_to(self, url: str, write: Write, *, caller: str, max_bytes: int, timeout: float) -> FetchedFile:
+        """Fetch the file at `url`, and call `write` with each piece. Returns the file without its data.
+
+        `timeout` is in seconds, from the first lookup to the last byte. Raises `InvalidMedia`, and the exceptions of
+        `write`.
+        """
         # Imported here, because it takes 30 ms.
         from yarl import URL
 
         location = url
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(timeout):
                 for _ in range(_MAX_REDIRECTS + 1):
                     if len(location) > MAX_URL_LENGTH:
                         raise InvalidMedia(f"the URL is longer than {MAX_URL_LENGTH} characters")
                     current_url = URL(location)
-                    response = await self._get(current_url, count_bytes, caller)
+                    response = await self._get(current_url, write, caller, max_bytes)
                     if response.status in (301, 302, 303, 307, 308) and response.location is not None:
                         if len(response.location) > MAX_URL_LENGTH:
                             raise InvalidMedia(f"its URL redirects to a URL longer than {MAX_URL_LENGTH} characters")
@@ -131,14 +147,14 @@ class UrlFetcher:
                         continue
                     if response.status != 200:
                         raise InvalidMedia(f"its URL returned the HTTP status {response.status} instead of 200")
-                    return FetchedFile(data=response.data, declared_type=response.declared_type, name=current_url.name)
+                    return FetchedFile(data=b"", declared_type=response.declared_type, name=current_url.name)
         except TimeoutError:
-            raise InvalidMedia(f"its URL could not be fetched within {self._timeout:g} seconds") from None
+            raise InvalidMedia(f"its URL could not be fetched within {timeout:g} seconds") from None
         except ValueError:
             raise InvalidMedia("it is not a valid URL") from None
         raise InvalidMedia(f"its URL redirects more than {_MAX_REDIRECTS} times")
 
-    async def _get(self, url: "URL", count_bytes: ByteCounter, caller: str) -> http_client.HttpResponse:
+    async def _get(self, url: "URL", write: Write, caller: str, max_bytes: int) -> http_client.HttpResponse:
         """Send one GET request, over a new connection to an address that `_resolve_allowed` has checked."""
         addresses = await self._resolve_allowed(url, caller)
         assert url.port is not None  # both schemes have one by default
@@ -164,7 +180,7 @@ class UrlFetcher:
         if url.scheme == "https" and self._tls is None:
             self._tls = ssl.create_default_context()
         tls = self._tls if url.scheme == "https" else None
-        return await http_client.get(connection, url, tls=tls, max_bytes=self._max_bytes, count_bytes=count_bytes)
+        return await http_client.get(connection, url, tls=tls, max_bytes=max_bytes, write=write)
 
     async def _resolve_allowed(self, url: "URL", caller: str) -> list[str]:
         """Return the addresses of a URL's host, which are all allowed. Raises `InvalidMedia`."""

@@ -11,10 +11,12 @@ from typing import Any, Literal, TypeAlias
 
 from gateway.model_card.image_limits import DEFAULT_MAX_IMAGES, ImageLimits, Size
 from gateway.model_card.speech import SpeechCard, parse_speech
+from gateway.model_card.transcription_limits import TranscriptionLimits, parse_transcription
 from gateway.operations.chat import Chat
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage
 from gateway.operations.speak import Speak
+from gateway.operations.transcribe import Transcribe
 from gateway.triton.client import ModelConfig
 
 Parameters: TypeAlias = Mapping[str, str]
@@ -96,6 +98,7 @@ class ModelCard:
     """Seconds since 1970; 0: unknown."""
     text: TextCard
     image: ImageLimits
+    transcription: TranscriptionLimits = field(default_factory=TranscriptionLimits)
     speech: SpeechCard = _NO_SPEECH
     adapter: str | None = None
     """The LoRA adapter that requests to this model use; None: it is the model itself."""
@@ -131,6 +134,9 @@ def parse(config: ModelConfig) -> ModelCard:
         text=text,
         image=parse_image(parameters) if operations & _IMAGE_OPERATIONS else ImageLimits(),
         speech=parse_speech(parameters) if Speak.operation in operations else _NO_SPEECH,
+        transcription=(
+            parse_transcription(parameters) if Transcribe.operation in operations else TranscriptionLimits()
+        ),
     )
 
 

@@ -136,6 +136,7 @@ class Catalog:
                             request_id=trace.request_id,
                             timeout=self._timeout,
                             headers=work.headers,
+                            sequence=call.sequence,
                         )
                         del call  # its tensors may have a hundred megabytes, and the answer may take minutes
                         sent = True

@@ -1,13 +1,14 @@
 """Sends a call to a model: one request, or one concurrent request per answer."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeAlias
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Overloaded, RateLimited
 from gateway.http.offload import LARGE_BYTES, OffloadContext, offload
 from gateway.models.servers import Model
 from gateway.operations.complete import merge
@@ -16,6 +17,9 @@ from gateway.triton.transport import Headers
 
 _SECONDS_PER_TOKEN = 0.25
 """Seconds added to the timeout per token, for an answer that arrives in one response."""
+_SEQUENCE_PATIENCE_SECONDS = 60.0
+"""Seconds for which a request of a sequence is repeated while the model is full or away."""
+_MAX_SEQUENCE_WAIT_SECONDS = 5.0
 _MAX_EXTRA_TIMEOUT_SECONDS = 3600.0
 """Most seconds added for all tokens of an answer, as callers may request any number of tokens."""
 
@@ -37,14 +41,22 @@ async def open_call(model: Model, codec: Codec, request: Any, context: OffloadCo
 
 
 def stream_events(
-    model: Model, requests: Sequence[ModelRequest], *, request_id: str, timeout: float, headers: Headers = ()
+    model: Model,
+    requests: Sequence[ModelRequest],
+    *,
+    request_id: str,
+    timeout: float,
+    headers: Headers = (),
+    sequence: AsyncGenerator[ModelRequest] | None = None,
 ) -> AsyncGenerator[Any]:
-    """Yield the events of a call's requests, as those of one request.
+    """Yield the events of a call's `requests`, or of its `sequence`, as those of one request.
 
     `timeout` is the longest time without a response, in seconds. Each gRPC call carries `headers`. Closing the iterator
     cancels every request, and so does a failure of one of them.
     """
     send: Send = partial(_infer, model, timeout, headers)
+    if sequence:
+        return _stream_sequence(send, sequence, f"{request_id}/{uuid.uuid4().hex[:8]}")
     if len(requests) == 1:
         # A request that is stopped by its id needs an id that no other request has.
         unique_id = f"{request_id}/{uuid.uuid4().hex[:8]}" if model.stop_request else request_id
@@ -52,6 +64,34 @@ def stream_events(
     send_lock, id_prefix = asyncio.Lock(), f"{request_id}/{uuid.uuid4().hex[:8]}"
     answers = [_stream_one(send, request, f"{id_prefix}/{i}", send_lock) for i, request in enumerate(requests)]
     return merge(answers, 1, one_prompt=True)
+
+
+async def _stream_sequence(send: Send, sequence: AsyncGenerator[ModelRequest], id_prefix: str) -> AsyncGenerator[Any]:
+    """Send one request after another. Closing the iterator cancels the current one.
+
+    A request after the first is repeated for a while if the model is full or away before it responds: the work of the
+    earlier ones is not lost.
+    """
+    number = 0
+    async with aclosing(sequence):
+        async for request in sequence:
+            began = time.monotonic()
+            wait, responded = 0.5, False
+            while True:
+                events = _stream_one(send, request, f"{id_prefix}/{number}", None)
+                try:
+                    async with aclosing(events):
+                        async for event in events:
+                            responded = True
+                            yield event
+                    break
+                except (Overloaded, RateLimited):
+                    if responded or not number or time.monotonic() - began + wait > _SEQUENCE_PATIENCE_SECONDS:
+                        raise
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, _MAX_SEQUENCE_WAIT_SECONDS)
+            number += 1
+            del request, events  # the tensors have megabytes, and the next request takes as much
 
 
 def _stream_one(

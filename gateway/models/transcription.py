@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
+from gateway.errors import GatewayError
 from gateway.models.catalog import Catalog
 from gateway.observability.telemetry import Trace
 from gateway.operations import transcribe
@@ -19,6 +20,10 @@ def find_transcriber(catalog: Catalog, trace: Trace) -> Callable[[bytes], Awaita
 
     async def transcribe_samples(samples: bytes) -> str:
         request = Transcribe(model=speech.name, audio=samples)
-        return await transcribe.gather(catalog.run(speech, request, trace))
+        try:
+            return await transcribe.gather(catalog.run(speech, request, trace))
+        except GatewayError as error:
+            error.param = None  # the field of another route
+            raise
 
     return transcribe_samples

@@ -9,6 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -35,6 +36,7 @@ PROBE_ROUTES = frozenset({"/health/live", "/health/ready", "/metrics"})
 """Routes that monitoring calls every few seconds: they are logged at level debug and have no spans."""
 
 _DELTA_EVENTS = tuple({event for operation in OPERATIONS.values() for event in operation.delta_events})
+_AUDIO_EVENTS = tuple({event for operation in OPERATIONS.values() for event in operation.audio_events})
 _USAGE_EVENTS = tuple({event for operation in OPERATIONS.values() for event in operation.usage_events})
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -82,6 +84,7 @@ class Metrics:
         )
         self.tokens_in = counter("tokens_in", "Tokens of prompts, as counted by the engine.")
         self.tokens_out = counter("tokens_out", "Tokens generated, as counted by the engine.")
+        self.audio_seconds_in = counter("audio_seconds_in", "Seconds of sound that models have read.")
         self.cancellations = counter("cancellations", "Requests whose client disconnected before the end.")
         self.failures = counter("failures", "Responses that ended with an error, including streams.", (*labels, "code"))
         self.rates_unshared = Counter(
@@ -147,6 +150,8 @@ class Trace:
     """Headers that every response to the request gets, whether it succeeds or fails."""
     charge_tokens: Callable[[str, int], None] | None = None
     """Called with the caller and the number of tokens at the end."""
+    cleanup: ExitStack = field(default_factory=ExitStack)
+    """Closed when the request has been answered: it holds files that are open for the request."""
     span: "RequestSpan | None" = None
     """Its span where tracing is on (`gateway.observability.tracing`)."""
 
@@ -208,6 +213,7 @@ class AnswerMetrics:
     """Counts the events of one answer while a model generates it. A context manager."""
 
     __slots__ = (
+        "_audio_seconds",
         "_first_token",
         "_in_flight",
         "_inter_token",
@@ -228,6 +234,7 @@ class AnswerMetrics:
         self._inter_token = metrics.inter_token_seconds.labels(*labels) if request.paces_tokens else _UNRECORDED
         self._tokens_in = metrics.tokens_in.labels(*labels)
         self._tokens_out = metrics.tokens_out.labels(*labels)
+        self._audio_seconds = metrics.audio_seconds_in.labels(*labels)
         self._started = trace.started
         self._last = 0.0
         self._span = trace.span.begin_model(request, trace.model, server) if trace.span else None
@@ -262,7 +269,12 @@ class AnswerMetrics:
                     self._span.record_first_token(now - self._started)
             self._last = now
             return
-        if isinstance(event, _USAGE_EVENTS):
+        if isinstance(event, _AUDIO_EVENTS):
+            self._audio_seconds.inc(event.audio_seconds)
+            self._tokens_in.inc(event.prompt_tokens)
+            self._tokens_out.inc(event.tokens)
+            self._trace.tokens += event.prompt_tokens + event.tokens
+        elif isinstance(event, _USAGE_EVENTS):
             self._tokens_in.inc(event.prompt_tokens)
             self._trace.tokens += event.prompt_tokens
         if self._span:

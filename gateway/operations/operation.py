@@ -31,6 +31,8 @@ class Operation:
     """True: metrics record the time between two tokens. False: one event may bring hundreds of them."""
     usage_events: ClassVar[tuple[type[Any], ...]] = ()
     """Events that count the tokens of the input in `prompt_tokens`."""
+    audio_events: ClassVar[tuple[type[Any], ...]] = ()
+    """Events that count the sound that was read in `audio_seconds`, and its tokens in `prompt_tokens` and `tokens`."""
 
     model: str
 

@@ -51,9 +51,10 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request of an operation to one model: the model gets one request, or one for each answer."""
+    """A request of an operation to one model: the model gets one request, one for each answer, or a sequence."""
 
     requests: tuple[ModelRequest, ...]
+    """Requests that are sent at the same time. Empty: there is a `sequence`."""
     explain: Callable[[GatewayError], GatewayError]
     """Returns a failure of the model with the caller's field names."""
     read: Callable[[Any], Iterable[Any]] | None = None
@@ -61,6 +62,8 @@ class Call:
 
     Metrics count the events of the model, which have the number of tokens.
     """
+    sequence: AsyncGenerator[ModelRequest] | None = None
+    """Requests that are sent one after another: the next one is made when all events of the last have been read."""
 
 
 class Codec(Protocol):

@@ -24,6 +24,7 @@ _NAMES = (
     "tensorrt_llm",
     "embedding",
     "transcription",
+    "whisper_bls",
     "image",
     "speech",
     "voice_cloning",
@@ -72,6 +73,10 @@ def complete_config(
     codecs = SIGNATURES[parameters["signature"]].codecs if parameters.get("signature") in SIGNATURES else {}
     if codecs and Complete.operation not in codecs:
         parameters.setdefault("operations", json.dumps(list(codecs)))
+    if "signature" in parameters and "operations" not in parameters:
+        carried = SIGNATURES[parameters["signature"]].codecs if parameters["signature"] in SIGNATURES else {}
+        if carried and Complete.operation not in carried:
+            parameters["operations"] = json.dumps(list(carried))
     if "signature" in parameters and "operations" not in parameters:
         chats = "chat_template" in parameters
         parameters["operations"] = json.dumps([Chat.operation, Complete.operation] if chats else [Complete.operation])

@@ -3,16 +3,18 @@
 import asyncio
 import time
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.errors import GatewayError, ModelNotFound, Overloaded, RateLimited, StorageFull
 from gateway.files.file_store import FileStore
+from gateway.media.recordings import Recordings
 from gateway.models.catalog import Catalog
 from gateway.observability.telemetry import Metrics, Trace
 from gateway.operations.operation import ExpectedOutput, Output, Progress, TaskOperation
+from gateway.operations.recording import Attachment
 from gateway.tasks.request_json import deserialize
 from gateway.tasks.task import TaskOutput
 
@@ -33,9 +35,19 @@ class TaskExecutor:
     """Runs requests of tasks, with retries while a model or the file store is unavailable or full."""
 
     def __init__(
-        self, catalog: Catalog, files: FileStore, metrics: Metrics, patience: float, tracing: "Tracing | None" = None
+        self,
+        catalog: Catalog,
+        files: FileStore,
+        metrics: Metrics,
+        patience: float,
+        tracing: "Tracing | None" = None,
+        recordings: Recordings | None = None,
     ) -> None:
-        """`patience` is the time in seconds for which a task retries (setting `tasks_patience`)."""
+        """`patience` is the time in seconds for which a task retries (setting `tasks_patience`).
+
+        `recordings` decodes stored recordings; None: tasks with recordings fail.
+        """
+        self._recordings = recordings
         self._tracing = tracing
         self._catalog = catalog
         self._files = files
@@ -53,7 +65,7 @@ class TaskExecutor:
         trace = Trace(self._metrics, id, route=ROUTE, span=self._tracing.begin_task(id) if self._tracing else None)
         status = 499
         try:
-            unseeded = await self._retry(lambda: deserialize(kind, stored, self._files))
+            unseeded = await self._retry(lambda: deserialize(kind, stored, self._files, self._attach))
             request = await self._retry(lambda: self._with_seed(id, unseeded))
             outputs = await self._retry(lambda: self._find_existing_outputs(id, request))
             if outputs is None:
@@ -78,6 +90,18 @@ class TaskExecutor:
             return request
         seed: dict[str, Any] = {name: zlib.crc32(id.encode())}
         return replace(request, **seed)
+
+    def _attach(self, file: str) -> Attachment:
+        """Return the stored recording with this id. It is copied from the store when it is decoded."""
+        if self._recordings is None:
+            raise TypeError("this gateway decodes no recordings")
+
+        async def chunks() -> AsyncGenerator[bytes]:
+            async with aclosing((await self._files.get(file)).chunks) as stored:
+                async for chunk in stored:
+                    yield chunk
+
+        return self._recordings.stored(chunks, param="file", caller="")
 
     async def _find_existing_outputs(self, id: str, request: TaskOperation) -> list[TaskOutput] | None:
         """Return all outputs where all are stored: the gateway was killed before the database had the result."""

@@ -20,6 +20,7 @@ from gateway.errors import (
     TaskNotFound,
 )
 from gateway.files.file_store import FileStore
+from gateway.media.recordings import Recordings
 from gateway.models.catalog import Catalog
 from gateway.observability.telemetry import Metrics
 from gateway.operations.operation import TaskOperation
@@ -49,13 +50,17 @@ class TaskQueue:
         files: FileStore,
         metrics: Metrics,
         tracing: "Tracing | None" = None,
+        recordings: Recordings | None = None,
     ) -> None:
-        """Open nothing. Raises `DatabaseError` if the setting `tasks` does not name a database."""
+        """Open nothing. `recordings` decodes those of tasks.
+
+        Raises `DatabaseError` if the setting `tasks` does not name a database.
+        """
         self._database = Database(settings)
         self._settings = settings
         self._catalog = catalog
         self._files = files
-        self._executor = TaskExecutor(catalog, files, metrics, settings.tasks_patience, tracing)
+        self._executor = TaskExecutor(catalog, files, metrics, settings.tasks_patience, tracing, recordings)
         self._runtime: TaskRuntime | None = None
         self._open_task: asyncio.Task[None] | None = None
         self._open_attempted = asyncio.Event()
@@ -133,19 +138,26 @@ class TaskQueue:
         return task
 
     async def list(
-        self, owner: str, *, limit: int = 20, after: str | None = None, states: Collection[TaskState] = ()
+        self,
+        owner: str,
+        *,
+        limit: int = 20,
+        after: str | None = None,
+        states: Collection[TaskState] = (),
+        kinds: Collection[str] = (),
     ) -> list[Task]:
         """Return up to `limit` tasks of `owner`, newest first; with `after`, those created before that task.
 
-        `states` filters by state; empty: all. Raises `TaskNotFound` if the task `after` does not exist, and
-        `Overloaded`.
+        `states` filters by state, `kinds` by operation; empty: all. Raises `TaskNotFound` if the task `after` does not
+        exist, and `Overloaded`.
         """
         if not self._may_have_tasks:
             return []
         runtime = await self._get_runtime()
         last = await self.get(after, owner) if after else None
         return [
-            self._with_live_progress(task, runtime) for task in await runtime.store.list(owner, states, last, limit)
+            self._with_live_progress(task, runtime)
+            for task in await runtime.store.list(owner, states, last, limit, kinds)
         ]
 
     @property

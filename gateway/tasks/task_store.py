@@ -119,8 +119,13 @@ class TaskStore:
         rows = await self._call(self._client.list_workflows, workflow_ids=[id], user=owner, name=WORKFLOW_NAME)
         return task_from_row(rows[0]) if rows else None
 
-    async def list(self, owner: str, states: Collection[TaskState], before: Task | None, limit: int) -> list[Task]:
-        """Return the `limit` newest tasks of an owner; with `before`, of those that are older than that task."""
+    async def list(
+        self, owner: str, states: Collection[TaskState], before: Task | None, limit: int, kinds: Collection[str] = ()
+    ) -> list[Task]:
+        """Return the `limit` newest tasks of an owner; with `before`, of those that are older than that task.
+
+        `kinds` filters by operation; empty: all.
+        """
         statuses = [name for name, state in _STATES.items() if state in states] if states else None
         until = None if before is None else datetime.fromtimestamp(before.created, UTC).isoformat()
         num_rows = limit + 50
@@ -138,6 +143,8 @@ class TaskStore:
             if len(rows) == num_rows:
                 # SQLite (of Python 3.11) has a resolution of one second: the oldest second may be incomplete here.
                 tasks = [task for task in tasks if task.created > tasks[-1].created]
+            if kinds:
+                tasks = [task for task in tasks if task.kind in kinds]
             if before is not None:
                 tasks = [task for task in tasks if _sort_key(task) < _sort_key(before)]
             if len(tasks) >= limit or len(rows) < num_rows:

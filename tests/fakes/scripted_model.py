@@ -99,7 +99,18 @@ class SpeakSentences:
     fails_later: bool = False
 
 
-Step = SpeakSentences | Say | Echo | Pause | Fail | Close | DrawImages | RawOutputs | IfSeed
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """A segment for each utterance of the recording: a stretch of sound that is louder than silence.
+
+    The text of an utterance has its length in tenths of a second, as in ` u12`. `pause` is the time in seconds for each
+    second of sound.
+    """
+
+    pause: float = 0.0
+
+
+Step = SpeakSentences | Say | Echo | Pause | Fail | Close | DrawImages | RawOutputs | IfSeed | Listen
 HELLO = (Say("\n\nHello"), Say(" there"), Say(", how may I assist you today?", "stop", tokens=7))
 
 
@@ -155,11 +166,16 @@ class ScriptedModel:
                 config.parameters[key].string_value = value or ""
             return config
         if self.is_transcription_model:
-            for name, kind, dims in SPEECH_INPUTS:
-                config.input.add(name=name, data_type=kind, dims=dims, optional=name != "audio")
-            config.output.add(name="text", data_type=config_pb.TYPE_STRING, dims=[1])
+            listens = any(isinstance(step, Listen) for step in self.script)
+            for name, kind, dims in LISTENING_INPUTS if listens else SPEECH_INPUTS:
+                if name not in self.missing_inputs:
+                    config.input.add(name=name, data_type=kind, dims=dims, optional=name != "audio")
+            for name, kind, dims in LISTENING_OUTPUTS if listens else LISTENING_OUTPUTS[:1]:
+                config.output.add(name=name, data_type=kind, dims=dims)
             config.parameters["signature"].string_value = "transcription"
             config.parameters["operations"].string_value = '["transcribe"]'
+            for key, value in self.parameters.items():
+                config.parameters[key].string_value = value or ""
             return config
         if self.is_speech_model:
             for name, kind, dims in TTS_INPUTS:
@@ -222,6 +238,20 @@ TTS_OUTPUTS = [
     ("sample_rate", config_pb.TYPE_INT32, [1]),
     ("num_input_tokens", config_pb.TYPE_UINT32, [1]),
     ("num_output_tokens", config_pb.TYPE_UINT32, [1]),
+]
+LISTENING_INPUTS = [
+    *SPEECH_INPUTS,
+    *((name, config_pb.TYPE_STRING, [1]) for name in ("language", "prompt", "vad")),
+    ("temperature", config_pb.TYPE_FP32, [1]),
+    ("more", config_pb.TYPE_BOOL, [1]),
+    ("return_logprobs", config_pb.TYPE_BOOL, [1]),
+]
+LISTENING_OUTPUTS = [
+    *((name, config_pb.TYPE_STRING, [1]) for name in ("text", "language", "words", "logprobs")),
+    ("token_ids", config_pb.TYPE_INT32, [-1]),
+    *((name, config_pb.TYPE_FP32, [1]) for name in ("start", "end", "consumed", "temperature")),
+    *((name, config_pb.TYPE_FP32, [1]) for name in ("avg_logprob", "no_speech_prob", "compression_ratio")),
+    *((name, config_pb.TYPE_UINT32, [1]) for name in ("num_input_tokens", "num_output_tokens")),
 ]
 EMBEDDING_INPUTS = [
     ("text", config_pb.TYPE_STRING, [-1]),

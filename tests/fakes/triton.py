@@ -9,8 +9,18 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
-from tests.fakes import image_model, speech_model, triton_messages
-from tests.fakes.scripted_model import Close, DrawImages, Fail, Pause, RawOutputs, Say, ScriptedModel, SpeakSentences
+from tests.fakes import image_model, listening_model, speech_model, triton_messages
+from tests.fakes.scripted_model import (
+    Close,
+    DrawImages,
+    Fail,
+    Listen,
+    Pause,
+    RawOutputs,
+    Say,
+    ScriptedModel,
+    SpeakSentences,
+)
 from tests.fakes.triton_messages import InferCall
 
 _BAD = grpc.StatusCode.INVALID_ARGUMENT
@@ -190,6 +200,10 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # tri
                         yield response
                 case SpeakSentences():
                     async for response in speech_model.speak(model, call, step):
+                        yield response
+                    return
+                case Listen():
+                    async for response in listening_model.transcribe(model, call, step):
                         yield response
                     return
                 case Say():

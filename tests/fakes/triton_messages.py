@@ -16,8 +16,8 @@ from tests.fakes.scripted_model import (
     EMBEDDING_INPUTS,
     IMAGE_INPUTS,
     INPUTS,
+    LISTENING_INPUTS,
     SAMPLING_PARAMETERS,
-    SPEECH_INPUTS,
     TTS_INPUTS,
     Echo,
     IfSeed,
@@ -33,7 +33,7 @@ def wire_type(kind: int) -> str:
 
 
 _WIRE_TYPES = {
-    name: wire_type(kind) for name, kind, _ in INPUTS + SPEECH_INPUTS + TTS_INPUTS + EMBEDDING_INPUTS + IMAGE_INPUTS
+    name: wire_type(kind) for name, kind, _ in INPUTS + LISTENING_INPUTS + TTS_INPUTS + EMBEDDING_INPUTS + IMAGE_INPUTS
 }
 
 
@@ -94,14 +94,16 @@ def expand_script(script, call: InferCall):
 
 
 _NUMBERS = {"BOOL": np.bool_, "INT32": np.int32, "FP32": np.float32, "UINT64": np.uint64}
+_MAX_LISTED = 100_000
 _LISTS = ("token_ids", "literal_spans", "image", "mask", "audio", "text", "token_counts")
 
 
 def parse_tensors(request: pb.ModelInferRequest) -> dict[str, list[Any]]:
-    def values(kind: str, raw: bytes) -> list[Any]:
+    def values(kind: str, raw: bytes) -> Any:
         if kind == "BYTES":
             return list(deserialize_bytes_tensor(raw))
-        return list(np.frombuffer(raw, _NUMBERS[kind]))
+        array = np.frombuffer(raw, _NUMBERS[kind])
+        return array if array.size > _MAX_LISTED else list(array)  # a list of long sound would take seconds
 
     return {
         tensor.name: values(tensor.datatype, raw)

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from gateway.dialects.dialect import Dialect
 from gateway.dialects.openai import images_responses, response_models
-from gateway.dialects.openai.wire import speech_models
+from gateway.dialects.openai.wire import speech_models, transcription_models
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 
 _ROUTES = (
@@ -16,6 +16,7 @@ _ROUTES = (
     "embeddings",
     "images",
     "speech",
+    "transcriptions",
     "models",
 )
 """Modules of this package. The most frequent come first: a path is compared with one route after the other."""
@@ -25,5 +26,10 @@ DIALECT = Dialect(
     prefixes=("/v1",),
     routers=tuple(import_module(f"{__name__}.{name}").router for name in _ROUTES),
     errors=OPENAI_ERRORS,
-    stream_events=(*response_models.STREAM_EVENTS, *images_responses.STREAM_EVENTS, *speech_models.STREAM_EVENTS),
+    stream_events=(
+        *response_models.STREAM_EVENTS,
+        *images_responses.STREAM_EVENTS,
+        *speech_models.STREAM_EVENTS,
+        *transcription_models.STREAM_EVENTS,
+    ),
 )

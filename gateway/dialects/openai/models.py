@@ -79,7 +79,6 @@ async def retrieve_model(model_id: str, request: Request) -> Response:
 def _render_model(model: Model, request: Request) -> dict[str, Any]:
     settings: Settings = request.app.state.settings
     base = (settings.public_url or str(request.base_url)).rstrip("/")
-    # A model that only transcribes has no route of its own: it transcribes audio in chats.
     path = next((operation.route for operation in known_operations(model.operations) if operation.route), "")
     permission = {
         "id": f"modelperm-{model.name}",

@@ -5,12 +5,28 @@ A platform is a view of the models with a name and keys of its own (setting `pla
 
 from gateway.dialects.dialect import Dialect
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
-from gateway.dialects.platform import access, chat, images, response_models, speech, tasks
+from gateway.dialects.platform import (
+    access,
+    chat,
+    images,
+    response_models,
+    speech,
+    tasks,
+    transcription_tasks,
+    transcriptions,
+)
 
 DIALECT = Dialect(
     name="platform",
     prefixes=("/{platform}/v1",),
-    routers=(chat.router, images.router, speech.router, tasks.router),
+    routers=(
+        chat.router,
+        images.router,
+        speech.router,
+        tasks.router,
+        transcriptions.router,
+        transcription_tasks.router,
+    ),
     errors=OPENAI_ERRORS,
     stream_events=response_models.STREAM_EVENTS,
     requires_key=access.any_platform_requires_key,

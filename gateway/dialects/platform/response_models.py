@@ -151,4 +151,44 @@ class ImageTaskList(BaseModel):
     has_more: bool
 
 
+class TranscriptionTaskFile(BaseModel):
+    """The transcript of a task. Every response has a new URL, which expires."""
+
+    url: str
+    content_type: str
+
+
+class TranscriptionTaskDetail(BaseModel):
+    """The details of a task: its request, progress, times, transcript and failure."""
+
+    operation: Literal["transcribe"]
+    progress: Annotated[int, Field(ge=0, le=100)]
+    started_at: int | None
+    completed_at: int | None
+    request: dict[str, Any]
+    data: list[TranscriptionTaskFile]
+    error: TaskError | None
+
+
+class TranscriptionTask(BaseModel):
+    """A transcription or translation that continues without a connection."""
+
+    id: str
+    object: Literal["transcription"]
+    model: str
+    status: Status
+    created_at: int
+    detail: Annotated[TranscriptionTaskDetail, Field(default_factory=omitted)]
+
+
+class TranscriptionTaskList(BaseModel):
+    """A page of tasks, the newest first, in the format of OpenAI's lists."""
+
+    object: Literal["list"]
+    data: list[TranscriptionTask]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
 STREAM_EVENTS: tuple[type[BaseModel], ...] = (ChatChunk,)

@@ -5,7 +5,7 @@ are those of OpenAI's videos, https://platform.openai.com/docs/api-reference/vid
 routes to cancel or list tasks either; ours follow OpenAI's other APIs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
 import orjson
@@ -16,10 +16,13 @@ from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.platform import access
 from gateway.dialects.platform.response_models import ImageTask, ImageTaskList, Status
+from gateway.errors import TaskNotFound
 from gateway.files.file_store import FileStore
 from gateway.http.openapi_responses import LOOKUP_FAILURES
 from gateway.http.routes import route_class
 from gateway.operations.generate_image import GenerateImage
+from gateway.operations.operation import TaskOperation
+from gateway.operations.registry import OPERATIONS
 from gateway.settings import Settings
 from gateway.tasks.task import Task, TaskState
 from gateway.tasks.task_queue import TaskQueue
@@ -33,6 +36,9 @@ TASK_STATUSES: Mapping[TaskState, Status] = {
     "failed": "failed",
     "cancelled": "cancelled",
 }
+
+IMAGE_KINDS = frozenset(name for name, kind in OPERATIONS.items() if issubclass(kind, GenerateImage))
+"""Operations whose tasks these routes show."""
 
 _ID = "task_4f1c2a7d9e8b4c6fa0d3e5b7c9a1f2e4"
 _EXAMPLE = {
@@ -51,20 +57,57 @@ _LIST_RESPONSES = OPENAI_DOCS.responses(
     description="The tasks, the newest first.",
     example={"object": "list", "data": [_EXAMPLE], "first_id": _ID, "last_id": _ID, "has_more": False},
 )
+NOT_FOUND_DESCRIPTION = (
+    "The task does not exist, belongs to another API key or platform, or the platform does not exist."
+)
 for _documented in (_RESPONSES, _LIST_RESPONSES):
-    _documented[404]["description"] = (
-        "The task does not exist, belongs to another API key or platform, or the platform does not exist."
-    )
+    _documented[404]["description"] = NOT_FOUND_DESCRIPTION
 
 
-async def submit(request: Request, operation: GenerateImage) -> Response:
+async def submit(request: Request, operation: TaskOperation) -> Response:
     """Queue `operation` as a task, and return the response with the task.
 
     Requests with the same header `Idempotency-Key` share one task. Raises what `TaskQueue.submit` raises.
     """
     queue: TaskQueue = request.app.state.tasks
     task = await queue.submit(operation, access.task_owner(request), request.headers.get("idempotency-key"))
-    return Response(orjson.dumps(_render_task(task)), media_type="application/json")
+    return Response(orjson.dumps(render_task(task)), media_type="application/json")
+
+
+async def find_task(request: Request, task_id: str, kinds: Collection[str]) -> Task:
+    """Return a task of the caller whose operation is one of `kinds`. Raises `TaskNotFound` and `Overloaded`."""
+    queue: TaskQueue = request.app.state.tasks
+    task = await queue.get(task_id, access.task_owner(request))
+    if task.kind not in kinds:
+        raise TaskNotFound(f"The task {task_id[:64]!r} is of another kind: ask for it where it was created.")
+    return task
+
+
+async def cancel(request: Request, task_id: str, kinds: Collection[str]) -> Response:
+    """Cancel a task that `find_task` finds, and return the response with it."""
+    await find_task(request, task_id, kinds)
+    queue: TaskQueue = request.app.state.tasks
+    task = await queue.cancel(task_id, access.task_owner(request))
+    return Response(orjson.dumps(render_task(task)), media_type="application/json")
+
+
+async def list_kinds(
+    request: Request, kinds: Collection[str], *, limit: int, after: str | None, status: Status | None
+) -> Response:
+    """Return the response with a page of the caller's tasks whose operation is one of `kinds`, the newest first."""
+    queue: TaskQueue = request.app.state.tasks
+    states = [state for state, shown in TASK_STATUSES.items() if shown == status]
+    owner = access.task_owner(request)
+    found = await queue.list(owner, limit=limit + 1, after=after, states=states, kinds=kinds)
+    listed = [render_task(task) for task in found[:limit]]
+    answer = {
+        "object": "list",
+        "data": listed,
+        "first_id": listed[0]["id"] if listed else None,
+        "last_id": listed[-1]["id"] if listed else None,
+        "has_more": len(found) > limit,
+    }
+    return Response(orjson.dumps(answer), media_type="application/json")
 
 
 @router.get("/{platform}/v1/images/{task_id}", summary="Retrieve a task", responses=_RESPONSES)
@@ -75,18 +118,15 @@ async def retrieve_task(
     detail: Annotated[bool, Query(description="Return the details of the task too, with its images.")] = False,
 ) -> Response:
     """Return a task that the same key made at the same platform."""
-    queue: TaskQueue = request.app.state.tasks
-    task = await queue.get(task_id, access.task_owner(request))
-    answer = {**_render_task(task), "detail": _render_detail(task, request)} if detail else _render_task(task)
+    task = await find_task(request, task_id, IMAGE_KINDS)
+    answer = {**render_task(task), "detail": _render_detail(task, request)} if detail else render_task(task)
     return Response(orjson.dumps(answer), media_type="application/json")
 
 
 @router.delete("/{platform}/v1/images/{task_id}", summary="Cancel a task", responses=_RESPONSES)
 async def cancel_task(platform: str, task_id: str, request: Request) -> Response:
     """Cancel a task, also while a model works on it, and return the task. A task that has ended does not change."""
-    queue: TaskQueue = request.app.state.tasks
-    task = await queue.cancel(task_id, access.task_owner(request))
-    return Response(orjson.dumps(_render_task(task)), media_type="application/json")
+    return await cancel(request, task_id, IMAGE_KINDS)
 
 
 @router.get("/{platform}/v1/images", summary="List tasks", responses=_LIST_RESPONSES)
@@ -98,24 +138,14 @@ async def list_tasks(
     status: Annotated[Status | None, Query(description="Only tasks in this state.")] = None,
 ) -> Response:
     """Return the tasks that the same key made at the same platform, the newest first."""
-    queue: TaskQueue = request.app.state.tasks
-    states = [state for state, shown in TASK_STATUSES.items() if shown == status]
-    found = await queue.list(access.task_owner(request), limit=limit + 1, after=after, states=states)
-    listed = [_render_task(task) for task in found[:limit]]
-    answer = {
-        "object": "list",
-        "data": listed,
-        "first_id": listed[0]["id"] if listed else None,
-        "last_id": listed[-1]["id"] if listed else None,
-        "has_more": len(found) > limit,
-    }
-    return Response(orjson.dumps(answer), media_type="application/json")
+    return await list_kinds(request, IMAGE_KINDS, limit=limit, after=after, status=status)
 
 
-def _render_task(task: Task) -> dict[str, Any]:
+def render_task(task: Task) -> dict[str, Any]:
+    """Return a task without its details."""
     return {
         "id": task.id,
-        "object": "image",
+        "object": "image" if task.kind in IMAGE_KINDS else "transcription",
         "model": task.model,
         "status": TASK_STATUSES[task.state],
         "created_at": int(task.created),
@@ -123,17 +153,32 @@ def _render_task(task: Task) -> dict[str, Any]:
 
 
 def _render_detail(task: Task, request: Request) -> dict[str, Any]:
+    shown = ("prompt", "negative_prompt", "n", "width", "height", "steps", "guidance_scale", "seed", "output_format")
+    urls = output_urls(task, request)
+    return {
+        **render_state(task),
+        "request": {name: task.request[name] for name in shown if task.request.get(name) is not None},
+        "data": [
+            {"url": url, "seed": output.facts.get("seed")} for url, output in zip(urls, task.outputs, strict=True)
+        ],
+    }
+
+
+def output_urls(task: Task, request: Request) -> list[str]:
+    """Return the URL of each output."""
     settings: Settings = request.app.state.settings
     files: FileStore = request.app.state.files
     base = settings.public_url or str(request.base_url)
+    return [files.url(output.file, base) for output in task.outputs]
+
+
+def render_state(task: Task) -> dict[str, Any]:
+    """Return the details that tasks of every kind have."""
     error = task.error
-    shown = ("prompt", "negative_prompt", "n", "width", "height", "steps", "guidance_scale", "seed", "output_format")
     return {
         "operation": task.kind,
         "progress": task.progress,
         "started_at": None if task.started is None else int(task.started),
         "completed_at": None if task.finished is None else int(task.finished),
-        "request": {name: task.request[name] for name in shown if task.request.get(name) is not None},
-        "data": [{"url": files.url(output.file, base), "seed": output.facts.get("seed")} for output in task.outputs],
         "error": None if error is None else {"code": error.code, "message": error.message, "param": error.param},
     }

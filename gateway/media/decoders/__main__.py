@@ -1,8 +1,8 @@
 """The fork server: it forks a child for each file, so that the child has its libraries loaded from the start.
 
 Input: JSON messages on stdin, a SOCK_SEQPACKET socket. A message with `task` starts a job, and carries the descriptor
-of a stream socket (`gateway.media.decoders.child_process`); without a descriptor, it only loads the libraries of the
-task. A message with `kill` kills the job of that number.
+of a stream socket and, for a recording, that of its file (`gateway.media.decoders.child_process`). Without a
+descriptor, it only loads the libraries of the task. A message with `kill` kills the job of that number.
 
 Output, on the same socket: `ended`, the number of a job, its wait `status`, and its CPU time in `seconds`.
 
@@ -50,7 +50,7 @@ def main() -> None:
 
 def _handle_message(control: socket.socket, jobs: dict[int, int]) -> bool:
     """Handle one message. Return False at the end of input. `jobs` maps numbers of jobs to process ids."""
-    message, descriptors, _, _ = socket.recv_fds(control, _MAX_MESSAGE_BYTES, 1)
+    message, descriptors, _, _ = socket.recv_fds(control, _MAX_MESSAGE_BYTES, 2)
     if not message:
         return False
     request: dict[str, Any] = json.loads(message)
@@ -69,10 +69,11 @@ def _handle_message(control: socket.socket, jobs: dict[int, int]) -> bool:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             gc.enable()
-            child_process.run(request, descriptors[0])
+            child_process.run(request, descriptors)
         finally:
             os._exit(1)
-    os.close(descriptors[0])
+    for descriptor in descriptors:
+        os.close(descriptor)
     jobs[request["number"]] = child
     return True
 

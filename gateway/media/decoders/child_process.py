@@ -4,9 +4,14 @@ Input: a JSON message with `task`, `size` of the file, `memory` in bytes of addr
 `seconds` of CPU time; and a stream socket with the file. Output, on that socket: the lengths of a head and a body; the
 head, JSON with `refusal`, which is null or the reason why the file cannot be used; and the body, which is text in
 UTF-8, samples, or bytes.
+
+The task `recording` reads its file from a descriptor and answers piece by piece, as fast as its pieces are read: each
+has a `PIECE_PREFIX`. The first is JSON with `seconds`, the length that the file declares, or null; then samples follow;
+the last is JSON with `refusal`.
 """
 
 import ctypes
+import fcntl
 import json
 import math
 import os
@@ -14,6 +19,7 @@ import resource
 import signal
 import socket
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +27,12 @@ from gateway.media.invalid_media import InvalidMedia
 
 LENGTH_PREFIX = struct.Struct("!IQ")
 """Prefix of a response: the lengths of its head and of its body."""
+PIECE_PREFIX = struct.Struct("!cI")
+"""Prefix of a piece: `SAMPLES` or `JSON`, and its length."""
+SAMPLES, JSON = b"s", b"j"
 _CHUNK_BYTES = 1 << 20
+_PIECE_BYTES = 64_000
+"""Bytes of a piece of samples: a second."""
 _MAX_OPEN_FILES = 64
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -30,19 +41,23 @@ _PR_SET_NO_NEW_PRIVS = 38
 _libc = ctypes.CDLL(None)
 
 
-def run(request: dict[str, Any], descriptor: int) -> None:
-    """Handle `request` with the socket `descriptor`, and end this process."""
+def run(request: dict[str, Any], descriptors: Sequence[int]) -> None:
+    """Handle `request`, and end this process. `descriptors` are the socket and, for a recording, its file."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
-    socket_descriptor = os.dup2(descriptor, 3)
-    os.closerange(4, 65536)
+    moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 64) for descriptor in descriptors]
+    kept = [os.dup2(descriptor, 3 + index) for index, descriptor in enumerate(moved)]
+    os.closerange(3 + len(kept), 65536)
     # Before the file is read, because a malicious file may take over its parser.
     set_resource_limits(request["memory"], request["seconds"])
-    with socket.socket(fileno=socket_descriptor) as connection:
-        _respond(request, connection)
+    with socket.socket(fileno=kept[0]) as connection:
+        if len(kept) > 1:
+            _respond_in_pieces(request, connection, kept[1])
+        else:
+            _respond(request, connection)
     os._exit(0)  # runs no exit handlers, which a parser may have installed
 
 
@@ -56,17 +71,52 @@ def _respond(request: dict[str, Any], connection: socket.socket) -> None:
     body = b""
     try:
         head, body = run_task(request["task"], _receive(connection, request["size"]))
-    except InvalidMedia as error:
-        head["refusal"] = str(error)
-    except MemoryError:
-        head["refusal"] = f"the file needs more than {request['memory'] // 2**20} MiB of memory to be read"
-    except RecursionError:
-        head["refusal"] = "the file is nested too deeply"
-    except Exception:  # parsers raise many kinds of errors for malformed files
-        head["refusal"] = "the file is damaged"
+    except Exception as error:
+        head["refusal"] = _refusal(error, request)
     start = json.dumps({"refusal": None, **head}).encode()
     connection.sendall(LENGTH_PREFIX.pack(len(start), len(body)) + start)
     connection.sendall(body)
+
+
+def _respond_in_pieces(request: dict[str, Any], connection: socket.socket, descriptor: int) -> None:
+    from gateway.media.decoders.audio import AudioDecoder
+
+    def send(kind: bytes, piece: bytes | bytearray) -> None:
+        connection.sendall(PIECE_PREFIX.pack(kind, len(piece)))
+        connection.sendall(piece)
+
+    task = request["task"]
+    refusal: str | None = None
+    pending = bytearray()
+    try:
+        with os.fdopen(descriptor, "rb") as file:
+            decoder = AudioDecoder(file, task["container"], max_seconds=task["max_seconds"])
+            send(JSON, json.dumps({"seconds": decoder.total_seconds}).encode())
+            for samples in decoder:
+                pending += samples
+                if len(pending) >= _PIECE_BYTES:
+                    send(SAMPLES, pending)
+                    pending.clear()
+    except ConnectionError:
+        os._exit(1)  # the gateway has ended, or no longer waits
+    except Exception as error:
+        refusal = _refusal(error, request)
+    if pending:
+        send(SAMPLES, pending)
+    send(JSON, json.dumps({"refusal": refusal}).encode())
+
+
+def _refusal(error: Exception, request: dict[str, Any]) -> str:
+    """Return the reason why a file cannot be used. Parsers raise many kinds of errors for malformed files."""
+    match error:
+        case InvalidMedia():
+            return str(error)
+        case MemoryError():
+            return f"the file needs more than {request['memory'] // 2**20} MiB of memory to be read"
+        case RecursionError():
+            return "the file is nested too deeply"
+        case _:
+            return "the file is damaged"
 
 
 def _receive(connection: socket.socket, size: int) -> bytes:

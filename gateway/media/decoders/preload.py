@@ -12,6 +12,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     ),
     "audio": ("gateway.media.decoders.audio", "av"),
     "encode": ("gateway.media.encoders.stream",),
+    "recording": ("gateway.media.decoders.audio", "av"),
     "document": ("gateway.media.decoders.documents",),
     "percent_decode": ("gateway.media.decoders.percent_encoding",),
     PDF: ("pypdfium2",),

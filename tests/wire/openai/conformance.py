@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
-from gateway.dialects.openai import images_responses, response_models
-from gateway.dialects.openai.wire import speech_models
+from gateway.dialects.openai import images_responses, response_models, transcriptions
+from gateway.dialects.openai.wire import speech_models, transcription_models
 from gateway.dialects.openai.wire.error_models import ErrorResponse
 
 RESPONSE_MODELS: dict[str, type[BaseModel]] = {
@@ -17,12 +17,18 @@ RESPONSE_MODELS: dict[str, type[BaseModel]] = {
     "/v1/images/generations": images_responses.ImagesResponse,
     "/v1/images/edits": images_responses.ImagesResponse,
     "/v1/images/variations": images_responses.ImagesResponse,
+    **dict.fromkeys(
+        ("/v1/audio/transcriptions", "/v1/audio/translations"),
+        RootModel[transcriptions.CreateTranscriptionResponse | transcriptions.CreateVerboseTranscriptionResponse],
+    ),
     "/v1/models": response_models.ListModelsResponse,
     "/v1/models/{model_id}": response_models.RetrieveModelResponse,
 }
 NAMED_EVENT_MODELS: dict[str, type[BaseModel]] = {
     "speech.audio.delta": speech_models.SpeechAudioDeltaEvent,
     "speech.audio.done": speech_models.SpeechAudioDoneEvent,
+    "transcript.text.delta": transcription_models.TranscriptTextDeltaEvent,
+    "transcript.text.done": transcription_models.TranscriptTextDoneEvent,
     "image_generation.partial_image": images_responses.ImageGenPartialImageEvent,
     "image_generation.completed": images_responses.ImageGenCompletedEvent,
     "image_edit.partial_image": images_responses.ImageEditPartialImageEvent,

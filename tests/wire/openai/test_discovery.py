@@ -219,7 +219,7 @@ async def test_the_card_of_a_model_has_its_url_and_permissions() -> None:
         assert {name: card["url"].removeprefix("https://api.example") for name, card in cards.items()} == {
             "hello": "/v1/chat/completions",
             "vectors": "/v1/embeddings",
-            "speech": "",
+            "speech": "/v1/audio/transcriptions",
         }
         tells = {name: card["permission"][0]["allow_logprobs"] for name, card in cards.items()}
         assert tells == {"hello": True, "vectors": False, "speech": False}

@@ -16,7 +16,7 @@ from openai.types import (
     image_edit_params,
     image_generate_params,
 )
-from openai.types.audio import SpeechCreateParams
+from openai.types.audio import SpeechCreateParams, transcription_create_params, translation_create_params
 from openai.types.chat import chat_completion_assistant_message_param as official_assistant
 from openai.types.chat import chat_completion_content_part_image_param as official_image
 from openai.types.chat import chat_completion_content_part_input_audio_param as official_audio
@@ -27,7 +27,15 @@ from openai.types.shared_params.response_format_json_schema import JSONSchema
 
 from gateway.dialects.openai.completions import CreateCompletionRequest
 from gateway.dialects.openai.embeddings import CreateEmbeddingRequest
-from gateway.dialects.openai.wire import audio_chat, images, messages, sampling, structured_outputs, tools
+from gateway.dialects.openai.wire import (
+    audio_chat,
+    images,
+    messages,
+    sampling,
+    structured_outputs,
+    tools,
+    transcriptions,
+)
 from gateway.dialects.openai.wire.chat import CreateChatCompletionRequest
 from gateway.dialects.openai.wire.speech import CreateSpeechRequest
 from gateway.http.wire_model import WireModel
@@ -40,6 +48,11 @@ ROUTES: dict[str, tuple[Any, type[WireModel]]] = {
     "completions": (completion_create_params.CompletionCreateParamsStreaming, CreateCompletionRequest),
     "embeddings": (embedding_create_params.EmbeddingCreateParams, CreateEmbeddingRequest),
     "audio/speech": (SpeechCreateParams, CreateSpeechRequest),
+    "audio/transcriptions": (
+        transcription_create_params.TranscriptionCreateParamsStreaming,
+        transcriptions.CreateTranscriptionRequest,
+    ),
+    "audio/translations": (translation_create_params.TranslationCreateParams, transcriptions.CreateTranslationRequest),
     "images/generations": (image_generate_params.ImageGenerateParamsStreaming, images.CreateImageRequest),
     "images/edits": (image_edit_params.ImageEditParamsStreaming, images.CreateImageEditRequest),
     "images/variations": (
@@ -60,6 +73,7 @@ NESTED: dict[str, tuple[Any, Any]] = {
     "messages.tool_calls": (official.ChatCompletionMessageFunctionToolCallParam, tools.WireToolCall),
     "tools": (official.ChatCompletionFunctionToolParam, tools.ToolDefinition),
     "tools.function": (FunctionDefinition, tools.FunctionDefinition),
+    "chunking_strategy": (transcription_create_params.ChunkingStrategyVadConfig, transcriptions.VadConfig),
     "response_format": (ResponseFormatJSONSchema, structured_outputs.ResponseFormat),
     "response_format.json_schema": (JSONSchema, structured_outputs.JSONSchema),
 }

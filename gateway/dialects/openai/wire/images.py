@@ -5,11 +5,11 @@ and `strength` are not OpenAI's. Nodes send 0 and "" for what their callers left
 """
 
 import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
-from pydantic_core import from_json
 
+from gateway.dialects.openai.wire.form_fields import holds_numbers, parse_number
 from gateway.dialects.openai.wire.sampling import UnsupportedField
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.http.forms import Form
@@ -35,8 +35,6 @@ _UNSUPPORTED_FIELDS = ("frame_count", "frame_duration_ms", "svg")
 """Fields of animated and vector images."""
 _FILE_FIELDS = frozenset({"image", "images", "mask", "markup", *_UNSUPPORTED_FIELDS})
 """Fields that are files in a form, or not supported: a form documents them differently or not at all."""
-_MAX_NUMBER_CHARACTERS = 64
-"""Characters of a number or boolean in a form; longer texts are not parsed."""
 _EFFORTS: dict[str, Effort] = {"low": "low", "high": "high", "hd": "high", "xhigh": "high", "max": "high"}
 
 
@@ -108,7 +106,7 @@ class ImageFields(WireModel):
             return _without_zeros(body)
         fields = {field.alias or name: field for name, field in cls.model_fields.items()}
         return {
-            name: _parse_number(value) if name in fields and _holds_numbers(fields[name].annotation) else value
+            name: parse_number(value) if name in fields and holds_numbers(fields[name].annotation) else value
             for name, value in body.items()
             if value != ""
         }
@@ -244,17 +242,3 @@ def _without_zeros(body: Any) -> Any:
     if isinstance(body, dict) and body.get("n") == 0 and any(body.get(name) == zero for name, zero in zeros.items()):
         return {name: value for name, value in body.items() if name != "n"}
     return body
-
-
-def _holds_numbers(annotation: Any) -> bool:
-    return any(kind in (int, float, bool) for kind in get_args(annotation) or (annotation,))
-
-
-def _parse_number(value: Any) -> Any:
-    if not isinstance(value, str) or len(value) > _MAX_NUMBER_CHARACTERS:
-        return value
-    try:
-        read = from_json(value.strip().lower() if value.strip().lower() in ("true", "false") else value)
-    except ValueError:
-        return value
-    return read if isinstance(read, int | float) else value

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import FileNotFound, Overloaded
-from gateway.files.file_store import FileStore, content_type
+from gateway.files.content_types import content_type
+from gateway.files.file_store import FileStore
 
 Make = Callable[..., FileStore]
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40

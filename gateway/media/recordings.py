@@ -1,0 +1,270 @@
+"""Recordings: uploaded or fetched files of sound, decoded piece by piece in processes that can be killed."""
+
+import asyncio
+import importlib.util
+import math
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+from gateway.errors import RETRY_AFTER_SECONDS, GatewayError, InvalidRequest, Overloaded
+from gateway.fair_sharing import FairSemaphore, MemoryPool, MemoryReservation
+from gateway.media import inline_data, sniffing
+from gateway.media.decoder_pool import DecoderPool
+from gateway.media.fork_server import ForkServer
+from gateway.media.invalid_media import InvalidMedia
+from gateway.media.spool import SpoolFile
+from gateway.media.url_fetcher import UrlFetcher
+from gateway.operations.recording import Recording
+from gateway.settings import Settings
+
+_HEAD_BYTES = 8192
+"""First bytes of a file, which show its type."""
+_DISK_MESSAGE = "The open recordings of this caller take the most disk space that is allowed; try again later."
+_MEMORY_MESSAGE = "Too many recordings are being decoded now; try again later."
+_SLOT_SECONDS = 60.0
+"""Seconds that a recording waits for a process."""
+_MEMORY_PATIENCE_SECONDS = 30.0
+_MEMORY_POLL_SECONDS = 0.1
+
+OpenSpool = Callable[[], Awaitable[SpoolFile]]
+
+
+class Recordings:
+    """Receives and decodes recordings within limits of bytes, seconds, memory and processes.
+
+    The methods raise `InvalidRequest` with the given `param` for a bad recording, and `Overloaded`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        fork_server: ForkServer,
+        fetcher: UrlFetcher,
+        fetch_slots: FairSemaphore,
+        memory: MemoryPool,
+    ) -> None:
+        """`memory` bounds the decoded samples that wait for a model."""
+        self._settings = settings
+        self._fetcher = fetcher
+        self._fetch_slots = fetch_slots
+        self._memory = memory
+        self._disk = MemoryPool(max(settings.recordings_held_bytes, 2 * settings.recording_max_bytes))
+        self._pool = DecoderPool(
+            fork_server,
+            label="recording",
+            num_slots=settings.recording_workers,
+            timeout=settings.recording_timeout,
+            memory=settings.document_memory_bytes,
+            slot_timeout=_SLOT_SECONDS,
+        )
+
+    @property
+    def max_bytes(self) -> int:
+        """Most bytes of a recording."""
+        return self._settings.recording_max_bytes
+
+    def new_spool(self, caller: str) -> SpoolFile:
+        """Return an empty file for a recording of `caller`, who must close it."""
+        return SpoolFile(self._settings.state / "uploads", MemoryReservation(self._disk, caller, _DISK_MESSAGE))
+
+    async def load(self, reference: str, *, param: str, caller: str) -> SpoolFile:
+        """Return the file at an http(s) URL, or that of a data URL or base64."""
+        spool = self.new_spool(caller)
+        try:
+            if reference[:8].lower().startswith(("http://", "https://")):
+                await self._fetch(reference, spool, caller)
+            else:
+                await self._decode_inline(reference, spool)
+            await spool.finish()
+            return spool
+        except InvalidMedia as error:
+            spool.close()
+            raise _invalid(error, param) from None
+        except BaseException:
+            spool.close()
+            raise
+
+    def recording(self, spool: SpoolFile, *, param: str, caller: str) -> Recording:
+        """Return the recording in a complete file. Reads its first bytes; the samples are decoded later."""
+        try:
+            _container(spool)
+        except InvalidMedia as error:
+            raise _invalid(error, param) from None
+        return _SpooledRecording(self, spool, param=param, caller=caller)
+
+    def stored(self, chunks: Callable[[], AsyncGenerator[bytes]], *, param: str, caller: str) -> Recording:
+        """Return a recording whose file is read with `chunks` when it is needed."""
+        return _StoredRecording(self, chunks, param=param, caller=caller)
+
+    async def _fetch(self, url: str, spool: SpoolFile, caller: str) -> None:
+        try:
+            await self._fetch_slots.acquire(caller, seconds=self._settings.media_timeout)
+        except TimeoutError:
+            raise Overloaded(
+                "Too many URLs are being fetched now; try again later.", retry_after=RETRY_AFTER_SECONDS
+            ) from None
+        try:
+            await self._fetcher.fetch_to(
+                url, spool.write, caller=caller, max_bytes=self.max_bytes, timeout=self._settings.body_timeout
+            )
+        finally:
+            self._fetch_slots.release(caller)
+
+    async def _decode_inline(self, reference: str, spool: SpoolFile) -> None:
+        if reference[:5].lower() == "data:":
+            encoded, _ = inline_data.parse_data_url(reference, limit=self.max_bytes)
+        elif "://" in reference[:64]:
+            raise InvalidMedia("expected an http or https URL, a data URL or base64")
+        else:
+            encoded = inline_data.parse_base64(reference, limit=self.max_bytes)
+        if not encoded.base64 or encoded.has_percent_escapes():
+            raise InvalidMedia("expected base64; its form is 'data:<media type>;base64,<data>'")
+        for part in inline_data.iter_base64(encoded):
+            await spool.write(part)
+            await asyncio.sleep(0)
+
+    def pieces(self, spool: SpoolFile, caller: str) -> AsyncGenerator[dict[str, Any] | bytes]:
+        """Decode a file, see `DecoderPool.decode_recording`. Raises `InvalidMedia`."""
+        task = {
+            "task": "recording",
+            "container": _container(spool),
+            "max_seconds": self._settings.recording_max_seconds,
+        }
+        return self._pool.decode_recording(task, spool.open(), caller=caller)
+
+    async def reserve(self, caller: str, size: int) -> None:
+        """Wait until `caller` may hold `size` bytes of samples more. Raises `Overloaded` after half a minute."""
+        waited = 0.0
+        while not self._memory.acquire(caller, size):
+            if waited >= _MEMORY_PATIENCE_SECONDS:
+                raise Overloaded(_MEMORY_MESSAGE, retry_after=RETRY_AFTER_SECONDS)
+            await asyncio.sleep(_MEMORY_POLL_SECONDS)
+            waited += _MEMORY_POLL_SECONDS
+
+    def free(self, caller: str, size: int) -> None:
+        """Give back what `reserve` has taken."""
+        self._memory.release(caller, size)
+
+
+class _SpooledRecording(Recording):
+    def __init__(self, recordings: Recordings, spool: SpoolFile, *, param: str, caller: str) -> None:
+        self._recordings, self._spool, self._param, self._caller = recordings, spool, param, caller
+
+    def chunks(self) -> AsyncGenerator[bytes]:
+        return self._spool.chunks()
+
+    def open(self) -> "_Reader":
+        async def open_spool() -> SpoolFile:
+            return self._spool
+
+        return _Reader(self._recordings, open_spool, self._param, self._caller, owns_spool=False)
+
+
+class _StoredRecording(Recording):
+    def __init__(
+        self, recordings: Recordings, chunks: Callable[[], AsyncGenerator[bytes]], *, param: str, caller: str
+    ) -> None:
+        self._recordings, self._chunks, self._param, self._caller = recordings, chunks, param, caller
+
+    def chunks(self) -> AsyncGenerator[bytes]:
+        return self._chunks()
+
+    def open(self) -> "_Reader":
+        return _Reader(self._recordings, self._copy, self._param, self._caller, owns_spool=True)
+
+    async def _copy(self) -> SpoolFile:
+        spool = self._recordings.new_spool(self._caller)
+        try:
+            async with aclosing(self._chunks()) as chunks:
+                async for chunk in chunks:
+                    await spool.write(chunk)
+            await spool.finish()
+        except BaseException:
+            spool.close()
+            raise
+        return spool
+
+
+class _Reader:
+    """A `SampleReader` over a file that a process decodes."""
+
+    def __init__(
+        self, recordings: Recordings, open_spool: OpenSpool, param: str, caller: str, *, owns_spool: bool
+    ) -> None:
+        self._recordings, self._open_spool, self._param, self._caller = recordings, open_spool, param, caller
+        self._owns_spool = owns_spool
+        self._spool: SpoolFile | None = None
+        self._pieces: AsyncGenerator[dict[str, Any] | bytes] | None = None
+        self._samples = bytearray()
+        self._ended = False
+        self.total_seconds: float | None = None
+
+    async def fill(self, size: int) -> int:
+        """Decode until `size` bytes are in memory, see `SampleReader.fill`."""
+        try:
+            if self._spool is None:
+                self._spool = await self._open_spool()
+                self._pieces = self._recordings.pieces(self._spool, self._caller)
+            while len(self._samples) < size and not self._ended:
+                assert self._pieces is not None
+                piece = await anext(self._pieces, None)
+                if piece is None:
+                    self._ended = True
+                elif isinstance(piece, bytes):
+                    await self._recordings.reserve(self._caller, len(piece))
+                    self._samples += piece
+                else:
+                    self._set_length(piece.get("seconds"))
+        except InvalidMedia as error:
+            raise _invalid(error, self._param) from None
+        return min(size, len(self._samples))
+
+    def peek(self, size: int) -> bytes:
+        """Return up to `size` bytes of those in memory."""
+        return bytes(memoryview(self._samples)[:size])
+
+    def drop(self, size: int) -> None:
+        """Free the first `size` bytes in memory."""
+        del self._samples[:size]
+        self._recordings.free(self._caller, size)
+
+    async def aclose(self) -> None:
+        """End the process."""
+        self._ended = True
+        if self._samples:
+            self.drop(len(self._samples))
+        if self._pieces is not None:
+            await self._pieces.aclose()
+        if self._spool is not None and self._owns_spool:
+            self._spool.close()
+
+    def _set_length(self, seconds: object) -> None:
+        """Take over the length that the file declares. A manipulated file may declare anything."""
+        if isinstance(seconds, int | float) and math.isfinite(seconds) and seconds > 0:
+            self.total_seconds = float(seconds)
+
+
+def _container(spool: SpoolFile) -> str:
+    """Return FFmpeg's name of the container of a file. Raises `InvalidMedia`."""
+    if importlib.util.find_spec("av") is None:
+        raise InvalidMedia("this gateway decodes no audio, as its extra 'audio' (PyAV) is not installed")
+    descriptor = spool.open()
+    try:
+        head = os.pread(descriptor, _HEAD_BYTES, 0)
+    finally:
+        os.close(descriptor)
+    if not head:
+        raise InvalidMedia("the file is empty")
+    sniffed = sniffing.sniff(head)
+    if sniffed.kind != "audio":
+        raise InvalidMedia(
+            "expected an audio file (FLAC, M4A, MP3, MP4, Ogg, WAV, WebM or another container with sound), "
+            f"got {sniffed.description}"
+        )
+    return sniffing.AUDIO_CONTAINERS[sniffed.media_type]
+
+
+def _invalid(error: InvalidMedia, param: str) -> GatewayError:
+    return InvalidRequest(f"Invalid value for '{param}': {error}.", param=param)
