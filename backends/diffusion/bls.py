@@ -5,7 +5,10 @@ from collections.abc import Sequence
 import triton_python_backend_utils as pb_utils
 
 from backends.diffusion.components import Array, Arrays
-from backends.serving.errors import EngineFailed
+from backends.serving.errors import EngineFailed, GenerationError, Unavailable
+
+_NOT_READY = "not ready"
+"""Part of Triton's messages `Server not ready`, once it is stopping, and `Model x is not ready`. No code says so."""
 
 
 class TritonComponents:
@@ -28,11 +31,15 @@ class TritonComponents:
         try:
             response = request.exec()
         except Exception as error:
-            raise EngineFailed(f"The component {name} could not be called: {str(error)[:500]}") from None
+            raise _component_error(f"The component {name} could not be called: {str(error)[:500]}") from None
         if not response.has_error():
             return {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
         message = f"The component {name} failed: {response.error().message()[:500]}"
         # An exception keeps the local variables of this frame alive, and the server cannot unload a model while one of
         # its responses is alive.
         del request, response, tensors
-        raise EngineFailed(message)
+        raise _component_error(message)
+
+
+def _component_error(message: str) -> GenerationError:
+    return Unavailable(message) if _NOT_READY in message else EngineFailed(message)
