@@ -95,7 +95,7 @@ def test_an_idle_gateway_takes_little_memory(
 ) -> None:
     """A minute after its start, and after a hundred requests: of a gateway that never had a task, and with a new state.
 
-    The bar is for the proportional set size.
+    The bar is for the largest of the figures, the resident set.
     """
     deployment.compose("rm", "--stop", "--force", "gateway")
     engine.run("volume", "rm", f"{PROJECT}_state")
@@ -106,7 +106,7 @@ def test_an_idle_gateway_takes_little_memory(
             for _ in range(100):
                 chat(deployment.url)
         time.sleep(60)
-        assert record_memory(deployment, moment, record)["Pss"] <= MAX_IDLE_BYTES
+        assert record_memory(deployment, moment, record)["Rss"] <= MAX_IDLE_BYTES
 
 
 def test_a_killed_triton_is_started_again_and_no_gateway_restarts(
