@@ -56,7 +56,8 @@ def check_everything_is_served(url: str) -> None:
     *chunks, last = stream_chat(url)
     assert last == "[DONE]"
     deltas = [choice["delta"].get("content") or "" for chunk in chunks for choice in json.loads(chunk)["choices"]]
-    assert text.strip() and "".join(deltas) == text and len(deltas) > 4
+    assert text.strip() and "".join(deltas) == text
+    assert len(deltas) > 1  # tokens that arrive together share an event
     body: dict[str, Any] = {"model": "all-minilm-l6-v2", "input": ["a cat", "a dog"]}
     vectors = [each["embedding"] for each in post(url, "/v1/embeddings", body)["data"]]
     assert [len(vector) for vector in vectors] == [384, 384] and vectors[0] != vectors[1]
