@@ -206,6 +206,7 @@ compose: $(INSTALLED)
 
 .PHONY: containers
 containers: $(INSTALLED) ## Build the images and run them in a Docker engine of their own, as root (20 minutes)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(BIN)/python deploy/check --helm
 	@tests/containers/run.sh $(ARGS)
 
 .PHONY: chart

@@ -21,6 +21,10 @@ RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tritonic && \
     install --directory --owner=10001 --group=10001 --mode=750 /state /files
 COPY --from=build /opt/tritonic /opt/tritonic
 COPY --from=build /usr/share/tritonic /usr/share/tritonic
+COPY docker/gateway-health /usr/local/bin/
+# Python's own modules come without byte code, and a read-only container would compile them at each start.
+RUN python -m compileall -q -x '/(ensurepip|idlelib|lib2to3|site-packages|test|tests|tkinter|turtledemo)/' \
+    "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 ENV PATH=/opt/tritonic/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     TRITONIC_HOST=0.0.0.0 \
@@ -31,7 +35,6 @@ USER 10001:10001
 # A new volume gets the owner of the folder that it is mounted on.
 VOLUME /state
 EXPOSE 1088
-HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=20s CMD \
-    ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['TRITONIC_PORT'] + '/health/live', timeout=2)"]
+HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=20s CMD ["gateway-health"]
 ENTRYPOINT ["tritonic"]
 CMD ["serve"]

@@ -5,6 +5,7 @@ GenerationError
 ├── UnsupportedOption      the option is unknown, or this engine does not support it
 ├── ContextLengthExceeded  the prompt is longer than the context
 ├── Overloaded             the queue is full
+├── Unavailable            the server is stopping, or does not run a part of the model
 ├── Cancelled              the client has disconnected or cancelled
 └── EngineFailed           the engine failed, or the model is being unloaded
 
@@ -51,6 +52,12 @@ class Overloaded(GenerationError):
     """The queue is full: as many requests are active as the model's configuration allows."""
 
     code = "overloaded"
+
+
+class Unavailable(GenerationError):
+    """The server is stopping, or does not run a part of the model: another server, or this one later, may answer."""
+
+    code = "unavailable"
 
 
 class Cancelled(GenerationError):

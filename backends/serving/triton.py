@@ -20,6 +20,7 @@ _ERROR_STATUS = {
     errors.UnsupportedOption: "INVALID_ARG",
     errors.ContextLengthExceeded: "INVALID_ARG",
     errors.Overloaded: "UNAVAILABLE",
+    errors.Unavailable: "UNAVAILABLE",
     errors.Cancelled: "CANCELLED",
 }
 

@@ -33,7 +33,11 @@ def _load_builder() -> Builder:
 
 def _summary(figures: Mapping[str, Any]) -> str:
     together = figures["together"]
-    parts = [figure["difference"] for key, figure in figures.items() if key != "together"]
+    parts = [
+        max(figure["difference"], figure.get("fp16_difference", 0.0))
+        for key, figure in figures.items()
+        if key != "together"
+    ]
     return (
         f"Against diffusers: {together['pictures']} images of one seed in {together['steps']} steps, largest "
         f"difference of a pixel {together['pixel_difference']:.2g} of 1; {len(parts)} parts, each within "

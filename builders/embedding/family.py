@@ -38,8 +38,9 @@ def _load_builder() -> Builder:
 
 
 def _summary(figures: Mapping[str, Any]) -> str:
+    cosine = min(figures["cosine_min"], figures.get("fp16_cosine_min", 1.0))
     return (
-        f"Against its source: smallest cosine {figures['cosine_min']:.6f}, largest difference of a number "
+        f"Against its source: smallest cosine {cosine:.6f}, largest difference of a number "
         f"{figures['difference_max']:.2g}, over {figures['texts']} texts of up to {figures['longest']} tokens."
     )
 

@@ -116,6 +116,8 @@ class Database:
             return {}
         options: dict[str, Any] = {
             "application_name": "tritonic",
+            # Without it, texts of a database in SQL_ASCII arrive as bytes.
+            "client_encoding": "utf8",
             "connect_timeout": _CONNECT_SECONDS,
             "keepalives_idle": 5,
             "keepalives_interval": 2,

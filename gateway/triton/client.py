@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
 from google.protobuf.message import DecodeError, Message
-from tritonclient.grpc import model_config_pb2
-from tritonclient.grpc import service_pb2 as pb
 
 from gateway.errors import RETRY_AFTER_SECONDS, ModelFailed, ModelTimeout, ServerUnavailable
 from gateway.triton.failures import to_gateway_error
 from gateway.triton.infer_request import request_without_data, serialize
+from gateway.triton.messages import model_config_pb2
+from gateway.triton.messages import service_pb2 as pb
 from gateway.triton.rpc.channel import Channel
 from gateway.triton.rpc.status import RpcError
 from gateway.triton.tensors import InferResponse, Tensor

@@ -23,12 +23,15 @@ class ProtocolRestricted(ServerUnavailable):
 
 
 _UNAVAILABLE = "The model's server is not available; try again later."
+_STOPPING = "Server not ready"
+"""Triton's message once it is stopping; in a stream it comes without a status."""
 _RESTRICTED = "This protocol is restricted"
 _BY_CODE: dict[str, type[GatewayError]] = {
     "context_length_exceeded": ContextLengthExceeded,
     "invalid_value": InvalidRequest,
     "unsupported_option": UnsupportedOption,
     "overloaded": QueueFull,
+    "unavailable": ServerUnavailable,
     "cancelled": ModelFailed,
     "engine_failed": ModelFailed,
 }
@@ -54,11 +57,15 @@ def to_gateway_error(status: Status | None, message: str | None) -> GatewayError
         code, _, name = tag.partition(":")
         if code in _BY_CODE:
             kind, param, message = _BY_CODE[code], name or None, sentence.strip()
+            if kind is ServerUnavailable:
+                message = _UNAVAILABLE
     elif "unknown model" in message:
         kind = ModelNotFound  # unloaded just now; a stream reports that by its message only
     elif "is not healthy" in message:
         # Triton's message is about its sockets and processes: callers do not see it.
         kind, message = ModelProcessUnavailable, _UNAVAILABLE
+    elif message == _STOPPING:
+        kind, message = ServerUnavailable, _UNAVAILABLE
     elif kind is ServerUnavailable:
         kind, message = ProtocolRestricted if message.startswith(_RESTRICTED) else ServerUnavailable, _UNAVAILABLE
     return kind(

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from tritonclient.grpc import service_pb2 as pb
-
+from gateway.triton.messages import service_pb2 as pb
 from gateway.triton.tensors import Tensor
 
 _RAW_CONTENTS_TAG = bytes((pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2,))

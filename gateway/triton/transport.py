@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from gateway.settings import Settings
-from gateway.triton.grpc_transport import TLS, GrpcTransport
 from gateway.triton.rpc.channel import Channel
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
@@ -79,9 +78,14 @@ def connector(settings: Settings) -> Connect:
     Raises `OSError` when a file of TLS cannot be read.
     """
     files = settings.triton_tls_ca, settings.triton_tls_cert, settings.triton_tls_key
+    if not any(files) and settings.triton_transport != "grpcio":
+        return Channel
+    # grpcio takes 8 MB of memory, which most gateways do not need.
+    from gateway.triton.grpc_transport import TLS, GrpcTransport
+
     if any(files):
         return partial(GrpcTransport, tls=TLS(*(_read(path) for path in files)))
-    return GrpcTransport if settings.triton_transport == "grpcio" else Channel
+    return GrpcTransport
 
 
 def _read(path: Path | None) -> bytes | None:

@@ -45,3 +45,18 @@ if ! exists "$TRITON_IMAGE"; then
     # No context: the Dockerfile copies nothing.
     "$docker" build --network host --build-arg "PYTHON_IMAGE=$PYTHON_IMAGE" --tag "$TRITON_IMAGE" - <triton-base.Dockerfile
 fi
+
+# The engines of NVIDIA's other images have no stand-in: what is built on these says that the Dockerfile builds.
+for image in "$TRITON_VLLM_IMAGE" "$TRITON_TRTLLM_IMAGE"; do
+    exists "$image" || "$docker" tag "$TRITON_IMAGE" "$image"
+done
+
+for base in postgres valkey prometheus; do
+    variable=${base^^}_IMAGE
+    if ! exists "${!variable}"; then
+        context=$(mktemp -d -p "$folder")
+        cp "$base-base.Dockerfile" "$context/Dockerfile"
+        [ ! -f "$base-start" ] || cp "$base-start" "$context/"
+        "$docker" build --network host --build-arg "PYTHON_IMAGE=$PYTHON_IMAGE" --tag "${!variable}" "$context"
+    fi
+done

@@ -3,9 +3,9 @@
 import json
 import os
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,11 @@ class Deployment:
         assert ran.returncode == 0 or not check, f"docker-compose {' '.join(arguments)}: {ran.stdout}{ran.stderr}"
         return ran.stdout
 
-    def build(self, service: str, log: Path) -> None:
+    def build(self, service: str, log: Path) -> float:
+        """Build an image, and return the seconds that it took."""
         started = time.monotonic()
         log.write_text(self.compose("build", service))
-        sys.stdout.write(f"built {service} in {time.monotonic() - started:.0f} s\n")
+        return time.monotonic() - started
 
     def up(self, *arguments: str) -> None:
         self.compose("up", "--detach", "--no-build", *arguments)
@@ -85,8 +86,8 @@ class Deployment:
         except httpx.TransportError:
             return False
 
-    def wait_ready(self, seconds: float) -> None:
-        wait_until(self.ready, seconds, "the gateway is not ready")
+    def wait_ready(self, seconds: float) -> float:
+        return wait_until(self.ready, seconds, "the gateway is not ready")
 
     def wait_healthy(self, service: str, seconds: float) -> None:
         def healthy() -> bool:
@@ -100,11 +101,33 @@ class Deployment:
         lines = self.engine.run("top", self.container(service), "-eo", "pid,args").splitlines()[1:]
         return {int(line.split(None, 1)[0]): line.split(None, 1)[1] for line in lines}
 
-    def memory_bytes(self, service: str) -> int:
-        """The proportional set size of all processes of a service's container."""
-        rollups = (Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.processes(service))
-        lines = [line for rollup in rollups for line in rollup.splitlines() if line.startswith("Pss:")]
-        return sum(int(line.split()[1]) * 1024 for line in lines)
+    def memory(self, service: str) -> dict[str, int]:
+        """The bytes of all processes of a service's container: `Rss`, and `Pss`, its share of pages used by several."""
+        rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.processes(service)]
+        sizes = dict.fromkeys(("Rss", "Pss"), 0)
+        for line in "".join(rollups).splitlines():
+            kind, _, size = line.partition(":")
+            if kind in sizes:
+                sizes[kind] += int(size.split()[0]) * 1024
+        return sizes
+
+    def cgroup_bytes(self, service: str) -> int:
+        """The memory that `docker stats` shows: of the control group, without inactive pages of files."""
+        folder = Path(f"/sys/fs/cgroup/memory/docker/{self.engine.inspect(self.container(service))['Id']}")
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        usage = int((folder / "memory.usage_in_bytes").read_text())
+        return usage - int(statistics["total_inactive_file"])
+
+    @contextmanager
+    def variables(self, **values: str) -> Iterator[None]:
+        """Give compose these variables within the block."""
+        before = dict(self.environment)
+        self.environment.update(values)
+        try:
+            yield
+        finally:
+            self.environment.clear()
+            self.environment.update(before)
 
 
 def wait_until(check: Callable[[], bool], seconds: float, failure: str) -> float:

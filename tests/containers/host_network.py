@@ -33,8 +33,6 @@ def on_host_network(compose: dict[str, Any], ports: Ports, memlock: int = 8_388_
     gateway["environment"]["TRITONIC_TRITON_URLS"] = f"127.0.0.1:{ports.grpc}"
     gateway["environment"]["TRITONIC_PORT"] = str(ports.gateway)
     gateway["environment"]["TRITONIC_HOST"] = "127.0.0.1"
-    test = gateway["healthcheck"]["test"]
-    gateway["healthcheck"]["test"] = [part.replace(":1088/", f":{ports.gateway}/") for part in test]
     used = {volume.split(":")[0] for service in services.values() for volume in service["volumes"]}
     volumes = {name: value for name, value in compose["volumes"].items() if name in used}
     return {"version": "3.9", "services": services, "volumes": volumes}

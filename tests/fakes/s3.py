@@ -42,13 +42,15 @@ class FakeS3:
     requested_methods: list[str] = field(default_factory=list)
     error_code: str = ""
     writes_before_error: int = 0
+    host: str = "127.0.0.1"
+    """The address at which it listens."""
     port: int = 0
     _runner: web.AppRunner | None = None
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables of a client: endpoint and credentials."""
         return {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
+            "AWS_ENDPOINT_URL": f"http://{self.host}:{self.port}",
             "AWS_ALLOW_HTTP": "true",
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": "secret",
@@ -61,7 +63,7 @@ class FakeS3:
         application.router.add_route("*", f"/{self.name}/{{key:.*}}", self._object)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        await web.TCPSite(self._runner, self.host, 0).start()
         self.port = self._runner.addresses[0][1]
         return self
 

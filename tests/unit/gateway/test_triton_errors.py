@@ -19,6 +19,8 @@ GONE = "The model's server is not available; try again later."
         (S.INVALID_ARGUMENT, "[unsupported_option:lora_name] No.", errors.UnsupportedOption, "lora_name", "No."),
         (S.UNAVAILABLE, "[overloaded] 1024 requests wait.", errors.QueueFull, None, "1024 requests wait."),
         (S.INTERNAL, "[engine_failed] It broke.", errors.ModelFailed, None, "It broke."),
+        (None, "[unavailable] The component c failed: Server not ready", errors.ServerUnavailable, None, GONE),
+        (None, "Server not ready", errors.ServerUnavailable, None, GONE),
         (S.NOT_FOUND, "no such model", errors.ModelNotFound, None, "no such model"),
         (S.UNAVAILABLE, "gone", errors.ServerUnavailable, None, GONE),
         (S.INTERNAL, "Stub process 'm_0_0' is not healthy.", errors.ModelProcessUnavailable, None, GONE),
