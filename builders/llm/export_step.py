@@ -10,9 +10,9 @@ from typing import Any
 
 from builders import subprocess_step
 from builders.checkpoint import nested_text_config
+from builders.engine_targets import Device
 from builders.errors import MissingDependency, UnsupportedModel
 from builders.llm.recipe import LLMRecipe
-from builders.llm.targets import Device
 from builders.progress import Progress
 from builders.recipe import QUANTIZATIONS, Recipe
 

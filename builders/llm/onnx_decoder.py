@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from builders.llm.targets import Device
+from builders.engine_targets import Device
 
 
 def providers(device: Device) -> list[str]:

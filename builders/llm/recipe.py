@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from builders.llm.targets import CheckpointQuantization, Device, Layout, refusal
+from builders.engine_targets import Device
+from builders.llm.targets import CheckpointQuantization, Layout, refusal
 from builders.recipe import Recipe
 
 GPU_ROWS = 128

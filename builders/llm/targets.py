@@ -6,10 +6,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from builders.engine_targets import Device
 from builders.errors import UnsupportedModel
 from builders.recipe import Precision, Target
 
-Device = Literal["cpu", "cuda"]
 Layout = Literal["tritonic", "nvidia"]
 CheckpointQuantization = Literal["fp8", "nvfp4", "int4_awq", "w4a8_awq", "int8_sq"]
 """Formats of NVIDIA's ModelOpt: fp8 (E4M3), 4-bit floats in blocks of 16, 4-bit integers in groups with activations in

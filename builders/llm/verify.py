@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from builders.checkpoint import FROM_PRETRAINED_OPTIONS, Checkpoint
+from builders.engine_targets import Device
 from builders.errors import MissingDependency, SourceUnavailable, VerificationFailed
 from builders.llm.onnx_decoder import OnnxDecoder
-from builders.llm.targets import Device
 from builders.progress import Progress
 from builders.recipe import Precision, Tolerance
 

@@ -20,6 +20,7 @@ from gateway.errors import GatewayError
 from gateway.tasks import task_store
 from gateway.tasks.database import Database
 from gateway.tasks.executor import TaskExecutor
+from gateway.tasks.task_store import TaskStore
 
 _MAX_RECOVERY_ATTEMPTS = 20
 """Runs of one task that the end of the gateway may interrupt. Then the task fails: it may be what ends the gateway."""
@@ -43,13 +44,16 @@ class RunningTask:
 class DbosWorker:
     """Passes the tasks of one database to a `TaskExecutor`. A process can have one worker at most."""
 
-    def __init__(self, database: Database, name: str, executor: TaskExecutor, concurrency: int) -> None:
+    def __init__(
+        self, database: Database, store: TaskStore, name: str, executor: TaskExecutor, concurrency: int
+    ) -> None:
         """`name` identifies this gateway among those that share the database (`gateway.tasks.liveness`).
 
         `concurrency` is the number of tasks of one model that run at a time in all gateways together.
         """
         self.running_tasks: dict[str, RunningTask] = {}
         self._database = database
+        self._store = store
         self._name = name
         self._executor = executor
         self._concurrency = concurrency
@@ -124,8 +128,11 @@ class DbosWorker:
         def advance(fraction: float) -> None:
             run.percent = max(run.percent, min(99, int(fraction * 100)))
 
+        async def belongs_here() -> bool:
+            return (await self._store.running_executors([id])).get(id) == self._name
+
         try:
-            outputs = await self._executor.execute(id, kind, request, advance)
+            outputs = await self._executor.execute(id, kind, request, advance, belongs_here)
             return task_store.result_to_json(outputs)
         except GatewayError as error:
             raise _to_workflow_error(error) from None

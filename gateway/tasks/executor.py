@@ -4,7 +4,7 @@ import asyncio
 import time
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,12 +55,18 @@ class TaskExecutor:
         self._retry_seconds = patience
 
     async def execute(
-        self, id: str, kind: str, stored: dict[str, Any], advance: Callable[[float], None]
+        self,
+        id: str,
+        kind: str,
+        stored: dict[str, Any],
+        advance: Callable[[float], None],
+        belongs_here: Callable[[], Awaitable[bool]],
     ) -> list[TaskOutput]:
         """Run the task `id` and return its outputs in their order.
 
         `kind` is the name of the operation, and `stored` the JSON of its request. `advance` is called with the part
-        that is done, 0 to 1. Raises `GatewayError`.
+        that is done, 0 to 1. `belongs_here` returns False once another gateway has taken the task over; it may raise a
+        `GatewayError`. Raises `GatewayError`.
         """
         trace = Trace(self._metrics, id, route=ROUTE, span=self._tracing.begin_task(id) if self._tracing else None)
         status = 499
@@ -69,7 +75,7 @@ class TaskExecutor:
             request = await self._retry(lambda: self._with_seed(id, unseeded))
             outputs = await self._retry(lambda: self._find_existing_outputs(id, request))
             if outputs is None:
-                outputs = await self._retry(lambda: self._run(id, request, trace, advance))
+                outputs = await self._retry(lambda: self._run(id, request, trace, advance, belongs_here))
             status = 200
             return outputs
         except GatewayError as error:
@@ -115,20 +121,30 @@ class TaskExecutor:
         return found[::-1] or None
 
     async def _run(
-        self, id: str, request: TaskOperation, trace: Trace, advance: Callable[[float], None]
+        self,
+        id: str,
+        request: TaskOperation,
+        trace: Trace,
+        advance: Callable[[float], None],
+        belongs_here: Callable[[], Awaitable[bool]],
     ) -> list[TaskOutput]:
-        # The outputs of a run that fails stay until the file store's sweep deletes them. Outputs are named after the
-        # task, and another gateway may have taken it over and stored its own under these names.
         outputs: list[TaskOutput] = []
-        async with (
-            aclosing(self._catalog.run_by_name(request.model, request, trace)) as events,
-            aclosing(request.task_events(events)) as task_events,
-        ):
-            async for event in task_events:
-                if isinstance(event, Progress):
-                    advance(event.fraction)
-                else:
-                    outputs.append(_task_output(event, await self._store_output(id, event)))
+        try:
+            async with (
+                aclosing(self._catalog.run_by_name(request.model, request, trace)) as events,
+                aclosing(request.task_events(events)) as task_events,
+            ):
+                async for event in task_events:
+                    if isinstance(event, Progress):
+                        advance(event.fraction)
+                    else:
+                        outputs.append(_task_output(event, await self._store_output(id, event)))
+        except GatewayError:
+            with suppress(GatewayError):  # the file store's sweep deletes what stays
+                # Outputs are named after their task: those of a gateway that has taken it over have the same names.
+                if outputs and await belongs_here():
+                    await self._files.delete(*(output.file for output in outputs))
+            raise
         return sorted(outputs, key=lambda output: output.index)
 
     async def _store_output(self, id: str, output: Output) -> str:

@@ -47,13 +47,15 @@ class TaskRuntime:
     async def open(cls, database: Database, settings: Settings, executor: TaskExecutor) -> "TaskRuntime":
         """Take a slot and begin to run tasks. Raises the errors of the database."""
         slot = await asyncio.to_thread(ExecutorSlot, database.liveness_folder)
+        store = TaskStore(database)
         try:
-            worker = DbosWorker(database, slot.name, executor, settings.tasks_concurrency)
+            worker = DbosWorker(database, store, slot.name, executor, settings.tasks_concurrency)
             await worker.launch()
         except BaseException:
             slot.release()
+            await store.close()
             raise
-        return cls(database, slot, TaskStore(database), worker, settings.tasks_retention)
+        return cls(database, slot, store, worker, settings.tasks_retention)
 
     def progress_of(self, id: str) -> int | None:
         """Return the progress of a task that runs here, in percent; None for other tasks."""

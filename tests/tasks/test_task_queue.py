@@ -11,7 +11,7 @@ from gateway.errors import InvalidRequest, ModelNotFound, RateLimited, StorageFu
 from gateway.operations.edit_image import EditImage
 from gateway.tasks.task import TaskFailure
 from tests.fakes.triton import FakeTriton
-from tests.tasks.harness import OTHER_OWNER, OWNER, image_request, task_harness
+from tests.tasks.harness import OTHER_OWNER, OWNER, belongs_here, image_request, task_harness
 
 
 async def test_task_completes_and_stores_its_images(triton: FakeTriton, database: str, tmp_path: Path) -> None:
@@ -300,10 +300,10 @@ async def test_stored_outputs_are_not_generated_again(triton: FakeTriton, databa
         done = await home.wait_finished((await home.tasks.submit(image_request(n=3), OWNER)).id)
         executor = (await home.tasks._get_runtime())._worker._executor
         before = len(triton.calls)
-        again = await executor.execute(done.id, done.kind, dict(done.request), lambda fraction: None)
+        again = await executor.execute(done.id, done.kind, dict(done.request), lambda fraction: None, belongs_here)
         assert again == list(done.outputs)
         assert len(triton.calls) == before
         await home.files.delete(done.outputs[1].file)
-        again = await executor.execute(done.id, done.kind, dict(done.request), lambda fraction: None)
+        again = await executor.execute(done.id, done.kind, dict(done.request), lambda fraction: None, belongs_here)
         assert again == list(done.outputs)
         assert len(triton.calls) == before + 1

@@ -9,9 +9,10 @@ import pytest
 
 from builders import recipe as recipes
 from builders.build import build
+from builders.engine_targets import Device
 from builders.errors import UnsupportedModel
 from builders.llm.recipe import GPU_ROWS, ONNX_GPU_ROWS, LLMRecipe, refusal_of
-from builders.llm.targets import SUPPORT, CheckpointQuantization, Device, Layout, refusal
+from builders.llm.targets import SUPPORT, CheckpointQuantization, Layout, refusal
 from builders.recipe import Precision, Recipe, Target
 from builders.sources import HubSource
 
