@@ -23,8 +23,8 @@ PRECISIONS = {"cpu": ("int8", "fp32"), "cuda": ("fp16", "fp32")}
 UNSUPPORTED_OPTIONS = ("tolerance", "tool_call_parser", "reasoning_parser", "quantization", "context_length")
 """Recipe fields for text-generation models that have no meaning here."""
 
-MEMORY_COPIES = 4
-"""Copies of the fp32 weights that the export holds at its worst moment."""
+MEMORY_COPIES = 5
+"""Copies of the fp32 weights that the export holds at its worst moment. A decoder of 2.3 GB took 12.8 GB."""
 
 
 class TranscriptionBuilder(Builder):

