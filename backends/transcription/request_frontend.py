@@ -51,8 +51,7 @@ class TranscriptionFrontend(RequestFrontend[Request, TranscriptionSender, Active
         self.detector = detector
         self.tokens = tokens
         self._options = options
-        known = tokens.languages or {"en": 0}
-        self._languages = [code for code in known if options.languages is None or code in options.languages]
+        self._languages = list(tokens.languages) or ["en"]
         self._short_pool = self.new_pool(1, "transcription-speech")
         self._long_pool = self.new_pool(1, "transcription-long-speech")
 

@@ -268,6 +268,12 @@ def test_invalid_inputs_are_refused(
         ask(audio, **inputs).outcome()
 
 
+@pytest.mark.parametrize("options", [Options(max_rows=1, languages=("de", "fr"))])
+def test_other_languages_are_not_detected(ask: Ask, scripts: dict[int, Script]) -> None:
+    scripts[1] = Script(says("yes"), language="en")
+    assert ask(sound((1, 1))).outcome()[0].language == "de"
+
+
 @pytest.mark.parametrize("options", [Options(max_rows=1, tasks=("transcribe",), languages=("en",))])
 def test_a_model_may_offer_less_than_its_checkpoint(ask: Ask, scripts: dict[int, Script]) -> None:
     scripts[1] = Script(says("yes"), language="de")
