@@ -27,7 +27,8 @@ class ActiveTranscription(ActiveRequest["TranscriptionFrontend", TranscriptionSe
     def __init__(
         self, key: int, request: Request, sender: TranscriptionSender, frontend: "TranscriptionFrontend"
     ) -> None:
-        super().__init__(key, sender, frontend)
+        """The `size` of a request is its number of samples."""
+        super().__init__(key, sender, frontend, request.num_samples)
         self._request: Request | None = request
         self._job: TranscriptionJob | None = None
         # The sender thread alone uses these.

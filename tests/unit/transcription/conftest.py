@@ -98,7 +98,7 @@ def tokens(tmp_path: Path, options: Options) -> WhisperTokens:
 
 @pytest.fixture
 def options() -> Options:
-    return Options(max_rows=MAX_ROWS, max_waiting=8, max_seconds=100)
+    return Options(max_rows=MAX_ROWS, max_waiting=8, max_seconds=100, max_waiting_seconds=200)
 
 
 @pytest.fixture

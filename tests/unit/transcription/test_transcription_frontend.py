@@ -294,6 +294,17 @@ def test_the_queue_is_bounded(ask: Ask, scripts: dict[int, Script], networks: Sc
     assert [sender.text() for sender in admitted] == ["yes"] * 9
 
 
+def test_the_sound_that_waits_is_bounded(ask: Ask, scripts: dict[int, Script], networks: ScriptedNetworks) -> None:
+    scripts[1] = Script(says("yes"))
+    networks.gate.clear()
+    first, second = ask(sound((1, 20)), language="en"), ask(sound((1, 80), (1, 15)), language="en")
+    with pytest.raises(Overloaded, match="120 seconds"):
+        ask(sound((1, 79))).outcome()
+    third = ask(sound((1, 70)), language="en")
+    networks.gate.set()
+    assert [sender.text() for sender in (first, second, third)] == ["yes", "yes" * 4, "yes" * 3]
+
+
 def test_closing_fails_what_is_open(
     ask: Ask, scripts: dict[int, Script], networks: ScriptedNetworks, frontend: TranscriptionFrontend
 ) -> None:

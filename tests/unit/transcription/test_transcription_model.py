@@ -22,7 +22,7 @@ def test_parameters() -> None:
     given = parameters(
         languages='["en"]', tasks='["transcribe"]', max_seconds="60", max_rows="4", threads="2", other="x"
     )
-    assert read_options(given) == Options(("en",), ("transcribe",), 60, 4, 256, 2)
+    assert read_options(given) == Options(("en",), ("transcribe",), 60, 4, 256, 7200, 2)
     assert read_options(given).num_threads == 2
 
 
