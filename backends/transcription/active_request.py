@@ -56,7 +56,9 @@ class ActiveTranscription(ActiveRequest["TranscriptionFrontend", TranscriptionSe
             return
         frontend = self._frontend
         checked = frontend.check(request)
-        self._responses = ResponseBuilder(frontend.tokens, checked.timestamps, logprobs=checked.return_logprobs)
+        self._responses = ResponseBuilder(
+            frontend.tokens, checked.task, checked.timestamps, logprobs=checked.return_logprobs
+        )
         job = TranscriptionJob(
             checked.language,
             checked.task,
