@@ -27,7 +27,8 @@ class ActiveTranscription(ActiveRequest["TranscriptionFrontend", TranscriptionSe
     def __init__(
         self, key: int, request: Request, sender: TranscriptionSender, frontend: "TranscriptionFrontend"
     ) -> None:
-        super().__init__(key, sender, frontend)
+        """The `size` of a request is its number of samples."""
+        super().__init__(key, sender, frontend, request.num_samples)
         self._request: Request | None = request
         self._job: TranscriptionJob | None = None
         # The sender thread alone uses these.
@@ -55,7 +56,9 @@ class ActiveTranscription(ActiveRequest["TranscriptionFrontend", TranscriptionSe
             return
         frontend = self._frontend
         checked = frontend.check(request)
-        self._responses = ResponseBuilder(frontend.tokens, checked.timestamps, logprobs=checked.return_logprobs)
+        self._responses = ResponseBuilder(
+            frontend.tokens, checked.task, checked.timestamps, logprobs=checked.return_logprobs
+        )
         job = TranscriptionJob(
             checked.language,
             checked.task,

@@ -1,6 +1,7 @@
 """Loading of a transcription model from its version folder."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from backends.transcription.batch import DecoderBatch
 from backends.transcription.log_mel import load_log_mel
 from backends.transcription.model_config import ModelConfig, read_model_config
 from backends.transcription.networks import OrtNetworks
-from backends.transcription.options import read_options
+from backends.transcription.options import Options, read_options
 from backends.transcription.request_frontend import TranscriptionFrontend
 from backends.transcription.scheduler import TranscriptionScheduler
 from backends.transcription.stats import Stats
@@ -25,8 +26,8 @@ def load_frontend(folder: Path, parameters: Mapping[str, Mapping[str, Any]]) -> 
 
     Raises `FileNotFoundError`, `ValueError` with a sentence for people, or what onnxruntime raises.
     """
-    config = read_model_config(folder)
     options = read_options(parameters)
+    config = restrict_languages(read_model_config(folder), options)
     tokens = WhisperTokens(folder, config)
     log_mel = load_log_mel(folder)
     networks = OrtNetworks(folder, config, options.num_threads)
@@ -39,6 +40,19 @@ def load_frontend(folder: Path, parameters: Mapping[str, Mapping[str, Any]]) -> 
         make_batch, lambda seconds: choose_positions(config, seconds), options.max_rows, stats
     )
     return TranscriptionFrontend(scheduler, SileroDetector(folder), tokens, options)
+
+
+def restrict_languages(config: ModelConfig, options: Options) -> ModelConfig:
+    """Return the configuration with the languages that the parameter `languages` allows: no other is detected.
+
+    Raises `ValueError` if the checkpoint has none of them.
+    """
+    if options.languages is None:
+        return config
+    languages = {code: token for code, token in config.languages.items() if code in options.languages}
+    if not languages and (config.languages or "en" not in options.languages):
+        raise ValueError("The parameter languages holds no language of the checkpoint.")
+    return replace(config, languages=languages)
 
 
 def choose_positions(config: ModelConfig, seconds: float) -> int:

@@ -53,6 +53,9 @@ class OrtNetworks:
         self._encoder = _session(folder / "encoder.onnx", threads)
         self._decoder = _session(folder / "decoder.onnx", threads)
         self._aligner = _session(folder / "decoder_align.onnx", threads)
+        # The activations of the encoder take hundreds of megabytes, which would stay after each call.
+        self._shrinking = ort.RunOptions()
+        self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         layers = range(config.num_layers)
         self._cross_names = [(f"cross_key_{layer}", f"cross_value_{layer}") for layer in layers]
         self._past_names = [(f"past_key_{layer}", f"past_value_{layer}") for layer in layers]
@@ -71,7 +74,7 @@ class OrtNetworks:
         for names, arrays in zip(self._cross_names, cross.views(first, len(mel)), strict=True):
             for name, array in zip(names, arrays, strict=True):
                 binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-        self._encoder.run_with_iobinding(binding)
+        self._encoder.run_with_iobinding(binding, self._shrinking)
 
     def decode(
         self, ids: Ids, positions: Ids, counts: Sequence[int], past: SelfCache | None, cross: CrossCache, first: int

@@ -18,7 +18,8 @@ class Options:
     """The options of a model, as docs/architecture.md describes them.
 
     `languages` restricts the languages of the checkpoint; None allows all of them. `max_seconds` bounds one recording,
-    `max_rows` the windows that are decoded together, and `max_waiting` the unanswered requests.
+    `max_rows` the windows that are decoded together, `max_waiting` the unanswered requests, and `max_waiting_seconds`
+    their sound.
     """
 
     languages: tuple[str, ...] | None = None
@@ -26,6 +27,7 @@ class Options:
     max_seconds: int = 600
     max_rows: int = 16
     max_waiting: int = 256
+    max_waiting_seconds: int = 7200
     threads: int = 0
 
     @property
@@ -55,6 +57,7 @@ def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:
         max_seconds=integer_value(values, "max_seconds", 600),
         max_rows=integer_value(values, "max_rows", 16),
         max_waiting=integer_value(values, "max_waiting", 256, 0),
+        max_waiting_seconds=integer_value(values, "max_waiting_seconds", 7200, 0),
         threads=integer_value(values, "threads", 0, 0),
     )
 

@@ -51,8 +51,7 @@ class TranscriptionFrontend(RequestFrontend[Request, TranscriptionSender, Active
         self.detector = detector
         self.tokens = tokens
         self._options = options
-        known = tokens.languages or {"en": 0}
-        self._languages = [code for code in known if options.languages is None or code in options.languages]
+        self._languages = list(tokens.languages) or ["en"]
         self._short_pool = self.new_pool(1, "transcription-speech")
         self._long_pool = self.new_pool(1, "transcription-long-speech")
 
@@ -61,9 +60,14 @@ class TranscriptionFrontend(RequestFrontend[Request, TranscriptionSender, Active
         return ActiveTranscription(key, request, sender, self)
 
     def queue_error(self, active: ActiveTranscription) -> GenerationError | None:
-        """Return `Overloaded` while more than `max_waiting` requests are unanswered."""
-        if self.active_size > self._options.max_waiting:
-            return Overloaded(f"{self.active_size} recordings wait already; try again later.")
+        """Return `Overloaded` while too many requests or too much sound are unanswered.
+
+        A request that would be the only one is admitted however long it is.
+        """
+        if len(self._active_requests) > self._options.max_waiting:
+            return Overloaded(f"{len(self._active_requests)} recordings wait already; try again later.")
+        if self._active_requests and self.active_size + active.size > self._options.max_waiting_seconds * SAMPLE_RATE:
+            return Overloaded(f"{self.active_size / SAMPLE_RATE:.0f} seconds of sound wait already; try again later.")
         return None
 
     def close_scheduler(self) -> None:

@@ -58,8 +58,10 @@ class _Word:
 class ResponseBuilder:
     """Makes the responses of one request, window by window."""
 
-    def __init__(self, tokens: WhisperTokens, timestamps: str, *, logprobs: bool) -> None:
+    def __init__(self, tokens: WhisperTokens, task: str, timestamps: str, *, logprobs: bool) -> None:
+        """`task`, `timestamps` and `logprobs` are those of the request."""
         self._tokens = tokens
+        self._task = task
         self._timestamps = timestamps
         self._logprobs = logprobs
         self._language = ""
@@ -139,7 +141,8 @@ class ResponseBuilder:
         text = [attempt.tokens[number] for number in numbers]
         times = token_times(result.attention, window.seconds)
         words = []
-        for span in split_words(text, self._tokens.token_bytes, result.language):
+        language = "en" if self._task == "translate" else result.language
+        for span in split_words(text, self._tokens.token_bytes, language):
             first, last = numbers[span.first], numbers[span.last - 1] + 1
             start = window.time_in_recording(float(times[first]))
             logprobs = [attempt.logprobs[numbers[index]] for index in range(span.first, span.last)]

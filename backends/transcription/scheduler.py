@@ -16,8 +16,8 @@ _MAX_ENCODED = 2
 """Windows that are encoded at once. More take no less time each, and let the others wait longer."""
 _MAX_STALL_SECONDS = 1.0
 """Encoding comes before decoding, so that many rows share a step; but for so long at most."""
-_SLICE_SECONDS = 0.25
-"""Time of decoding after a stall."""
+_SLICE_SHARE = 0.5
+"""Time of decoding after a stall, as a share of the stall."""
 
 
 class TranscriptionScheduler:
@@ -100,16 +100,23 @@ class TranscriptionScheduler:
 
     def _run(self) -> None:
         while self._wait():
-            for batch in self._batches.values():
-                batch.remove(lambda row: row.task.job.ended)
-            self._batches = {positions: batch for positions, batch in self._batches.items() if batch.rows}
+            self._drop_cancelled()
             if tasks := self._next_tasks():
                 self._start(tasks)
             else:
-                for positions, batch in list(self._batches.items()):
-                    self._attempt(batch.step, positions, [row.task for row in batch.rows])
-                self._last_step = self._clock()
+                self._step()
             self._deliver()
+
+    def _drop_cancelled(self) -> None:
+        """Take the rows of jobs that have ended out of the batches, and free the batches without rows."""
+        for batch in self._batches.values():
+            batch.remove(lambda row: row.task.job.ended)
+        self._batches = {positions: batch for positions, batch in self._batches.items() if batch.rows}
+
+    def _step(self) -> None:
+        for positions, batch in list(self._batches.items()):
+            self._attempt(batch.step, positions, [row.task for row in batch.rows])
+        self._last_step = self._clock()
 
     def _wait(self) -> bool:
         """Wait until there is something to do; return false once closed."""
@@ -124,7 +131,7 @@ class TranscriptionScheduler:
         now = self._clock()
         if self._batches:
             if now - self._last_step > _MAX_STALL_SECONDS:
-                self._slice_end = now + _SLICE_SECONDS
+                self._slice_end = now + _SLICE_SHARE * (now - self._last_step)
             if now < self._slice_end:
                 return []
         with self._changed:

@@ -14,6 +14,9 @@ MAX_SECONDS = 30.0
 _LOOKBACK_SECONDS = 0.3
 """Silence before a cut that is sent again: speech may begin before it is detected."""
 
+_MAX_PAUSE_SECONDS = 1.0
+"""Silence between two parts that a window keeps where it has room: a pause helps with punctuation."""
+
 
 class Window:
     """Parts of a recording, one after the other, and the times that they have in the recording."""
@@ -81,10 +84,10 @@ class WindowCutter:
             while _num_samples(waiting) > 3 * limit:
                 parts = _pack(waiting, limit)[0]
                 del waiting[: len(parts)]
-                yield Window(parts)
+                yield Window(_keep_pauses(parts, limit))
         self.consumed = min(max(consumed, 0), size) / SAMPLE_RATE
         for parts in _pack_evenly(waiting, limit):
-            yield Window(parts)
+            yield Window(_keep_pauses(parts, limit))
 
 
 def _num_samples(parts: Sequence[Span]) -> int:
@@ -117,3 +120,17 @@ def _pack_evenly(parts: Sequence[Span], limit: int) -> list[list[Span]]:
         else:
             high = middle
     return _pack(parts, high)
+
+
+def _keep_pauses(parts: Sequence[Span], limit: int) -> list[Span]:
+    """Join parts with a short pause between them as long as all of them have at most `limit` samples."""
+    room = limit - _num_samples(parts)
+    joined = [parts[0]]
+    for start, end in parts[1:]:
+        pause = start - joined[-1][1]
+        if pause <= min(room, _MAX_PAUSE_SECONDS * SAMPLE_RATE):
+            room -= pause
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined

@@ -11,6 +11,7 @@ import pytest
 
 from backends.serving.errors import GenerationError
 from backends.transcription.batch import DecoderBatch
+from backends.transcription.loading import restrict_languages
 from backends.transcription.log_mel import Floats
 from backends.transcription.options import SAMPLE_RATE, Options
 from backends.transcription.request import Request
@@ -91,13 +92,13 @@ def networks(scripts: dict[int, Script]) -> ScriptedNetworks:
 
 
 @pytest.fixture
-def tokens(tmp_path: Path) -> WhisperTokens:
-    return make_tokens(tmp_path)
+def tokens(tmp_path: Path, options: Options) -> WhisperTokens:
+    return make_tokens(tmp_path, restrict_languages(CONFIG, options))
 
 
 @pytest.fixture
 def options() -> Options:
-    return Options(max_rows=MAX_ROWS, max_waiting=8, max_seconds=100)
+    return Options(max_rows=MAX_ROWS, max_waiting=8, max_seconds=100, max_waiting_seconds=200)
 
 
 @pytest.fixture

@@ -21,16 +21,16 @@ from backends.transcription.self_cache import Array, SelfCache, Tensor, attentio
 from backends.transcription.tokens import WhisperTokens
 from backends.transcription.voice_activity import FRAME
 
-LANGUAGES = {"en": 258, "de": 259}
+LANGUAGES = {"en": 258, "de": 259, "zh": 260}
 SPECIAL = SpecialTokens(
     start_of_transcript=257,
     end_of_text=256,
-    transcribe=261,
-    translate=260,
-    no_speech=263,
-    no_timestamps=264,
-    previous=262,
-    timestamp_begin=265,
+    transcribe=262,
+    translate=261,
+    no_speech=264,
+    no_timestamps=265,
+    previous=263,
+    timestamp_begin=266,
 )
 VOCABULARY = SPECIAL.timestamp_begin + 1501
 END = SPECIAL.end_of_text

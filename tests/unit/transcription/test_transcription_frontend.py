@@ -204,6 +204,17 @@ def test_segments_and_words_have_times(ask: Ask, scripts: dict[int, Script]) -> 
     assert all(0.8 < word["probability"] <= 1 for word in words)
 
 
+@pytest.mark.parametrize("options", [Options(max_rows=1)])
+def test_a_translation_has_english_words(ask: Ask, scripts: dict[int, Script], networks: ScriptedNetworks) -> None:
+    """Chinese would have a word for each character."""
+    scripts[1] = Script([at(0), *says(" two words"), at(1)], language="zh")
+    for task, expected in (("translate", [" two", " words"]), ("transcribe", list(" two words"))):
+        (response,) = ask(sound((1, 2)), task=task, timestamps="word").outcome()
+        assert response.language == "zh"
+        assert response.segment is not None
+        assert [word["word"] for word in json.loads(response.segment.words or "")] == expected
+
+
 def test_log_probabilities_of_tokens(ask: Ask, scripts: dict[int, Script]) -> None:
     scripts[1] = Script(says("é!", 0.5))
     (response,) = ask(sound((1, 2)), language="en", return_logprobs=True).outcome()
@@ -250,7 +261,7 @@ def test_a_failure_ends_the_requests_of_the_batch_and_no_others(ask: Ask, script
         (np.full(100, -np.inf, np.float32), {}, InvalidValue, r"\[invalid_value:audio\].*finite"),
         (np.full(100, 20_000, np.float32), {}, InvalidValue, r"\[invalid_value:audio\].*between -1 and 1"),
         (np.zeros(101 * 16_000, np.float32), {}, InvalidValue, r"\[invalid_value:audio\] .*101.0 seconds.*100"),
-        (sound((1, 1)), {"language": "xx"}, InvalidValue, r"\[invalid_value:language\].*'xx'.* de, en"),
+        (sound((1, 1)), {"language": "xx"}, InvalidValue, r"\[invalid_value:language\].*'xx'.* de, en, zh"),
         (sound((1, 1)), {"task": "sing"}, InvalidValue, r"\[invalid_value:task\]"),
         (sound((1, 1)), {"timestamps": "line"}, InvalidValue, r"\[invalid_value:timestamps\]"),
         (sound((1, 1)), {"temperature": -1.0}, InvalidValue, r"\[invalid_value:temperature\]"),
@@ -266,6 +277,12 @@ def test_invalid_inputs_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         ask(audio, **inputs).outcome()
+
+
+@pytest.mark.parametrize("options", [Options(max_rows=1, languages=("de", "fr"))])
+def test_other_languages_are_not_detected(ask: Ask, scripts: dict[int, Script]) -> None:
+    scripts[1] = Script(says("yes"), language="en")
+    assert ask(sound((1, 1))).outcome()[0].language == "de"
 
 
 @pytest.mark.parametrize("options", [Options(max_rows=1, tasks=("transcribe",), languages=("en",))])
@@ -286,6 +303,17 @@ def test_the_queue_is_bounded(ask: Ask, scripts: dict[int, Script], networks: Sc
         ask(sound((1, 1))).outcome()
     networks.gate.set()
     assert [sender.text() for sender in admitted] == ["yes"] * 9
+
+
+def test_the_sound_that_waits_is_bounded(ask: Ask, scripts: dict[int, Script], networks: ScriptedNetworks) -> None:
+    scripts[1] = Script(says("yes"))
+    networks.gate.clear()
+    first, second = ask(sound((1, 20)), language="en"), ask(sound((1, 80), (1, 15)), language="en")
+    with pytest.raises(Overloaded, match="120 seconds"):
+        ask(sound((1, 79))).outcome()
+    third = ask(sound((1, 70)), language="en")
+    networks.gate.set()
+    assert [sender.text() for sender in (first, second, third)] == ["yes", "yes" * 4, "yes" * 3]
 
 
 def test_closing_fails_what_is_open(

@@ -105,6 +105,18 @@ def test_windows_hold_all_speech_without_the_silence() -> None:
         assert np.array_equal(window.audio(detector.audio), expected)
 
 
+def test_short_pauses_are_kept_where_there_is_room() -> None:
+    (window,), _ = cut(Probabilities((4, 0.9), (1.5, 0.1), (4, 0.9), (3, 0.1), (4, 0.9), (1, 0.1)))
+    assert [(start / 16_000, end / 16_000) for start, end in window.parts] == [
+        pytest.approx((0, 9.9), abs=0.05),
+        pytest.approx((12.2, 16.9), abs=0.05),
+    ]
+    full = Probabilities((14.2, 0.9), (1.5, 0.1), (14, 0.9), (1, 0.1))
+    (window,), _ = cut(full)
+    assert len(window.parts) == 2
+    assert window.seconds <= 30
+
+
 def test_times_in_a_window_are_times_in_the_recording() -> None:
     window = Window([(16_000, 32_000), (80_000, 112_000)])
     assert window.seconds == 3
