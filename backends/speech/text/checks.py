@@ -6,7 +6,11 @@ import unicodedata
 from backends.serving.errors import InvalidValue
 from backends.speech.text import scripts
 
-GREEK = "".join(map(chr, range(0x370, 0x400)))
+GREEK = "".join(
+    character
+    for character in map(chr, range(0x370, 0x400))
+    if unicodedata.category(character)[0] == "L" and unicodedata.name(character).startswith("GREEK ")
+)
 """The Greek letters. A single one, as in formulas, is spoken by its name; a Greek word is refused."""
 
 _GREEK_WORD = re.compile(rf"[{GREEK}]{{2,}}")

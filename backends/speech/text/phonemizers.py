@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import unicodedata
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,7 +65,7 @@ class UnknownWords:
     def __init__(self, path: Path) -> None:
         """Load the network."""
         self._network = OOV(str(path))
-        self.letters = frozenset(letter for letter in self._network.cin if not letter.isascii() and letter.isalpha())
+        self.letters = frozenset(letter for letter in self._network.cin if ord(letter) > 127 and _is_letter(letter))
         self._read = functools.lru_cache(_REMEMBERED_WORDS)(self._network)
 
     def __call__(self, word: str) -> str | None:
@@ -74,6 +75,10 @@ class UnknownWords:
         size = -(-len(word) // count)
         parts = [word[start : start + size] for start in range(0, len(word), size)]
         return "".join(filter(None, map(self._read, parts))) or None
+
+
+def _is_letter(character: str) -> bool:
+    return unicodedata.category(character) in ("Ll", "Lu", "Lo")
 
 
 def _oov_file(language: str) -> Path:

@@ -6,9 +6,11 @@ that grows with the cube of the length of a word. It reads what `prepare` return
 
 import re
 import unicodedata
+from fractions import Fraction
 
 from hibari.g2p import SUBTOKEN_RE
 
+from backends.serving.errors import InvalidValue
 from backends.speech.text.checks import GREEK, PRONUNCIATION
 
 MAX_DIGITS = 15
@@ -58,7 +60,26 @@ _SYMBOLS = {
 }
 _FRACTION = re.compile(r"(?<=\d)([½¼¾⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])")
 _GREEK_LETTER = re.compile(rf"[{GREEK}]")
-_LATIN_LETTER = re.compile(r"LATIN (?:(SMALL)|CAPITAL) (?:LETTER|LIGATURE) (?:[A-Z]+ )*?([A-Z]{1,2})(?: WITH .*)?$")
+_LATIN_LETTER = re.compile(
+    r"LATIN (?:(SMALL)|CAPITAL|LETTER)(?: LETTER| LIGATURE)?(?: SMALL CAPITAL)? (?:[A-Z]+ )*?([A-Z]+)(?: WITH .*)?$"
+)
+_NAMED_LETTERS = {
+    "ALPHA": "a",
+    "ENG": "ng",
+    "ESH": "sh",
+    "ETH": "d",
+    "EZH": "zh",
+    "GAMMA": "g",
+    "GHA": "gh",
+    "IOTA": "i",
+    "KRA": "k",
+    "SCHWA": "e",
+    "THORN": "th",
+    "UPSILON": "u",
+    "WYNN": "w",
+    "YOGH": "y",
+}
+"""What is read for Latin letters that Unicode calls by a name, where the library does not know them."""
 _NUMBER = re.compile(r"\d[\d,.]*\d")
 _REPEATED = re.compile(r"([^\w\s])\1{3,}")
 _SPACES = re.compile(r"[^\S\n]+")
@@ -69,6 +90,7 @@ def prepare(text: str, known_letters: frozenset[str]) -> str:
     """Return the text with everything spelt out that the library cannot read.
 
     `known_letters` are the letters outside ASCII that its model of unknown words can read; others lose their accents.
+    Raises `InvalidValue`, naming `text` and a letter that has no reading.
     """
     parts, start = [], 0
     for found in PRONUNCIATION.finditer(text):
@@ -106,9 +128,11 @@ def _reading(character: str, known_letters: frozenset[str]) -> str:
         return _latin(character, known_letters)
     if category[0] == "P":
         return {"Pd": "—", "Pi": '"', "Pf": '"', "Ps": "(", "Pe": ")"}.get(category, ", ")
-    plain = unicodedata.normalize("NFKC", character)
-    if category[0] == "N" or (plain.isascii() and plain.isalnum()):
-        return f" {plain.replace('⁄', '/')} " if plain.replace("⁄", "").isascii() else " "
+    plain = unicodedata.normalize("NFKC", character).replace("⁄", "/")
+    if plain.isascii() and (category[0] == "N" or plain.isalnum()):
+        return f" {plain} "
+    if category[0] == "N":
+        return f" {Fraction(unicodedata.numeric(character)).limit_denominator(1000)} "
     if category == "Sc":
         return f" {unicodedata.name(character, 'currency').removesuffix(' SIGN').lower()} "
     return " "  # emoji, dingbats, arrows, box drawings
@@ -118,16 +142,22 @@ def _latin(character: str, known_letters: frozenset[str]) -> str:
     """Return the nearest letters that the library can read."""
     plain = unicodedata.normalize("NFKD", character)
     if plain != character:
-        letters = (each for each in plain if not unicodedata.combining(each))
-        return "".join(each if each.isascii() else _reading(each, known_letters) for each in letters)
-    if found := _LATIN_LETTER.match(unicodedata.name(character, "")):
-        return found[2].lower() if found[1] else found[2]
-    return ""
+        kept = (each for each in plain if not unicodedata.combining(each))
+        return "".join(each if each.isascii() else _reading(each, known_letters) for each in kept)
+    if character.lower() in known_letters:
+        return character.lower()
+    if unicodedata.category(character) == "Lm":  # marks of stress, length and tone
+        return ""
+    found = _LATIN_LETTER.match(unicodedata.name(character, ""))
+    letters = _NAMED_LETTERS.get(found[2], found[2] if len(found[2]) < 3 else "") if found else ""
+    if not letters:
+        raise InvalidValue(f'The letter "{character}" (U+{ord(character):04X}) cannot be read.', "text")
+    return letters.lower() if character.islower() else letters.upper()
 
 
 def _greek_name(found: re.Match[str]) -> str:
-    name = unicodedata.name(found.group(), "").partition(" WITH ")[0].split()
-    return f" {name[-1].lower().replace('lamda', 'lambda')} " if "LETTER" in name else " "
+    name = unicodedata.name(found.group()).partition(" WITH ")[0].removesuffix(" SYMBOL").split()[-1].lower()
+    return f" {name.replace('lamda', 'lambda')} "
 
 
 def _digits(found: re.Match[str]) -> str:

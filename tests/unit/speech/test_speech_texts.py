@@ -2,6 +2,7 @@
 
 import random
 import time
+import unicodedata
 
 import pytest
 
@@ -53,6 +54,18 @@ def test_a_text_with_nothing_to_say_is_refused(phonemizer: HibariPhonemizer, tex
         read(phonemizer, text)
 
 
+def test_every_letter_and_number_is_read_or_refused(phonemizer: HibariPhonemizer) -> None:
+    for character in map(chr, range(0x80, 0x10000)):
+        category = unicodedata.category(character)
+        if category == "Lm" or category[0] not in "LN":
+            continue
+        try:
+            checks.check(character, "Heart")
+            assert any(map(str.isalnum, prepare(character, phonemizer.known_letters))), character
+        except InvalidValue as error:
+            assert character in str(error), character
+
+
 @pytest.mark.parametrize("data", [b"\xff", b"a\xed\xa0\x80"])
 def test_bytes_that_are_no_text_are_refused(data: bytes) -> None:
     with pytest.raises(InvalidValue, match="not UTF-8"):
@@ -80,6 +93,10 @@ def test_bytes_that_are_no_text_are_refused(data: bytes) -> None:
         ("5 × 3 ≈ 15", "5 times 3 approximately 15"),
         ("3⅓", "3 and 1/3"),
         ("Chapter Ⅳ", "Chapter IV"),
+        ("step ❷", "step 2"),
+        ("Ðorđe", "ðorđe"),
+        ("Ŋ", "ŋ"),
+        ("ˈʒʊɹɪ", "zhuri"),
         ("a\u2028b", "a\nb"),
         ("1" * (MAX_DIGITS + 1), " ".join("1" * (MAX_DIGITS + 1))),
         ("3." + "14" * 20, "3 point " + " ".join("14" * 20)),
