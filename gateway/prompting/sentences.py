@@ -14,6 +14,8 @@ _ABBREVIATION = re.compile(
     re.IGNORECASE,
 )
 """The end of a piece whose full stop ends no sentence: an abbreviation, an initial, or the number of a list."""
+_ABBREVIATION_CHARACTERS = 16
+"""Characters at the end of a piece that show it."""
 _COMMAS = ",;:\u2014\u2013"
 _BREAK = re.compile(rf"[{_COMMAS}](?=\s)|\s")
 _LINK = re.compile(r"!?\[([^\[\]\n]{0,200})\]\([^()\s]{0,2000}\)")
@@ -23,31 +25,53 @@ _MARKUP = re.compile(r"[*_`#~|<>]+")
 class SentenceSplitter:
     """Takes the text of an answer piece by piece, and returns its sentences."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_characters: int = MAX_CHARACTERS) -> None:
+        """No sentence that is returned is longer than `max_characters`."""
         self._text = ""
+        self._max_characters = min(max_characters, MAX_CHARACTERS)
 
     def feed(self, text: str) -> list[str]:
         """Take the next piece of text. Return the sentences that are complete now."""
+        # In short slices: searching a long text for its ends can take time that grows with its square.
+        return [
+            sentence
+            for at in range(0, len(text), self._max_characters)
+            for sentence in self._feed_slice(text[at : at + self._max_characters])
+        ]
+
+    def _feed_slice(self, text: str) -> list[str]:
         self._text += text
-        found, start, search = [], 0, 0
+        found: list[str] = []
+        start = search = 0
         while match := _END.search(self._text, search):
             piece = self._text[start : match.end()]
             search = match.end()
-            if match[0].endswith((" ", "\t")) and (len(piece) < _MIN_CHARACTERS or _ABBREVIATION.search(piece)):
+            if match[0].endswith((" ", "\t")) and (len(piece) < _MIN_CHARACTERS or _ends_open(piece)):
                 continue
-            found.append(piece)
+            found += self._cut(piece)
             start = match.end()
-        self._text = self._text[start:]
-        while len(self._text) > MAX_CHARACTERS:
-            cut = _last_break(self._text[:MAX_CHARACTERS])
-            found.append(self._text[:cut])
-            self._text = self._text[cut:]
+        *long, self._text = self._cut(self._text[start:])
+        found += long
         return [piece for piece in map(speakable, found) if piece]
+
+    def _cut(self, piece: str) -> list[str]:
+        """Return a piece in parts that are not too long. The last may be empty."""
+        parts = []
+        while len(piece) > self._max_characters:
+            cut = _last_break(piece[: self._max_characters])
+            parts.append(piece[:cut])
+            piece = piece[cut:]
+        return [*parts, piece]
 
     def finish(self) -> list[str]:
         """Return the rest, at the end of the text."""
         rest, self._text = speakable(self._text), ""
         return [rest] if rest else []
+
+
+def _ends_open(piece: str) -> bool:
+    """Return whether the full stop at the end of a piece belongs to an abbreviation, an initial or a number."""
+    return _ABBREVIATION.search(piece[-_ABBREVIATION_CHARACTERS:]) is not None
 
 
 def speakable(text: str) -> str:

@@ -91,12 +91,13 @@ class DrawImages:
 class SpeakSentences:
     """A tone for each sentence of the text, with `rate` samples a second, and a pause before each.
 
-    With `fails_later`, the model fails after the first one.
+    With `fails_later`, the model fails after the first one, and with `hangs_later` it never speaks the second.
     """
 
     pause: float = 0.0
     rate: int = 24_000
     fails_later: bool = False
+    hangs_later: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ async def speak(
         if step.fails_later:
             yield Fail("[engine_failed] The engine stopped.")
             return
+        if step.hangs_later:
+            await asyncio.Event().wait()
     final = pb.ModelInferResponse(model_name=model.name, model_version="1", id=call.id)
     final.parameters["triton_final_response"].bool_param = True
     yield final

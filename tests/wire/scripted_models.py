@@ -132,6 +132,7 @@ SCRIPTED_MODELS = [
     ScriptedModel("hibari", (SpeakSentences(),), is_speech_model=True),
     ScriptedModel("slow-speaker", (SpeakSentences(pause=0.4),), is_speech_model=True),
     ScriptedModel("low-speaker", (SpeakSentences(rate=16_000),), is_speech_model=True),
+    ScriptedModel("breathless", (SpeakSentences(hangs_later=True),), is_speech_model=True),
     ScriptedModel("hoarse", (SpeakSentences(fails_later=True),), is_speech_model=True),
     ScriptedModel(
         "mute",

@@ -1,6 +1,6 @@
 """POST /v1/audio/speech: https://platform.openai.com/docs/api-reference/audio/createSpeech, and GET /v1/audio/voices.
 
-Seed: the relay's list of interfaces, 音频接口(Audio).
+Seed: the concise reference, 音频接口(Audio).
 """
 
 from fastapi import APIRouter, Request

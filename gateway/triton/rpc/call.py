@@ -13,6 +13,8 @@ _PREFIX_BYTES = 5
 """Length of the prefix of a message: one byte for compression, four for the length of the message."""
 _MAX_MESSAGE_BYTES = 2**28
 """Longest message that a server may announce: its parts are buffered until all have arrived."""
+_MAX_EXTENSION_BYTES = 2**20
+"""Bytes of a message that the server may send at once beyond the window."""
 _NO_ERROR, _CANCEL = 0x0, 0x8
 
 
@@ -45,7 +47,7 @@ class Call:
         self._messages: deque[bytes] = deque()
         self._partial_message = bytearray()
         self._unacknowledged_bytes = 0
-        """Bytes that were received since the last WINDOW_UPDATE."""
+        """Bytes received since the last WINDOW_UPDATE; negative: bytes that the server may send beyond the window."""
         self._headers: dict[bytes, bytes] = {}
         self._failure: RpcError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -113,7 +115,7 @@ class Call:
         elif self._messages:
             self._wake()
         else:
-            self._grow_window()  # a message longer than the window goes on
+            self._extend_window()
 
     def on_headers(self, fields: dict[bytes, bytes], last: bool) -> None:
         """Receive the first headers, the trailers (`last`), or both in one."""
@@ -167,6 +169,20 @@ class Call:
         if self._unacknowledged_bytes > frames.DEFAULT_WINDOW_BYTES // 2 and not self.done:
             self._connection.write(frames.encode_window_update(self.stream, self._unacknowledged_bytes))
             self._unacknowledged_bytes = 0
+
+    def _extend_window(self) -> None:
+        """Let the server send the rest of a message at once, which has begun and is longer than the window.
+
+        Its end is awaited anyway. An update for each part of it would cost a system call, and the server a wait.
+        """
+        part = self._partial_message
+        if len(part) < _PREFIX_BYTES or self.done:
+            return
+        rest = _PREFIX_BYTES + int.from_bytes(part[1:_PREFIX_BYTES], "big") - len(part)
+        rest = min(rest, _MAX_EXTENSION_BYTES)
+        if self._unacknowledged_bytes + rest > frames.DEFAULT_WINDOW_BYTES // 2:
+            self._connection.write(frames.encode_window_update(self.stream, self._unacknowledged_bytes + rest))
+            self._unacknowledged_bytes = -rest
 
     def _check_idle(self) -> None:
         """Check `idle`. The call has one timer, because a timer for each message would cost more than the message."""

@@ -1,6 +1,7 @@
 """Texts cut into sentences while they are written."""
 
 import random
+import time
 
 import pytest
 
@@ -55,6 +56,13 @@ def test_long_sentences_are_cut_between_words(word: str) -> None:
         assert all(piece.split() == ["word"] * len(piece.split()) for piece in pieces)
 
 
+def test_a_model_may_take_shorter_texts_only() -> None:
+    splitter = SentenceSplitter(40)
+    pieces = splitter.feed("This sentence is longer than forty characters are. " * 5) + splitter.finish()
+    assert max(map(len, pieces)) <= 40
+    assert " ".join(pieces) == " ".join(["This sentence is longer than forty characters are."] * 5)
+
+
 def test_no_text_is_lost() -> None:
     chance = random.Random(1)
     for _ in range(200):
@@ -62,6 +70,13 @@ def test_no_text_is_lost() -> None:
         pieces = split(text, *(chance.randrange(1, 9) for _ in range(300)))
         kept = "".join(pieces).replace(" ", "")
         assert [c for c in kept if c.isalnum()] == [c for c in text if c.isalnum()]
+
+
+def test_the_time_is_linear() -> None:
+    started = time.process_time()
+    for hostile in (".", "[", "!" + "[a]", ". ", "a. ", "\n"):
+        split(hostile * (100_000 // len(hostile)), 100_000)
+    assert time.process_time() - started < 10
 
 
 def test_texts_without_words_are_not_speakable() -> None:

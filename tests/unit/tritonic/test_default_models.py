@@ -134,5 +134,5 @@ def test_foreign_models_are_left_alone(setting: Setting, text: str | None) -> No
 
 def test_the_default_models_are_known_without_their_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITONIC_CACHE", str(tmp_path / "none"))
-    assert [one.why_outdated(tmp_path) for one in default_models.default_models(tmp_path)] == [None] * 4
+    assert [one.why_outdated(tmp_path) for one in default_models.default_models(tmp_path)] == [None] * 5
     assert not (tmp_path / "none").exists()

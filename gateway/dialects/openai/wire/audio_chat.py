@@ -61,12 +61,16 @@ AudioChatEvent: TypeAlias = ChatEvent | AudioPart | AudioEnd
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """How the answer to a request is spoken. `audio_id` is the id of its audio."""
+    """How the answer to a request is spoken. `audio_id` is the id of its audio.
+
+    The model takes texts of up to `max_characters`.
+    """
 
     model: str
     voice: str
     format: SpeechFormat
     audio_id: str
+    max_characters: int
 
 
 def parse_speech(
@@ -95,7 +99,7 @@ def parse_speech(
     model = find_speaking_model(models() if audio.model is None else [_named(audio.model, find_model)], voice)
     encoding: SpeechFormat = "pcm" if audio.format == "pcm16" else audio.format
     check_format(encoding, model.card.speech.sample_rate, param="audio.format")
-    return Speech(model.name, voice, encoding, new_audio_id())
+    return Speech(model.name, voice, encoding, new_audio_id(), model.card.speech.max_characters)
 
 
 def _named(name: str, find_model: Callable[[str], Model]) -> Model:
@@ -188,7 +192,7 @@ class _SpokenChat:
 
     async def write(self, answer: AsyncGenerator[ChatEvent]) -> None:
         """Pass on what the chat model writes, sentence by sentence also to `speak`."""
-        splitter = SentenceSplitter()
+        splitter = SentenceSplitter(self._speech.max_characters)
         async with aclosing(answer):
             async for event in answer:
                 if isinstance(event, Finish | Usage):

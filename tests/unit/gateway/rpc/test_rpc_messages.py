@@ -1,5 +1,7 @@
 """Received messages, however frames split them, and the end of a call."""
 
+from types import SimpleNamespace
+
 import pytest
 from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, PingFrame, SettingsFrame
 
@@ -127,6 +129,25 @@ async def test_a_message_longer_than_the_window_is_read(make_pair):
     pair.peer.open(1)
     pair.peer.upload(1, grpc_message(message) + grpc_message(b"after"))
     assert await read_all(call) == [message, b"after"]
+
+
+async def test_a_long_message_needs_few_window_updates(make_pair, monkeypatch):
+    pair = make_pair()
+    call = await pair.call()
+    updates = []
+    connection = call._connection
+
+    def write(data):
+        updates.append(data)
+        connection.write(data)
+
+    monkeypatch.setattr(call, "_connection", SimpleNamespace(write=write, call_ended=connection.call_ended))
+    pair.peer.open(1)
+    pair.peer.upload(1, grpc_message(bytes(500_000)))
+    assert await call.read() == bytes(500_000)
+    assert len(updates) == 1
+    # Then the window is the usual one again.
+    assert pair.peer.h2.local_flow_control_window(1) <= frames.DEFAULT_WINDOW_BYTES
 
 
 async def test_an_idle_reader_stops_only_its_own_stream(make_pair):
