@@ -8,7 +8,9 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 
-from gateway.errors import GatewayError, Overloaded, StorageFull
+import structlog
+
+from gateway.errors import RETRY_AFTER_SECONDS, GatewayError, Overloaded, StorageFull
 from gateway.fair_sharing import MemoryReservation
 
 _MEMORY_BYTES = 1024 * 1024
@@ -85,14 +87,9 @@ class SpoolFile:
     def _write_pending(self) -> None:
         if self.size > _MEMORY_BYTES and not self._on_disk:
             self._move_to_disk()
-        view = memoryview(self._pending)
-        try:
-            at = 0
-            while at < len(view):
-                at += os.write(self._descriptor, view[at:])
-        finally:
-            view.release()
-        self._pending.clear()
+        while self._pending:
+            count = os.write(self._descriptor, self._pending)
+            del self._pending[:count]
 
     def _move_to_disk(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -108,4 +105,5 @@ class SpoolFile:
 def _to_gateway_error(error: OSError) -> GatewayError:
     if error.errno in _FULL:
         return StorageFull("The disk is full: the recording was not stored.")
-    return Overloaded(f"The recording cannot be stored: {os.strerror(error.errno or 0)}.")
+    structlog.get_logger("gateway").error("a recording cannot be stored", reason=str(error)[:500])
+    return Overloaded("The recording cannot be stored now.", retry_after=RETRY_AFTER_SECONDS)

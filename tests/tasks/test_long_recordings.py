@@ -1,6 +1,7 @@
 """Recordings of an hour: memory that does not grow with them, and tasks that outlive a killed gateway."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ async def test_an_hour_takes_no_more_memory_than_minutes(listener: FakeTriton, t
         assert text == " ".join([heard(UTTERANCES)] * 2)
         text, whole = await transcribe(gateway, long)
         assert text == " ".join([heard(UTTERANCES)] * hour)
+        sys.stdout.write(f"{minutes} bytes with minutes, {whole} with an hour\n")
         # An hour of samples is 230 MB, and of the file some 100.
         assert whole - minutes < 30_000_000, (minutes, whole)
         assert list((tmp_path / "state" / "uploads").iterdir()) == []

@@ -141,7 +141,7 @@ class CreateTranscriptionRequest(SpeechFields):
     )
 
     languages: Annotated[list[Annotated[str, Field(max_length=64)]] | None, Field(max_length=100)] = None
-    keywords: Annotated[list[_Term] | None, Field(max_length=1000)] = None
+    keywords: Annotated[list[_Term] | None, Field(max_length=500)] = None
     timestamp_granularities: Annotated[list[Literal["word", "segment"]] | None, Field(max_length=2)] = None
     include: Annotated[list[Literal["logprobs"]] | None, Field(max_length=1)] = None
     chunking_strategy: ChunkingStrategy | None = None

@@ -1,14 +1,16 @@
 """Forms with large files, read piece by piece: the same fields and the same errors as of whole forms."""
 
+import errno
 import itertools
 import os
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import InvalidRequest, Overloaded, RequestTooLarge
+from gateway.errors import InvalidRequest, Overloaded, RequestTooLarge, StorageFull
 from gateway.fair_sharing import MemoryPool, MemoryReservation
 from gateway.http import forms
 from gateway.http.forms import Upload
@@ -105,6 +107,27 @@ async def test_a_large_file_goes_to_disk_and_leaves_nothing_there(tmp_path: Path
     spool.close()
     assert os.pread(reader, len(data) + 1, 0) == data
     os.close(reader)
+
+
+async def test_a_folder_that_cannot_be_written_is_a_failure_that_may_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    spool = new_spool(tmp_path / "file" / "uploads")
+    with structlog.testing.capture_logs(), pytest.raises(Overloaded) as failure:
+        await spool.write(bytes(2_000_000))
+    assert failure.value.retry_after
+    spool.close()
+    full = new_spool(tmp_path)
+    await full.write(bytes(100))
+
+    def refuse(descriptor: int, data: object) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "write", refuse)
+    with pytest.raises(StorageFull):
+        await full.write(bytes(2_000_000))
+    full.close()
 
 
 async def test_limits_of_a_form() -> None:
