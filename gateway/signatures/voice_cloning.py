@@ -7,9 +7,6 @@ models file (`gateway.models.models_file`).
 
 from collections.abc import AsyncGenerator, Mapping
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
 from gateway.model_card.card import ModelCard
 from gateway.operations.speak import Sound, Speak
@@ -66,40 +63,17 @@ async def decode(request: Speak, responses: Responses, card: ModelCard) -> Async
     Where responses overlap, the end of each is held back and blended with the beginning of the next. Raises
     `ModelFailed` for a response with no number, and where there is no sound.
     """
+    from gateway.signatures.overlapping_audio import OverlappingAudio  # it imports numpy, which few gateways need
+
     rate = check_rate(card.speech.sample_rate, 0)
-    overlap = int(card.speech.overlap_seconds * rate)
-    held = np.zeros(0, np.float32)
-    spoken = False
+    audio = OverlappingAudio(int(card.speech.overlap_seconds * rate))
     async for response in responses:
-        wave = np.frombuffer(response.float32_bytes("waveform"), "<f4")
-        if not wave.size:
-            continue
-        if not np.isfinite(wave).all():
-            raise ModelFailed("The model returned sound that is not a number.")
-        spoken = True
-        if overlap:
-            wave = _blend(held, wave, overlap)
-            held, wave = wave[-overlap:], wave[:-overlap]
-        if wave.size:
-            yield Sound(_to_int16(wave), rate)
-    if not spoken:
+        if samples := audio.add(response.float32_bytes("waveform")):
+            yield Sound(samples, rate)
+    if not audio.has_samples:
         raise ModelFailed("The model returned no sound.")
-    if held.size:
-        yield Sound(_to_int16(held), rate)
-
-
-def _blend(held: NDArray[np.float32], wave: NDArray[np.float32], overlap: int) -> NDArray[np.float32]:
-    """Return `held`, the end of the response before, faded into `wave`, over the overlap of both."""
-    count = min(held.size, wave.size, overlap)
-    if not count:
-        return np.concatenate([held, wave])
-    rising = np.linspace(0, 1, count, dtype=np.float32)
-    faded = held[-count:] * (1 - rising) + wave[:count] * rising
-    return np.concatenate([held[:-count], faded, wave[count:]])
-
-
-def _to_int16(wave: NDArray[np.float32]) -> bytes:
-    return (np.clip(wave, -1, 1) * 32767).round().astype("<i2").tobytes()
+    if samples := audio.rest():
+        yield Sound(samples, rate)
 
 
 SIGNATURE = Signature(

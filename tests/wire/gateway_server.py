@@ -5,7 +5,7 @@ import contextlib
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,15 +34,18 @@ class _Server(uvicorn.Server):
 
 @dataclass(frozen=True, slots=True)
 class RunningGateway:
-    """A running gateway: `http` sends raw requests, and `client()` returns OpenAI's client."""
+    """A running gateway: `http` sends raw requests, and `client()` returns OpenAI's client, closed with the gateway."""
 
     url: str
     http: httpx.AsyncClient
+    clients: "list[AsyncOpenAI]" = field(default_factory=list)
 
     def client(self, **options: Any) -> "AsyncOpenAI":
         from openai import AsyncOpenAI  # takes most of a second, and few processes need it
 
-        return AsyncOpenAI(**{"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0, **options})
+        client = AsyncOpenAI(**{"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0, **options})
+        self.clients.append(client)
+        return client
 
     async def until(self, path: str, check: Any, seconds: float = 30.0) -> httpx.Response:
         """GET `path` until `check(response)` is true; return that response. Raises `TimeoutError` after `seconds`."""
@@ -98,7 +101,11 @@ async def run_gateway(
                 await asyncio.sleep(0.01)
             if wait:
                 await gateway.ready()
-            yield gateway
+            try:
+                yield gateway
+            finally:
+                for client in gateway.clients:
+                    await client.close()  # else it is closed when it is collected, in the loop of another test
     finally:
         server.should_exit = True
         await running
