@@ -12,7 +12,7 @@ from gateway.model_card.image_limits import DEFAULT_MAX_IMAGES, ImageLimits, Siz
 from gateway.operations.chat import Chat
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage
-from gateway.triton.client import ModelConfig
+from gateway.triton.model_config import ModelConfig
 
 Parameters: TypeAlias = Mapping[str, str]
 """Parameters of `config.pbtxt`: each value is a string, numbers and lists as JSON."""

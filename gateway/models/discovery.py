@@ -15,8 +15,9 @@ from gateway.model_card import card as model_card
 from gateway.models.servers import Model, TritonServer
 from gateway.prompting import chat_prompt
 from gateway.signatures import registry
-from gateway.triton.client import SECRET_HEADER, IndexEntry, ModelConfig
+from gateway.triton.client import SECRET_HEADER, IndexEntry
 from gateway.triton.failures import ProtocolRestricted
+from gateway.triton.model_config import ModelConfig
 
 _DOWN_INTERVAL_SECONDS = 0.5
 """Seconds between two discoveries of a server that did not answer the last one."""

@@ -10,7 +10,8 @@ from functools import lru_cache
 from gateway.model_card.card import ModelCard
 from gateway.models.circuit_breaker import CircuitBreaker
 from gateway.signatures.call import Codec, Signature
-from gateway.triton.client import ModelConfig, StopRequest, TritonClient
+from gateway.triton.client import StopRequest, TritonClient
+from gateway.triton.model_config import ModelConfig
 
 _SILENT_SECONDS = 1.0
 """Seconds after which a server that has not answered discovery gets requests only if no other server holds the model.

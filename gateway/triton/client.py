@@ -5,9 +5,9 @@ does not interpret tensors.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -15,8 +15,8 @@ from google.protobuf.message import DecodeError, Message
 from gateway.errors import RETRY_AFTER_SECONDS, ModelFailed, ModelTimeout, ServerUnavailable
 from gateway.triton.failures import to_gateway_error
 from gateway.triton.infer_request import request_without_data, serialize
-from gateway.triton.messages import model_config_pb2
 from gateway.triton.messages import service_pb2 as pb
+from gateway.triton.model_config import ModelConfig, read_config
 from gateway.triton.rpc.channel import Channel
 from gateway.triton.rpc.status import RpcError
 from gateway.triton.tensors import InferResponse, Tensor
@@ -52,27 +52,6 @@ class IndexEntry:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """The `config.pbtxt` of a model: its parameters, and its tensors as names with datatypes.
-
-    A `max_batch_size` above 0 adds a batch dimension before all others. `decoupled` models may send many responses to a
-    request. `steps` are the models of an ensemble. `ranks` are the numbers of dimensions of the inputs as they are
-    sent, with the batch dimension. `optional` are the inputs that a request may leave out.
-    """
-
-    name: str
-    parameters: Mapping[str, str]
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-    serialized: bytes
-    max_batch_size: int = 0
-    decoupled: bool = True
-    steps: tuple[str, ...] = ()
-    ranks: Mapping[str, int] = field(default_factory=dict)
-    optional: frozenset[str] = frozenset()
-
-
 class TritonClient:
     """One endpoint. Create it inside a running event loop."""
 
@@ -105,7 +84,7 @@ class TritonClient:
         data = await self._unary("ModelConfig", pb.ModelConfigRequest(name=name), timeout)
         before = self._configs.get(name)
         if before is None or before[0] != data:
-            before = self._configs[name] = data, _read_config(_parse(pb.ModelConfigResponse, data).config)
+            before = self._configs[name] = data, read_config(_parse(pb.ModelConfigResponse, data).config)
         return before[1]
 
     async def _unary(self, method: str, request: Message, timeout: float) -> bytes:
@@ -275,24 +254,3 @@ def _parse(kind: type[Parsed], data: bytes) -> Parsed:
         return kind.FromString(data)
     except DecodeError:
         raise ModelFailed("The server's response cannot be read.") from None
-
-
-def _read_config(config: model_config_pb2.ModelConfig) -> ModelConfig:
-    return ModelConfig(
-        name=config.name,
-        parameters={key: value.string_value for key, value in config.parameters.items()},
-        inputs={tensor.name: _datatype(tensor.data_type) for tensor in config.input},
-        outputs={tensor.name: _datatype(tensor.data_type) for tensor in config.output},
-        serialized=config.SerializeToString(deterministic=True),
-        max_batch_size=config.max_batch_size,
-        decoupled=config.model_transaction_policy.decoupled,
-        steps=tuple(step.model_name for step in config.ensemble_scheduling.step),
-        ranks={tensor.name: len(tensor.dims) + (config.max_batch_size > 0) for tensor in config.input},
-        optional=frozenset(tensor.name for tensor in config.input if tensor.optional),
-    )
-
-
-def _datatype(data_type: int) -> str:
-    """Return the datatype of a tensor. `TYPE_STRING` of a configuration is `BYTES`."""
-    name = str(model_config_pb2.DataType.Name(data_type)).removeprefix("TYPE_")
-    return "BYTES" if name == "STRING" else name
