@@ -12,6 +12,7 @@ from gateway.http.offload import LARGE_BYTES, OffloadContext, offload
 from gateway.models.servers import Model
 from gateway.operations.complete import merge
 from gateway.signatures.call import Call, Codec, ModelRequest
+from gateway.triton.client import CallState
 from gateway.triton.transport import Headers
 
 _SECONDS_PER_TOKEN = 0.25
@@ -44,7 +45,7 @@ def stream_events(
     `timeout` is the longest time without a response, in seconds. Each gRPC call carries `headers`. Closing the iterator
     cancels every request, and so does a failure of one of them.
     """
-    send: Send = partial(_infer, model, timeout, headers)
+    send: Send = partial(_infer, model, timeout, headers, CallState(model.name))
     if len(requests) == 1:
         # A request that is stopped by its id needs an id that no other request has.
         unique_id = f"{request_id}/{uuid.uuid4().hex[:8]}" if model.stop_request else request_id
@@ -93,6 +94,7 @@ def _infer(
     model: Model,
     timeout: float,
     headers: Headers,
+    state: CallState,
     request: ModelRequest,
     request_id: str,
     send_lock: asyncio.Lock | None,
@@ -107,5 +109,6 @@ def _infer(
         stop=model.stop_request,
         send_lock=send_lock,
         headers=headers,
+        state=state,
     )
     return request.events(responses)

@@ -46,6 +46,14 @@ class Model:
         return self.card.config
 
     @property
+    def identity(self) -> tuple[str, str]:
+        """What its replicas on other servers have in common: the clients' name, and for an adapter its model's name.
+
+        Of several models of one name, the one with the lowest identity has it: a model before any adapter.
+        """
+        return self.name, self.card.base_name or ""
+
+    @property
     def owned_by(self) -> str:
         """The name of the owner, `owned_by` of OpenAI's models."""
         return self.card.owned_by
@@ -95,8 +103,8 @@ class TritonServer:
     """Models whose process was gone, with the end of their avoidance in seconds of the monotonic clock."""
     first_seen: dict[str, int] = field(default_factory=dict)
     """Unix time of the first discovery of each model, in seconds, by Triton's name for it."""
-    served_names: dict[str, str] = field(default_factory=dict)
-    """The clients' name for each model that was ever found, by Triton's name for it."""
+    served_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The clients' names for each model that was ever found and for its adapters, by Triton's name for it."""
     breaker: CircuitBreaker = field(init=False)
 
     def __post_init__(self) -> None:

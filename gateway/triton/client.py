@@ -52,6 +52,16 @@ class IndexEntry:
     reason: str
 
 
+@dataclass(slots=True, eq=False)
+class CallState:
+    """What the streams of one call to a model share."""
+
+    model: str
+    """The clients' name of the model."""
+    has_response: bool = False
+    """True once any of the streams has a response."""
+
+
 class TritonClient:
     """One endpoint. Create it inside a running event loop."""
 
@@ -64,8 +74,8 @@ class TritonClient:
         self._configs: dict[str, tuple[bytes, ModelConfig]] = {}
         self._transport = connect(url, [(SECRET_HEADER.encode(), secret.encode())] if secret else ())
         self._stop_tasks: set[asyncio.Task[None]] = set()
-        self._unanswered: set[ResponseStream] = set()
-        """Streams whose request was sent and that have no response yet."""
+        self._streams: dict[ResponseStream, CallState] = {}
+        """Streams that are read and not closed, with the state of their call. Those of a probe are not among them."""
 
     async def close(self) -> None:
         """Close the connection; streams in flight are cancelled."""
@@ -103,19 +113,25 @@ class TritonClient:
         stop: StopRequest | None = None,
         send_lock: asyncio.Lock | None = None,
         headers: Headers = (),
+        state: CallState | None = None,
     ) -> "ResponseStream":
         """Return the responses of a model. The request is sent when the first response is awaited.
 
         The stream fails after `timeout` seconds without a response. Requests that share a `send_lock` are sent one at
-        a time, because sending copies the whole request. The call carries `headers`.
+        a time, because sending copies the whole request. The call carries `headers`. `state` is that of the call, for
+        `give_up_unanswered`.
         """
         request = request_without_data(model, tensors, request_id)
-        return ResponseStream(self, request, tensors, timeout, stop, send_lock, headers)
+        return ResponseStream(self, request, tensors, timeout, stop, send_lock, headers, state)
 
     def give_up_unanswered(self, models: Collection[str]) -> None:
-        """Cancel the requests to `models` that have no response yet; their readers get `ServerUnavailable`."""
-        for stream in [stream for stream in self._unanswered if stream.model in models]:
-            stream.give_up()
+        """Cancel the calls to `models`, by the clients' names, that have no response yet, also while they are sent.
+
+        The readers of their streams get `ServerUnavailable`.
+        """
+        for stream, state in tuple(self._streams.items()):
+            if state.model in models and not state.has_response:
+                stream.give_up()
 
     def _stop_soon(self, stop: StopRequest, request_id: str) -> None:
         stopping = asyncio.create_task(self._stop(stop, request_id))
@@ -154,6 +170,7 @@ class ResponseStream:
         stop: StopRequest | None,
         send_lock: asyncio.Lock | None = None,
         headers: Headers = (),
+        state: CallState | None = None,
     ) -> None:
         """`request` lacks the data of the `tensors`. Nothing is sent yet."""
         request.parameters["triton_enable_empty_final_response"].bool_param = True
@@ -164,13 +181,10 @@ class ResponseStream:
         self._stop = stop
         self._send_lock = send_lock
         self._headers = headers
+        self._state = state
         self._call: Call | None = None
+        self._sending: asyncio.Timeout | None = None
         self._started = self._ended = self._closed = self._given_up = False
-
-    @property
-    def model(self) -> str:
-        """Triton's name of the model."""
-        return str(self._request.model_name)
 
     @property
     def has_buffered(self) -> bool:
@@ -198,22 +212,29 @@ class ResponseStream:
             if self._call is None:
                 self._started = True
                 self._triton.in_flight += 1
-                async with self._send_lock or nullcontext():
+                if self._state:
+                    self._triton._streams[self] = self._state
+                # `give_up` ends the wait: a server that takes nothing would be waited for until the connection is lost.
+                async with asyncio.timeout(None) as self._sending, self._send_lock or nullcontext():
                     # Tensors may have a hundred megabytes, and a response may take minutes: keep neither copy.
                     sent, self._tensors = serialize(self._request, self._tensors), ()
                     self._call = await self._triton._transport.call(
                         _STREAM, sent, idle=self._timeout, headers=self._headers
                     )
                     del sent
-                self._triton._unanswered.add(self)
+                if self._given_up:
+                    self._call.cancel()
             data = await self._call.read()
         except TimeoutError:
+            if self._given_up:
+                raise _given_up() from None
             raise ModelTimeout(f"The model sent no response for {self._timeout:g} seconds.") from None
         except RpcError as error:
             if self._given_up:
-                raise ServerUnavailable("The server does not answer.", retry_after=RETRY_AFTER_SECONDS) from None
+                raise _given_up() from None
             raise to_gateway_error(error.status, error.message) from None
-        self._triton._unanswered.discard(self)
+        if self._state:
+            self._state.has_response = True
         if data is None:
             raise ModelFailed("The server closed the stream before the response was complete.")
         self._triton.responses_received += 1
@@ -225,16 +246,20 @@ class ResponseStream:
 
     def give_up(self) -> None:
         """Cancel the request, which has no response yet. Its reader gets `ServerUnavailable`."""
+        if self._given_up:
+            return
         self._given_up = True
         if self._call:
             self._call.cancel()
+        elif self._sending:
+            self._sending.reschedule(0)  # a time that has passed
 
     async def aclose(self) -> None:
         """Cancel the request unless it is complete."""
         if self._closed:
             return
         self._closed = True
-        self._triton._unanswered.discard(self)
+        self._triton._streams.pop(self, None)
         self._triton.in_flight -= self._started
         if self._call and not self._ended:
             self._call.cancel()
@@ -244,6 +269,10 @@ class ResponseStream:
             asyncio.get_running_loop().call_later(_END_TIMEOUT_SECONDS, self._call.cancel)
         if self._stop and self._started and not self._ended:
             self._triton._stop_soon(self._stop, self._request.id)
+
+
+def _given_up() -> ServerUnavailable:
+    return ServerUnavailable("The server does not answer.", retry_after=RETRY_AFTER_SECONDS)
 
 
 Parsed = TypeVar("Parsed", bound=Message)
