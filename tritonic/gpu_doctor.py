@@ -2,9 +2,12 @@
 
 import importlib.metadata
 import importlib.util
+import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from builders import gpu as gpus
@@ -12,6 +15,7 @@ from builders import manifest
 from builders.gpu import Gpu, GpuQueryFailed
 from builders.llm.quantization import quantize
 from tritonic.findings import Finding
+from tritonic.wheel import MODEL_ENVIRONMENT
 
 GIGABYTE = 1024**3
 
@@ -25,12 +29,26 @@ class Need:
     """Says what is missing, and how to get it."""
 
 
+def _model_path() -> list[str]:
+    """Return the folders in which the models of the embedded Triton find their packages."""
+    environment = os.environ.get(MODEL_ENVIRONMENT)
+    return sys.path if not environment else [str(path) for path in Path(environment).glob("lib/python*/site-packages")]
+
+
 def _module(name: str, how: str) -> Need:
-    return Need(lambda: importlib.util.find_spec(name) is not None, f"the Python package {name} ({how})")
+    return Need(lambda: PathFinder.find_spec(name, _model_path()) is not None, f"the Python package {name} ({how})")
 
 
 def _distribution(name: str, how: str) -> Need:
-    return Need(lambda: any(importlib.metadata.distributions(name=name)), f"the package {name} ({how})")
+    return Need(
+        lambda: any(importlib.metadata.distributions(name=name, path=_model_path())), f"the package {name} ({how})"
+    )
+
+
+def _runs_cuda(release: float) -> bool:
+    """Return whether the driver runs this release of CUDA, or does not tell which ones it runs."""
+    version = gpus.cuda_version()
+    return version is None or float(version) >= release
 
 
 def _program(name: str, how: str) -> Need:
@@ -38,8 +56,9 @@ def _program(name: str, how: str) -> Need:
 
 
 MODELOPT = Need(quantize.has_modelopt, f"ModelOpt (see {quantize.PYTHON_VARIABLE} in docs/gpu.md)")
-ONNXRUNTIME = _distribution("onnxruntime-gpu", "pip uninstall onnxruntime, then pip install 'tritonic[gpu]'")
-VLLM = _module("vllm", "pip install 'tritonic[vllm]', or the profile vllm of the containers")
+ONNXRUNTIME = _distribution("onnxruntime-gpu", f"in an environment that {MODEL_ENVIRONMENT} names, see docs/gpu.md")
+CUDA_13 = Need(lambda: _runs_cuda(13.0), "a driver that runs CUDA 13, for which onnxruntime-gpu 1.31 is compiled")
+VLLM = _module("vllm", f"in an environment that {MODEL_ENVIRONMENT} names, or the profile vllm of the containers")
 LLM_API = _module("tensorrt_llm", "the profile trtllm of the containers; no package of pip")
 TRTLLM_BUILD = _program("trtllm-build", "in NGC's TensorRT-LLM containers up to 26.07")
 TRTLLM_BACKEND = Need(
@@ -75,13 +94,13 @@ class TargetNeeds:
 
 
 TARGETS = (
-    TargetNeeds("chat --target onnx --device cuda", "7.5", (), (ONNXRUNTIME,)),
+    TargetNeeds("chat --target onnx --device cuda", "7.5", (), (ONNXRUNTIME, CUDA_13)),
     TargetNeeds("chat --target vllm", "7.0", (), (VLLM,)),
     TargetNeeds("chat --target llmapi", "8.0", (), (LLM_API,)),
     TargetNeeds("chat --target tensorrt_llm", "8.0", (MODELOPT, TRTLLM_BUILD), (TRTLLM_BACKEND,), compiles=True),
     TargetNeeds("image --target onnx --device cuda", "7.5", (), (ONNX_BACKEND,)),
     TargetNeeds("image --target tensorrt", "7.5", (TENSORRT,), (TENSORRT_BACKEND,), compiles=True),
-    TargetNeeds("embedding --target onnx --device cuda", "7.5", (), (ONNXRUNTIME,)),
+    TargetNeeds("embedding --target onnx --device cuda", "7.5", (), (ONNXRUNTIME, CUDA_13)),
     TargetNeeds("embedding --target tensorrt", "7.5", (TENSORRT,), (TENSORRT_BACKEND,), compiles=True),
 )
 QUANTIZATIONS = (("fp8", "8.9"), ("nvfp4", "10.0"), ("int4_awq", "8.0"), ("w4a8_awq", "8.9"), ("int8_sq", "8.0"))

@@ -81,7 +81,7 @@ def verify(
         fp16_cosine_min=None if half is None else _smallest_cosine(theirs, half),
     )
     limit = MAX_DIFFERENCE.get(precision, np.inf)
-    # numpy's minimum of a number and of what is none is none, which is not above the limit.
+    # Unlike Python's min, numpy's is NaN if one of the cosines is NaN, and NaN fails the comparison below.
     smallest = float(np.min([cosine for cosine in (figures.cosine_min, figures.fp16_cosine_min) if cosine is not None]))
     if not (figures.difference_max <= limit and smallest >= MIN_COSINE[precision]):
         raise VerificationFailed(

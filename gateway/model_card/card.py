@@ -17,7 +17,7 @@ from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage
 from gateway.operations.speak import Speak
 from gateway.operations.transcribe import Transcribe
-from gateway.triton.client import ModelConfig
+from gateway.triton.model_config import ModelConfig
 
 Parameters: TypeAlias = Mapping[str, str]
 """Parameters of `config.pbtxt`: each value is a string, numbers and lists as JSON."""
@@ -106,7 +106,13 @@ class ModelCard:
     """The clients' name of the model that the adapter belongs to; None where there is no adapter."""
 
     def adapter_cards(self) -> "list[ModelCard]":
-        """Return a card for each LoRA adapter of this model. It has the adapter's name, and else the same content."""
+        """Return a card for each LoRA adapter of this model. It has the adapter's name, and else the same content.
+
+        Raises `ValueError` where a name is empty, is there twice, or is that of the model.
+        """
+        names = (self.name, *self.text.adapters)
+        if not all(names) or len(set(names)) < len(names):
+            raise ValueError(f"adapters {list(self.text.adapters)} of {self.name!r}: each must have a name of its own")
         return [replace(self, name=name, adapter=name, base_name=self.name) for name in self.text.adapters]
 
     def has_input(self, name: str) -> bool:

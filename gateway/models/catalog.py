@@ -60,7 +60,11 @@ class Catalog:
 
     def models(self) -> list[Model]:
         """Return one replica of each model that serves requests now, ordered by name."""
-        found = {model.name: model for server in self.servers for model in server.serving_models}
+        found: dict[str, Model] = {}
+        for server in self.servers:
+            for model in server.serving_models:
+                if model.name not in found or model.identity <= found[model.name].identity:
+                    found[model.name] = model
         return [found[name] for name in sorted(found)]
 
     def get(self, name: str, operation: type[Operation] | None = None) -> Model:
@@ -80,12 +84,12 @@ class Catalog:
         return name in self._aliases and not any(m.name == name for server in self.servers for m in server.models)
 
     def _find(self, name: str) -> Model:
-        holders = [(server, m) for server in self.servers for m in server.models if m.name == name]
+        holders = self._holders(name)
         if not holders and name in self._aliases:
             name = self._aliases[name]
-            holders = [(server, m) for server in self.servers for m in server.models if m.name == name]
+            holders = self._holders(name)
         shown = name[:200]
-        ready = [model for server, model in holders if model in server.serving_models]
+        ready = [model for model in holders if model in model.server.serving_models]
         if ready:
             return min(ready, key=_preference)
         if holders or not any(server.is_reachable for server in self.servers):
@@ -99,6 +103,12 @@ class Catalog:
         known = ", ".join(model.name for model in self.models()) or "none"
         raise ModelNotFound(f"The model '{shown}' does not exist. Models: {known}.", param="model")
 
+    def _holders(self, name: str) -> list[Model]:
+        """Return the replicas of a model, also those that serve no requests now."""
+        named = [model for server in self.servers for model in server.models if model.name == name]
+        owner = min((model.identity for model in named), default=None)
+        return [model for model in named if model.identity == owner]
+
     def failing_models(self) -> list[str]:
         """Return the names of `models` whose circuit is open on every server. Requests to them are still tried."""
         serving = {
@@ -107,8 +117,8 @@ class Catalog:
         return sorted(name for name, is_open in serving if is_open and (name, False) not in serving)
 
     def first_model_for(self, operation: type[Operation]) -> Model | None:
-        """Return the first model, by name, that offers an operation; None where there is none."""
-        return next((model for model in self.models() if operation.operation in model.operations), None)
+        """Return the first model, by name, that offers an operation and is no adapter; None where there is none."""
+        return next((m for m in self.models() if operation.operation in m.operations and m.card.adapter is None), None)
 
     async def run(self, model: Model, request: Operation, trace: Trace) -> AsyncGenerator[Any]:
         """Send a request to a model that `get` returned, and yield the events of its answer.
@@ -179,7 +189,7 @@ class Catalog:
             other
             for server in self.servers
             for other in server.serving_models
-            if server is not model.server and other.name == model.name and request.operation in other.operations
+            if server is not model.server and other.identity == model.identity and request.operation in other.operations
         )
         return min(others, key=_preference, default=None)
 

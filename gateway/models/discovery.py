@@ -15,8 +15,9 @@ from gateway.model_card import card as model_card
 from gateway.models.servers import Model, TritonServer
 from gateway.prompting import chat_prompt
 from gateway.signatures import registry
-from gateway.triton.client import SECRET_HEADER, IndexEntry, ModelConfig
+from gateway.triton.client import SECRET_HEADER, IndexEntry
 from gateway.triton.failures import ProtocolRestricted
+from gateway.triton.model_config import ModelConfig
 
 _DOWN_INTERVAL_SECONDS = 0.5
 """Seconds between two discoveries of a server that did not answer the last one."""
@@ -107,7 +108,7 @@ class Discovery:
             )
             models += described
             if described:
-                server.served_names[name] = described[0].name
+                server.served_names[name] = tuple(model.name for model in described)
         if not server.is_reachable or {m.name for m in models} != {m.name for m in server.models}:
             self._log.info("models", url=server.client.url, ready=sorted(m.name for m in models))
         server.models, server.seen_configs, server.is_reachable, server.last_error = (
@@ -140,8 +141,8 @@ class Discovery:
     async def _give_up_unanswered(self, server: TritonServer) -> None:
         """Move the requests that have no response to other servers, if this one sends nothing at all for a while.
 
-        Only models that another server holds are affected: a request that nobody else can answer goes on waiting. The
-        catalog sends each request to a second server once.
+        Only models that another server holds are affected, with the same adapter: a request that nobody else can answer
+        goes on waiting. The catalog sends each request to a second server once.
         """
         before = server.client.responses_received
         await asyncio.sleep(_GIVE_UP_SECONDS)
@@ -149,12 +150,12 @@ class Discovery:
         if server.client.responses_received != before:
             return
         elsewhere = {
-            model.name
+            model.identity
             for other in self._servers
             if other is not server and not other.is_silent
             for model in other.serving_models
         }
-        server.client.give_up_unanswered({model.config.name for model in server.models if model.name in elsewhere})
+        server.client.give_up_unanswered({model.name for model in server.models if model.identity in elsewhere})
 
     def _mark_restricted(self, server: TritonServer, reason: str) -> None:
         """Record that the server responds, but refuses to list its models."""
@@ -190,6 +191,7 @@ class Discovery:
             return []
         try:
             card = model_card.parse(config)
+            cards = [card, *card.adapter_cards()]
             signature = registry.SIGNATURES[card.signature]
             chat_prompt.check(card.text)
             if card.text.adapters and not signature.carries_adapters:
@@ -216,7 +218,7 @@ class Discovery:
                 created=created,
                 stop_request=stop_request,
             )
-            for card in (card, *card.adapter_cards())
+            for card in cards
         ]
 
     def _warn_once(self, config: ModelConfig, reason: str) -> None:
@@ -225,12 +227,11 @@ class Discovery:
             self._log.warning("model left out", model=config.name, reason=reason)
 
 
-def _not_ready(entries: list[IndexEntry], served_names: Mapping[str, str]) -> dict[str, str]:
+def _not_ready(entries: list[IndexEntry], served_names: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Return the models that are not ready, with the reason. A model that was unloaded on purpose is not among them."""
     return {
-        served_names.get(entry.name, entry.name): "it failed to load"
-        if entry.state == "UNAVAILABLE"
-        else f"it is {entry.state.lower()}"
+        name: "it failed to load" if entry.state == "UNAVAILABLE" else f"it is {entry.state.lower()}"
         for entry in entries
         if entry.state not in ("", "READY") and entry.reason != "unloaded"
+        for name in served_names.get(entry.name, (entry.name,))
     }

@@ -13,6 +13,7 @@ from gateway.http.offload import LARGE_BYTES, OffloadContext, offload
 from gateway.models.servers import Model
 from gateway.operations.complete import merge
 from gateway.signatures.call import Call, Codec, ModelRequest
+from gateway.triton.client import CallState
 from gateway.triton.transport import Headers
 
 _SECONDS_PER_TOKEN = 0.25
@@ -54,7 +55,7 @@ def stream_events(
     `timeout` is the longest time without a response, in seconds. Each gRPC call carries `headers`. Closing the iterator
     cancels every request, and so does a failure of one of them.
     """
-    send: Send = partial(_infer, model, timeout, headers)
+    send: Send = partial(_infer, model, timeout, headers, CallState(model.name))
     if sequence:
         return _stream_sequence(send, sequence, f"{request_id}/{uuid.uuid4().hex[:8]}")
     if len(requests) == 1:
@@ -133,6 +134,7 @@ def _infer(
     model: Model,
     timeout: float,
     headers: Headers,
+    state: CallState,
     request: ModelRequest,
     request_id: str,
     send_lock: asyncio.Lock | None,
@@ -147,5 +149,6 @@ def _infer(
         stop=model.stop_request,
         send_lock=send_lock,
         headers=headers,
+        state=state,
     )
     return request.events(responses)

@@ -10,7 +10,8 @@ from functools import lru_cache
 from gateway.model_card.card import ModelCard
 from gateway.models.circuit_breaker import CircuitBreaker
 from gateway.signatures.call import Codec, Signature
-from gateway.triton.client import ModelConfig, StopRequest, TritonClient
+from gateway.triton.client import StopRequest, TritonClient
+from gateway.triton.model_config import ModelConfig
 
 _SILENT_SECONDS = 1.0
 """Seconds after which a server that has not answered discovery gets requests only if no other server holds the model.
@@ -43,6 +44,14 @@ class Model:
     def config(self) -> ModelConfig:
         """Its tensors, as Triton describes them."""
         return self.card.config
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What its replicas on other servers have in common: the clients' name, and for an adapter its model's name.
+
+        Of several models of one name, the one with the lowest identity has it: a model before any adapter.
+        """
+        return self.name, self.card.base_name or ""
 
     @property
     def owned_by(self) -> str:
@@ -94,8 +103,8 @@ class TritonServer:
     """Models whose process was gone, with the end of their avoidance in seconds of the monotonic clock."""
     first_seen: dict[str, int] = field(default_factory=dict)
     """Unix time of the first discovery of each model, in seconds, by Triton's name for it."""
-    served_names: dict[str, str] = field(default_factory=dict)
-    """The clients' name for each model that was ever found, by Triton's name for it."""
+    served_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The clients' names for each model that was ever found and for its adapters, by Triton's name for it."""
     breaker: CircuitBreaker = field(init=False)
 
     def __post_init__(self) -> None:

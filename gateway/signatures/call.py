@@ -12,7 +12,8 @@ import structlog
 
 from gateway.errors import GatewayError, ModelFailed
 from gateway.model_card.card import ModelCard
-from gateway.triton.client import ModelConfig, StopRequest
+from gateway.triton.client import StopRequest
+from gateway.triton.model_config import ModelConfig
 from gateway.triton.tensors import InferResponse, Tensor
 
 Events: TypeAlias = AsyncGenerator[Any]

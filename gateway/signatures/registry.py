@@ -16,7 +16,8 @@ from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
 from gateway.prompting import chat_template
 from gateway.signatures.call import Signature
-from gateway.triton.client import ModelConfig, StopRequest
+from gateway.triton.client import StopRequest
+from gateway.triton.model_config import ModelConfig
 
 _NAMES = (
     "vllm",

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from gateway.model_card.card import tokenizes_without_special_tokens
 from gateway.signatures import third_party
-from gateway.triton.client import ModelConfig, StopRequest
+from gateway.triton.client import StopRequest
+from gateway.triton.model_config import ModelConfig
 from gateway.triton.tensors import bool_tensor, int32_tensor
 
 _PREPROCESSING = "preprocessing"

@@ -12,7 +12,7 @@ from gateway.operations import complete
 from gateway.operations.complete import Complete
 from gateway.operations.text import EMPTY_DELTA, Finish, Sampling, TextEvent, Usage
 from gateway.signatures import third_party_errors
-from gateway.triton.client import ModelConfig
+from gateway.triton.model_config import ModelConfig
 from gateway.triton.tensors import Tensor
 
 _REPLACEMENT = "\ufffd"

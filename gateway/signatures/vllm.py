@@ -19,7 +19,7 @@ from gateway.signatures.call import Signature
 from gateway.signatures.chat_codec import ChatCodec
 from gateway.signatures.complete_codec import CompleteCodec
 from gateway.signatures.text_codec import TextCodec
-from gateway.triton.client import ModelConfig
+from gateway.triton.model_config import ModelConfig
 from gateway.triton.tensors import InferResponse, Tensor, bool_tensor, int32_tensor, string_tensor
 
 INPUTS: Mapping[str, str] = {"text_input": "BYTES"}

@@ -5,9 +5,9 @@ does not interpret tensors.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -15,8 +15,8 @@ from google.protobuf.message import DecodeError, Message
 from gateway.errors import RETRY_AFTER_SECONDS, ModelFailed, ModelTimeout, ServerUnavailable
 from gateway.triton.failures import to_gateway_error
 from gateway.triton.infer_request import request_without_data, serialize
-from gateway.triton.messages import model_config_pb2
 from gateway.triton.messages import service_pb2 as pb
+from gateway.triton.model_config import ModelConfig, read_config
 from gateway.triton.rpc.channel import Channel
 from gateway.triton.rpc.status import RpcError
 from gateway.triton.tensors import InferResponse, Tensor
@@ -52,25 +52,14 @@ class IndexEntry:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """The `config.pbtxt` of a model: its parameters, and its tensors as names with datatypes.
+@dataclass(slots=True, eq=False)
+class CallState:
+    """What the streams of one call to a model share."""
 
-    A `max_batch_size` above 0 adds a batch dimension before all others. `decoupled` models may send many responses to a
-    request. `steps` are the models of an ensemble. `ranks` are the numbers of dimensions of the inputs as they are
-    sent, with the batch dimension. `optional` are the inputs that a request may leave out.
-    """
-
-    name: str
-    parameters: Mapping[str, str]
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-    serialized: bytes
-    max_batch_size: int = 0
-    decoupled: bool = True
-    steps: tuple[str, ...] = ()
-    ranks: Mapping[str, int] = field(default_factory=dict)
-    optional: frozenset[str] = frozenset()
+    model: str
+    """The clients' name of the model."""
+    has_response: bool = False
+    """True once any of the streams has a response."""
 
 
 class TritonClient:
@@ -85,8 +74,8 @@ class TritonClient:
         self._configs: dict[str, tuple[bytes, ModelConfig]] = {}
         self._transport = connect(url, [(SECRET_HEADER.encode(), secret.encode())] if secret else ())
         self._stop_tasks: set[asyncio.Task[None]] = set()
-        self._unanswered: set[ResponseStream] = set()
-        """Streams whose request was sent and that have no response yet."""
+        self._streams: dict[ResponseStream, CallState] = {}
+        """Streams that are read and not closed, with the state of their call. Those of a probe are not among them."""
 
     async def close(self) -> None:
         """Close the connection; streams in flight are cancelled."""
@@ -105,7 +94,7 @@ class TritonClient:
         data = await self._unary("ModelConfig", pb.ModelConfigRequest(name=name), timeout)
         before = self._configs.get(name)
         if before is None or before[0] != data:
-            before = self._configs[name] = data, _read_config(_parse(pb.ModelConfigResponse, data).config)
+            before = self._configs[name] = data, read_config(_parse(pb.ModelConfigResponse, data).config)
         return before[1]
 
     async def _unary(self, method: str, request: Message, timeout: float) -> bytes:
@@ -124,19 +113,25 @@ class TritonClient:
         stop: StopRequest | None = None,
         send_lock: asyncio.Lock | None = None,
         headers: Headers = (),
+        state: CallState | None = None,
     ) -> "ResponseStream":
         """Return the responses of a model. The request is sent when the first response is awaited.
 
         The stream fails after `timeout` seconds without a response. Requests that share a `send_lock` are sent one at
-        a time, because sending copies the whole request. The call carries `headers`.
+        a time, because sending copies the whole request. The call carries `headers`. `state` is that of the call, for
+        `give_up_unanswered`.
         """
         request = request_without_data(model, tensors, request_id)
-        return ResponseStream(self, request, tensors, timeout, stop, send_lock, headers)
+        return ResponseStream(self, request, tensors, timeout, stop, send_lock, headers, state)
 
     def give_up_unanswered(self, models: Collection[str]) -> None:
-        """Cancel the requests to `models` that have no response yet; their readers get `ServerUnavailable`."""
-        for stream in [stream for stream in self._unanswered if stream.model in models]:
-            stream.give_up()
+        """Cancel the calls to `models`, by the clients' names, that have no response yet, also while they are sent.
+
+        The readers of their streams get `ServerUnavailable`.
+        """
+        for stream, state in tuple(self._streams.items()):
+            if state.model in models and not state.has_response:
+                stream.give_up()
 
     def _stop_soon(self, stop: StopRequest, request_id: str) -> None:
         stopping = asyncio.create_task(self._stop(stop, request_id))
@@ -175,6 +170,7 @@ class ResponseStream:
         stop: StopRequest | None,
         send_lock: asyncio.Lock | None = None,
         headers: Headers = (),
+        state: CallState | None = None,
     ) -> None:
         """`request` lacks the data of the `tensors`. Nothing is sent yet."""
         request.parameters["triton_enable_empty_final_response"].bool_param = True
@@ -185,13 +181,10 @@ class ResponseStream:
         self._stop = stop
         self._send_lock = send_lock
         self._headers = headers
+        self._state = state
         self._call: Call | None = None
+        self._sending: asyncio.Timeout | None = None
         self._started = self._ended = self._closed = self._given_up = False
-
-    @property
-    def model(self) -> str:
-        """Triton's name of the model."""
-        return str(self._request.model_name)
 
     @property
     def has_buffered(self) -> bool:
@@ -219,22 +212,29 @@ class ResponseStream:
             if self._call is None:
                 self._started = True
                 self._triton.in_flight += 1
-                async with self._send_lock or nullcontext():
+                if self._state:
+                    self._triton._streams[self] = self._state
+                # `give_up` ends the wait: a server that takes nothing would be waited for until the connection is lost.
+                async with asyncio.timeout(None) as self._sending, self._send_lock or nullcontext():
                     # Tensors may have a hundred megabytes, and a response may take minutes: keep neither copy.
                     sent, self._tensors = serialize(self._request, self._tensors), ()
                     self._call = await self._triton._transport.call(
                         _STREAM, sent, idle=self._timeout, headers=self._headers
                     )
                     del sent
-                self._triton._unanswered.add(self)
+                if self._given_up:
+                    self._call.cancel()
             data = await self._call.read()
         except TimeoutError:
+            if self._given_up:
+                raise _given_up() from None
             raise ModelTimeout(f"The model sent no response for {self._timeout:g} seconds.") from None
         except RpcError as error:
             if self._given_up:
-                raise ServerUnavailable("The server does not answer.", retry_after=RETRY_AFTER_SECONDS) from None
+                raise _given_up() from None
             raise to_gateway_error(error.status, error.message) from None
-        self._triton._unanswered.discard(self)
+        if self._state:
+            self._state.has_response = True
         if data is None:
             raise ModelFailed("The server closed the stream before the response was complete.")
         self._triton.responses_received += 1
@@ -246,16 +246,20 @@ class ResponseStream:
 
     def give_up(self) -> None:
         """Cancel the request, which has no response yet. Its reader gets `ServerUnavailable`."""
+        if self._given_up:
+            return
         self._given_up = True
         if self._call:
             self._call.cancel()
+        elif self._sending:
+            self._sending.reschedule(0)  # a time that has passed
 
     async def aclose(self) -> None:
         """Cancel the request unless it is complete."""
         if self._closed:
             return
         self._closed = True
-        self._triton._unanswered.discard(self)
+        self._triton._streams.pop(self, None)
         self._triton.in_flight -= self._started
         if self._call and not self._ended:
             self._call.cancel()
@@ -267,6 +271,10 @@ class ResponseStream:
             self._triton._stop_soon(self._stop, self._request.id)
 
 
+def _given_up() -> ServerUnavailable:
+    return ServerUnavailable("The server does not answer.", retry_after=RETRY_AFTER_SECONDS)
+
+
 Parsed = TypeVar("Parsed", bound=Message)
 
 
@@ -275,24 +283,3 @@ def _parse(kind: type[Parsed], data: bytes) -> Parsed:
         return kind.FromString(data)
     except DecodeError:
         raise ModelFailed("The server's response cannot be read.") from None
-
-
-def _read_config(config: model_config_pb2.ModelConfig) -> ModelConfig:
-    return ModelConfig(
-        name=config.name,
-        parameters={key: value.string_value for key, value in config.parameters.items()},
-        inputs={tensor.name: _datatype(tensor.data_type) for tensor in config.input},
-        outputs={tensor.name: _datatype(tensor.data_type) for tensor in config.output},
-        serialized=config.SerializeToString(deterministic=True),
-        max_batch_size=config.max_batch_size,
-        decoupled=config.model_transaction_policy.decoupled,
-        steps=tuple(step.model_name for step in config.ensemble_scheduling.step),
-        ranks={tensor.name: len(tensor.dims) + (config.max_batch_size > 0) for tensor in config.input},
-        optional=frozenset(tensor.name for tensor in config.input if tensor.optional),
-    )
-
-
-def _datatype(data_type: int) -> str:
-    """Return the datatype of a tensor. `TYPE_STRING` of a configuration is `BYTES`."""
-    name = str(model_config_pb2.DataType.Name(data_type)).removeprefix("TYPE_")
-    return "BYTES" if name == "STRING" else name

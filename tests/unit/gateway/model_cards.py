@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from gateway.model_card import card
-from gateway.triton.client import ModelConfig
+from gateway.triton.model_config import ModelConfig
 
 
 def card_of(config: ModelConfig, *operations: str) -> card.ModelCard:

@@ -11,7 +11,7 @@ from gateway.operations.complete import Complete
 from gateway.prompting import tokenizer_files
 from gateway.prompting.bos_token import strip_bos
 from gateway.signatures import embedding, llmapi, registry, tensorrt_llm, vllm
-from gateway.triton.client import ModelConfig
+from gateway.triton.model_config import ModelConfig
 
 LLAMA = {"chat_template": "{{ bos_token }}{{ messages }}", "special_tokens": '{"bos_token": "<s>"}'}
 

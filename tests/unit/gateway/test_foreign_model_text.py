@@ -12,7 +12,7 @@ from gateway.operations.complete import Complete
 from gateway.operations.text import Sampling, StructuredOutput
 from gateway.signatures import llmapi, tensorrt_llm, third_party
 from gateway.signatures.third_party import AnswerText
-from gateway.triton.client import ModelConfig
+from gateway.triton.model_config import ModelConfig
 from tests.unit.gateway.model_cards import card_of
 
 

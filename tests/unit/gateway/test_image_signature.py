@@ -11,7 +11,7 @@ from gateway.errors import InvalidRequest, ModelFailed, UnsupportedOption
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, Image, PartialImage, Progress, gather
 from gateway.signatures import image
-from gateway.triton.client import ModelConfig
+from gateway.triton.model_config import ModelConfig
 from gateway.triton.tensors import InferResponse
 from tests.unit.gateway.model_cards import card_of
 

@@ -18,7 +18,7 @@ from gateway.operations.generate_image import GenerateImage, Image, PartialImage
 from gateway.operations.text import Delta, Finish, Sampling
 from gateway.operations.transcribe import Transcribe
 from gateway.signatures.registry import SIGNATURES
-from gateway.triton.client import ModelConfig
+from gateway.triton.model_config import ModelConfig
 from gateway.triton.tensors import InferResponse
 from tests.unit.gateway.model_cards import card_of
 

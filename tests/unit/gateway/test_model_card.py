@@ -12,7 +12,7 @@ from gateway.operations.chat import Chat, ImagePart, Message
 from gateway.operations.complete import Complete
 from gateway.operations.text import Delta, Finish, Sampling, StructuredOutput, Usage
 from gateway.signatures.registry import RECOGNIZED_SIGNATURES, SIGNATURES
-from gateway.triton.client import ModelConfig
+from gateway.triton.model_config import ModelConfig
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 

@@ -17,7 +17,7 @@ from gateway.operations.complete import Complete
 from gateway.operations.text import Delta, Finish, Sampling, TextEvent
 from gateway.signatures.call import ModelRequest
 from gateway.signatures.text_codec import TextCodec
-from gateway.triton.client import ModelConfig
+from gateway.triton.model_config import ModelConfig
 from gateway.triton.tensors import Tensor, string_tensor
 from tests.unit.gateway.model_cards import card_of
 

@@ -9,7 +9,7 @@ from gateway.models.servers import Model
 from gateway.operations.generate_image import GenerateImage
 from gateway.operations.transcribe import Transcribe
 from gateway.signatures.registry import SIGNATURES
-from gateway.triton.client import ModelConfig
+from gateway.triton.model_config import ModelConfig
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.signatures import llmapi, registry, tensorrt_llm, vllm
-from gateway.triton.client import ModelConfig
+from gateway.triton.model_config import ModelConfig
 
 
 def config(layout: Any, *, batch: int = 0, **parameters: str) -> ModelConfig:

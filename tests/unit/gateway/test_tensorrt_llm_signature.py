@@ -12,7 +12,7 @@ from gateway.errors import ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
 from gateway.operations.text import EMPTY_DELTA, Delta, Finish, Sampling, StructuredOutput, TextEvent, Usage
 from gateway.signatures import tensorrt_llm, tensorrt_llm_steps
-from gateway.triton.client import ModelConfig
+from gateway.triton.model_config import ModelConfig
 from gateway.triton.tensors import InferResponse, Tensor
 from tests.unit.gateway.model_cards import card_of
 

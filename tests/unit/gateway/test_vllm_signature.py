@@ -16,7 +16,7 @@ from gateway.model_card.card import parse_text
 from gateway.operations.complete import Complete
 from gateway.operations.text import Delta, Finish, Logprob, Sampling, StructuredOutput, TextEvent, TokenLogprob, Usage
 from gateway.signatures import vllm, vllm_logprobs
-from gateway.triton.client import ModelConfig
+from gateway.triton.model_config import ModelConfig
 from gateway.triton.tensors import InferResponse, Tensor
 from tests.unit.gateway.model_cards import card_of
 

@@ -143,6 +143,27 @@ def test_the_compute_capability_decides_what_is_served(
     assert (f"compute in {formats}" in found["`--quantization`"].detail) == (formats is not None)
 
 
+def test_packages_are_sought_where_the_models_find_them(
+    nvidia_smi: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = tmp_path / "cuda" / "lib" / "python3.11" / "site-packages"
+    (packages / "vllm").mkdir(parents=True)
+    (packages / "vllm" / "__init__.py").touch()
+    (packages / "onnxruntime_gpu-1.31.1.dist-info").mkdir()
+    (packages / "onnxruntime_gpu-1.31.1.dist-info" / "METADATA").write_text("Name: onnxruntime-gpu\nVersion: 1.31.1\n")
+    nvidia_smi(H200, version=(VERSION.replace("12.8", "13.0"), 0))
+    onnx, vllm = "`tritonic build chat --target onnx --device cuda`", "`tritonic build chat --target vllm`"
+    found = by_subject(gpu_doctor.diagnose_gpus(tmp_path))
+    assert "onnxruntime-gpu" in found[onnx].remedy and "vllm" in found[vllm].remedy
+    monkeypatch.setenv("TRITONIC_MODEL_ENVIRONMENT", str(tmp_path / "cuda"))
+    found = by_subject(gpu_doctor.diagnose_gpus(tmp_path))
+    assert (found[onnx].state, found[vllm].state) == ("good", "good")
+    nvidia_smi(H200)
+    found = by_subject(gpu_doctor.diagnose_gpus(tmp_path))
+    assert found[onnx].remedy == "Missing: a driver that runs CUDA 13, for which onnxruntime-gpu 1.31 is compiled."
+    assert found[vllm].state == "good"
+
+
 def test_what_a_target_lacks_is_named(nvidia_smi: Callable[..., None], tmp_path: Path) -> None:
     nvidia_smi(H200)
     found = by_subject(gpu_doctor.diagnose_gpus(tmp_path))

@@ -1,5 +1,6 @@
 """LoRA adapters are models of their own: `/v1/models` lists them, and their requests name the adapter to the model."""
 
+import asyncio
 import json
 
 import pytest
@@ -43,6 +44,38 @@ async def test_a_model_whose_layout_carries_no_adapters_is_left_out() -> None:
         listed = (await gateway.http.get("/v1/models")).json()["data"]
         assert {m["id"] for m in listed} == {"llama-8b", "sql", "vectors-2"}
     await triton.stop()
+
+
+async def test_the_name_of_an_adapter_is_its_own() -> None:
+    own_name = ScriptedModel("same", parameters={"adapters": '["same"]'})
+    twice = ScriptedModel("twice", parameters={"adapters": '["a", "a"]'})
+    nameless = ScriptedModel("nameless", parameters={"adapters": '[""]'})
+    odd = ScriptedModel("odd", (Say("Hello", "stop"),), parameters={"adapters": '["team/sql v2: \u00e9"]'})
+    triton = await FakeTriton([own_name, twice, nameless, odd]).start()
+    async with run_gateway(triton.url) as gateway:
+        listed = (await gateway.http.get("/v1/models")).json()["data"]
+        assert {m["id"] for m in listed} == {"odd", "team/sql v2: \u00e9"}
+        assert (await chat(gateway, "team/sql v2: \u00e9")).status_code == 200
+        assert (await gateway.http.get("/v1/models/team/sql v2: \u00e9")).json()["parent"] == "odd"
+    await triton.stop()
+
+
+async def test_a_model_has_its_name_before_an_adapter() -> None:
+    sql = ScriptedModel("sql", (Say("the model", "stop"),))
+    aside = ScriptedModel("aside", (Say("another", "stop"),), parameters={"adapters": '["sql"]'})
+    first = await FakeTriton([LLAMA, aside]).start()
+    second = await FakeTriton([sql]).start()
+    async with run_gateway(first.url, second.url, discovery_interval=0.1) as gateway:
+        for _ in range(4):
+            assert "the model" in (await chat(gateway, "sql")).text
+        listed = (await gateway.http.get("/v1/models")).json()["data"]
+        assert {m["id"]: m["parent"] for m in listed} == {"aside": None, "llama-8b": None, "sql": None}
+        second.loaded.discard("sql")
+        async with asyncio.timeout(5):
+            while "another" not in (await chat(gateway, "sql")).text:
+                await asyncio.sleep(0.1)
+    await first.stop()
+    await second.stop()
 
 
 async def test_an_answer_that_ends_for_repetition_ends_with_stop() -> None:
