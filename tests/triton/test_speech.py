@@ -120,6 +120,7 @@ def test_speeds_change_the_length_in_proportion(speak: Speaker) -> None:
         ({"text": b"\xff"}, r"\[invalid_value:text\] The text is not UTF-8"),
         ({"text": "<speak>hi</speak>"}, r"\[invalid_value:text\] SSML"),
         ({"text": "hi", "voice": "nova"}, r"\[invalid_value:voice\] There is no voice 'nova'; the voices are heart"),
+        ({"text": "hi", "voice": b"\xff"}, r"\[invalid_value:voice\] This is not UTF-8"),
         ({"text": "hi", "language": "de"}, r"\[invalid_value:language\]"),
         ({"text": "hi", "speed": 5.0}, r"\[invalid_value:speed\]"),
         ({"text": "hi", "instructions": "whisper"}, r"\[unsupported_option:instructions\]"),
