@@ -182,6 +182,7 @@ default-model: $(INSTALLED)
 	@$(BIN)/tritonic build embedding
 	@$(BIN)/tritonic build image
 	@$(BIN)/tritonic build transcription
+	@$(BIN)/tritonic build speech
 
 .PHONY: bench-extra
 bench-extra: $(INSTALLED)

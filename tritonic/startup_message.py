@@ -24,25 +24,27 @@ def print_startup_message(
     *,
     asks_for_key: bool = False,
 ) -> None:
-    """Print the address, a curl line, a Python snippet, and where the logs are.
+    """Print the address, an example of each operation that is there, and where the logs are.
 
     If the gateway asks for a key, the examples read it from a variable, so that the message holds no secret.
     """
     console.print()
     console.print(f"[bold green]Tritonic is ready:[/] [bold]{url}/v1[/]   documentation: {url}/docs")
+    key = _KEY if asks_for_key else _NO_KEY
+    if asks_for_key:
+        console.print("The gateway asks for a key: `export TRITONIC_API_KEY=…`, one of TRITONIC_API_KEYS, first.")
     name = example_model(models, preferred)
     if name is not None:
-        if asks_for_key:
-            console.print("The gateway asks for a key: `export TRITONIC_API_KEY=…`, one of TRITONIC_API_KEYS, first.")
         # Printed without wrapping or markup, so that it can be copied.
-        key = _KEY if asks_for_key else _NO_KEY
         examples = (_CURL + _PYTHON).format(url=url, model=name, **key).rstrip()
         console.print(examples, markup=False, highlight=False)
-    drawing = next((model for model in models if "generate_image" in model.operations), None)
-    if drawing is not None:
-        header = (_KEY if asks_for_key else _NO_KEY)["header"]
-        example = _PICTURE.format(url=url, model=drawing.served_name, header=header).rstrip()
-        console.print(example, markup=False, highlight=False)
+    speaks = any("speak" in model.operations for model in models)
+    for operation, example in _CURL_EXAMPLES.items():
+        model = next((model for model in models if operation in model.operations), None)
+        if model is not None:
+            file = _SPEECH_FILE if speaks else "recording.mp3"
+            command = example.format(url=url, model=model.served_name, header=key["header"], file=file).rstrip()
+            console.print(command, markup=False, highlight=False)
     console.print()
     console.print(f"Logs: {state / 'gateway.log'}, {state / 'triton.log'}. Ctrl-C or `tritonic down` stops everything.")
 
@@ -73,3 +75,18 @@ _PICTURE = """
 curl {url}/v1/images/generations {header}-H 'Content-Type: application/json' \\
   -d '{{"model": "{model}", "prompt": "a large red circle on a blue background"}}'
 """
+
+_SPEECH_FILE = "speech.wav"
+"""What the example of speech writes, and that of transcription then reads."""
+
+_SPEECH = """
+curl {url}/v1/audio/speech {header}-H 'Content-Type: application/json' -o {file} \\
+  -d '{{"model": "{model}", "input": "The train leaves at half past seven.", "response_format": "wav"}}'
+"""
+
+_TRANSCRIPTION = """
+curl {url}/v1/audio/transcriptions {header}-F model={model} -F file=@{file}
+"""
+
+_CURL_EXAMPLES = {"generate_image": _PICTURE, "speak": _SPEECH, "transcribe": _TRANSCRIPTION}
+"""An example of each operation but chat."""

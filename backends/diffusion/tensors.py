@@ -12,7 +12,7 @@ from backends.serving.triton import Inputs, TritonResponseSender
 
 def read_request(inputs: Inputs) -> Request:
     """Read the inputs of one request. Raises `InvalidValue`, or `UnsupportedOption` for an unknown parameter."""
-    prompt = _text(inputs, "prompt")
+    prompt = inputs.decoded_text("prompt")
     if prompt is None:
         raise InvalidValue("There must be a prompt.", "prompt")
     masks = inputs.texts("mask") or []
@@ -20,7 +20,7 @@ def read_request(inputs: Inputs) -> Request:
         raise InvalidValue(f"There can be one mask, not {len(masks)}.", "mask")
     request = Request(
         prompt=prompt,
-        negative_prompt=_text(inputs, "negative_prompt"),
+        negative_prompt=inputs.decoded_text("negative_prompt"),
         width=inputs.integer("width"),
         height=inputs.integer("height"),
         steps=inputs.integer("steps"),
@@ -30,7 +30,7 @@ def read_request(inputs: Inputs) -> Request:
         seed=inputs.integer("seed", 0, 2**64 - 1),
         images=tuple(inputs.texts("image") or ()),
         mask=masks[0] if masks else None,
-        output_format=_text(inputs, "output_format") or "png",
+        output_format=inputs.decoded_text("output_format") or "png",
         quality=inputs.integer("quality"),
         partial_images=_or(inputs.integer("partial_images"), 0),
     )
@@ -69,13 +69,3 @@ def _int32(value: int) -> Any:
 
 def _or(value: int | None, default: int) -> int:
     return default if value is None else value
-
-
-def _text(inputs: Inputs, name: str) -> str | None:
-    value = inputs.text(name)
-    if value is None:
-        return None
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidValue(f"This is not UTF-8: {error.reason} at byte {error.start}.", name) from None

@@ -1,11 +1,10 @@
 """The `parameters` of `config.pbtxt` that this backend reads."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.serving.config_parameters import integer_value, json_value, string_values
+from backends.serving.config_parameters import integer_value, json_value, string_values, thread_count
 
 ENGINES = ("onnxruntime", "tensorrt")
 
@@ -39,7 +38,7 @@ class Options:
     @property
     def num_threads(self) -> int:
         """Threads that compute: `threads`, or one for each core that this process may use if that is 0."""
-        return self.threads or len(os.sched_getaffinity(0))
+        return thread_count(self.threads)
 
 
 def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:

@@ -4,6 +4,7 @@ Triton passes them as `{"max_rows": {"string_value": "8"}}`.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,3 +34,8 @@ def integer_value(values: Mapping[str, str], name: str, default: int | None, low
     if type(value) is not int or value < low:
         raise ValueError(f"The parameter {name} is {value!r}; it must be an integer of at least {low}.")
     return value
+
+
+def thread_count(threads: int) -> int:
+    """Return the parameter `threads`, or the number of cores that this process may use if it is 0."""
+    return threads or len(os.sched_getaffinity(0))

@@ -118,6 +118,14 @@ class Inputs:
             return bytes(element)
         return None if parameter is None else _encode_string(name, parameter)
 
+    def decoded_text(self, name: str) -> str | None:
+        """Return the string of an input, or None if it was not sent; it must be UTF-8."""
+        value = self.text(name)
+        try:
+            return None if value is None else value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise errors.InvalidValue(f"This is not UTF-8: {error.reason} at byte {error.start}.", name) from None
+
     def flag(self, name: str) -> bool | None:
         """Return the boolean of an input, or None if it was not sent."""
         element, parameter = self._scalar(name)

@@ -11,10 +11,10 @@ def read_request(inputs: Inputs) -> Request:
     """Read the inputs of one request. Raises `InvalidValue`, or `UnsupportedOption` for an unknown parameter."""
     request = Request(
         text=inputs.text("text"),
-        voice=_text(inputs, "voice"),
-        language=_text(inputs, "language"),
+        voice=inputs.decoded_text("voice"),
+        language=inputs.decoded_text("language"),
         speed=inputs.number("speed"),
-        instructions=_text(inputs, "instructions"),
+        instructions=inputs.decoded_text("instructions"),
     )
     inputs.reject_remaining_parameters()
     return request
@@ -36,8 +36,3 @@ class SpeechResponseSender(TritonResponseSender):
     def finish(self) -> None:
         """Send the final flag alone."""
         self.respond(None, final=True)
-
-
-def _text(inputs: Inputs, name: str) -> str | None:
-    value = inputs.text(name)
-    return None if value is None else value.decode("utf-8", "replace")

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from backends.serving.errors import InvalidValue
 from backends.serving.triton import Inputs, TritonResponseSender
 from backends.transcription.request import Request
 from backends.transcription.responses import TranscriptionResponse
@@ -15,11 +14,11 @@ def read_request(inputs: Inputs) -> Request:
     """Read the inputs of one request. Raises `InvalidValue`, or `UnsupportedOption` for an unknown parameter."""
     request = Request(
         audio=inputs.array("audio"),
-        language=_text(inputs, "language"),
-        task=_text(inputs, "task"),
-        prompt=_text(inputs, "prompt"),
+        language=inputs.decoded_text("language"),
+        task=inputs.decoded_text("task"),
+        prompt=inputs.decoded_text("prompt"),
         temperature=inputs.number("temperature"),
-        timestamps=_text(inputs, "timestamps"),
+        timestamps=inputs.decoded_text("timestamps"),
         more=bool(inputs.flag("more")),
         vad=inputs.text("vad"),
         return_logprobs=bool(inputs.flag("return_logprobs")),
@@ -65,13 +64,3 @@ def _string(text: str) -> Any:
 
 def _float(value: float) -> Any:
     return np.array([value], np.float32)
-
-
-def _text(inputs: Inputs, name: str) -> str | None:
-    value = inputs.text(name)
-    if value is None:
-        return None
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidValue(f"This is not UTF-8: {error.reason} at byte {error.start}.", name) from None

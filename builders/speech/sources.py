@@ -15,7 +15,7 @@ from builders.speech.packages import PACKAGED_SPEECH, SpeechPackage, fetch
 
 
 class _SpeechSource:
-    """What all these sources share: they have no `config.json` that matters, and use no scratch folder."""
+    """What all these sources share: they have no `config.json` that matters, and copy no network."""
 
     def config(self) -> dict[str, Any]:
         """Return nothing: the files themselves tell what the model is."""
@@ -32,7 +32,7 @@ class _SpeechSource:
 
 @dataclass(frozen=True)
 class PackagedSpeechSource(_SpeechSource):
-    """A model in packages: downloaded once into the cache, and used there."""
+    """A model in packages: downloaded once into the cache; the voices of an archive are unpacked for each build."""
 
     package: SpeechPackage
 
@@ -43,15 +43,19 @@ class PackagedSpeechSource(_SpeechSource):
     def layout(self) -> SpeechLayout:
         """Return the layout with one of the voices."""
         voices = ["voices/af_heart.bin"] if self.package.voices else []
-        return read_layout([self.package.target, *voices], "The package")
+        return read_layout([self.package.path, *voices], "The package")
 
     def size_bytes(self) -> int:
         """Return the size of the network."""
-        return self.package.size_bytes
+        return self.package.network.size_bytes
+
+    def scratch_bytes(self) -> int:
+        """Return the size of the voices that are unpacked."""
+        return self.package.voices.size_bytes if self.package.voices else 0
 
     def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
         """Download the packages unless they are in the cache. Raises SourceUnavailable, MissingDependency."""
-        return Checkpoint(fetch(self.package, progress))
+        return Checkpoint(fetch(self.package, scratch, progress))
 
 
 @dataclass(frozen=True)

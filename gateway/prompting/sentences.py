@@ -1,4 +1,8 @@
-"""Cuts a text into sentences while it is written, so that each can be spoken before the next is known."""
+"""Cuts a text into sentences while it is written, so that each can be spoken before the next is known.
+
+`backends/speech/text/sentences.py` cuts complete texts, by the rules of the library that reads them. The two share
+nothing: here the text goes on, is Markdown, and may be for any model that speaks.
+"""
 
 import re
 

@@ -14,9 +14,10 @@ import pytest
 import pytest_asyncio
 import uvloop
 
+from builders import recipe
 from tests.triton import vllm_model
 from tests.triton.engine_metrics import EngineMetrics
-from tests.triton.model_copies import install_copy, install_split_embedding
+from tests.triton.model_copies import ROOT, build_default, install_copy, install_split_embedding
 from tests.triton.prompts import QUESTIONS
 from tests.triton.text_client import NAME, TextClient, TextResponse
 from tests.wire.gateway_server import RunningGateway, run_gateway
@@ -24,7 +25,6 @@ from tritonic import default_models
 from tritonic.embedded import EmbeddedTriton
 from tritonic.models import ModelRepositoryClient
 
-ROOT = Path(__file__).parents[2]
 PATIENCE = 120
 """Timeout of a client, in seconds: the machine may be busy."""
 
@@ -98,11 +98,7 @@ def default_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
 @pytest.fixture(scope="session")
 def embedding_folder() -> Path:
     """The folder of the default embedding model, built unless it is built already."""
-    repository = Path(os.environ.get("TRITONIC_REPOSITORY") or ROOT / "model_repository").resolve()
-    default = default_models.default_models(repository)[1]
-    built = subprocess.run(default.command, cwd=ROOT, capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout + built.stderr
-    return repository / default.name
+    return build_default(recipe.DEFAULT_EMBEDDING_RECIPE)
 
 
 @pytest.fixture(scope="session")

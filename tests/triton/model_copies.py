@@ -1,7 +1,8 @@
-"""Copies of an installed model, with other parameters and without a second copy of its weights."""
+"""Default models, and copies of them with other parameters and without a second copy of their weights."""
 
 import os
 import shutil
+import subprocess
 from collections.abc import Collection
 from pathlib import Path
 
@@ -12,6 +13,18 @@ from builders import config_pbtxt
 from builders import recipe as recipes
 from builders.embedding import triton_config
 from builders.embedding.family import EmbeddingRecipe
+from tritonic import default_models
+
+ROOT = Path(__file__).parents[2]
+
+
+def build_default(name: str) -> Path:
+    """Return the folder of a default model, built as `up` builds it unless it is built already."""
+    repository = Path(os.environ.get("TRITONIC_REPOSITORY") or ROOT / "model_repository").resolve()
+    (default,) = (model for model in default_models.default_models(repository) if model.name == name)
+    built = subprocess.run(default.command, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return repository / name
 
 
 def install_copy(model: Path, repository: Path, name: str, without: Collection[str] = (), **parameters: object) -> Path:

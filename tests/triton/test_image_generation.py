@@ -3,9 +3,7 @@
 import asyncio
 import base64
 import io
-import os
 import shutil
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ import pytest_asyncio
 from PIL import Image
 
 from builders import manifest
-from tests.triton.conftest import PATIENCE, ROOT
+from tests.triton.conftest import PATIENCE
+from tests.triton.model_copies import build_default
 from tests.triton.test_documented_commands import run
 from tests.wire.gateway_server import RunningGateway, run_gateway
 from tests.wire.openai.image_requests import EDITS, GENERATIONS, VARIATIONS, named_events, open_image
@@ -25,7 +24,6 @@ from tests.wire.openai.text_requests import check_error
 from training.shapes.evaluation import held_out_scenes
 from training.shapes.judge import judge
 from training.shapes.scenes import scene_prompt
-from tritonic import default_models
 from tritonic.embedded import EmbeddedTriton
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
@@ -67,10 +65,7 @@ EDITED = """curl BASE/v1/images/edits \\
 @pytest.fixture(scope="module")
 def image_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
     """A separate Triton with only the default image model, which is built if it is missing."""
-    installed = Path(os.environ.get("TRITONIC_REPOSITORY") or ROOT / "model_repository").resolve()
-    (default,) = (each for each in default_models.default_models(installed) if each.name == NAME)
-    built = subprocess.run(default.command, cwd=ROOT, capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout + built.stderr
+    installed = build_default(NAME).parent
     repository = tmp_path_factory.mktemp("images")
     for name in (NAME, *manifest.part_names(installed / NAME)):
         shutil.copytree(installed / name, repository / name)

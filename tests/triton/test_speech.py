@@ -1,12 +1,9 @@
 """The speech tensors of docs/architecture.md: Triton's client and the default voice, without the gateway."""
 
-import os
 import queue
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,13 +13,11 @@ import tritonclient.grpc as client
 from hibari import Hibari
 
 from builders import recipe
-from tests.triton.model_copies import install_copy
-from tritonic import default_models
+from tests.triton.model_copies import build_default, install_copy
 from tritonic.embedded import EmbeddedTriton
 
 pytestmark = pytest.mark.triton
 
-ROOT = Path(__file__).parents[2]
 NAME = recipe.DEFAULT_SPEECH_RECIPE
 RATE = 24_000
 SENTENCES = ("Hello there, how are you today?", "I paid $3.50 to Dr. Smith on March 4th.", "And that was all.")
@@ -32,13 +27,10 @@ TEXT = " ".join(SENTENCES)
 @pytest.fixture(scope="module")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
     """A Triton with the default voice, built as `up` builds it, and copies with other parameters."""
-    installed = Path(os.environ.get("TRITONIC_REPOSITORY") or ROOT / "model_repository").resolve()
-    (default,) = (model for model in default_models.default_models(installed) if model.name == NAME)
-    built = subprocess.run(default.command, cwd=ROOT, capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout + built.stderr
+    folder = build_default(NAME)
     repository = tmp_path_factory.mktemp("speech")
-    install_copy(installed / NAME, repository, NAME)
-    install_copy(installed / NAME, repository, "narrow", max_rows=1, max_waiting=0, max_characters=1000, threads=1)
+    install_copy(folder, repository, NAME)
+    install_copy(folder, repository, "narrow", max_rows=1, max_waiting=0, max_characters=1000, threads=1)
     with EmbeddedTriton(repository) as running:
         yield running
 
@@ -128,6 +120,7 @@ def test_speeds_change_the_length_in_proportion(speak: Speaker) -> None:
         ({"text": b"\xff"}, r"\[invalid_value:text\] The text is not UTF-8"),
         ({"text": "<speak>hi</speak>"}, r"\[invalid_value:text\] SSML"),
         ({"text": "hi", "voice": "nova"}, r"\[invalid_value:voice\] There is no voice 'nova'; the voices are heart"),
+        ({"text": "hi", "voice": b"\xff"}, r"\[invalid_value:voice\] This is not UTF-8"),
         ({"text": "hi", "language": "de"}, r"\[invalid_value:language\]"),
         ({"text": "hi", "speed": 5.0}, r"\[invalid_value:speed\]"),
         ({"text": "hi", "instructions": "whisper"}, r"\[unsupported_option:instructions\]"),

@@ -1,7 +1,6 @@
 """The transcription tensors of docs/architecture.md: Triton's client and the default model, without the gateway."""
 
 import json
-import os
 import queue
 import re
 import time
@@ -15,13 +14,13 @@ import numpy as np
 import pytest
 import tritonclient.grpc as client
 
-from tests.triton.conftest import ROOT
-from tests.triton.model_copies import install_copy
+from builders import recipe
+from tests.triton.model_copies import build_default, install_copy
 from tritonic.embedded import EmbeddedTriton
 
 pytestmark = pytest.mark.triton
 
-NAME = "whisper-base"
+NAME = recipe.DEFAULT_TRANSCRIPTION_RECIPE
 SMALL = "small"
 """A copy of the model with one row and a short queue."""
 RATE = 16_000
@@ -72,9 +71,7 @@ def recording() -> Any:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
     """A Triton of its own with the default transcription model."""
-    folder = Path(os.environ.get("TRITONIC_REPOSITORY") or ROOT / "model_repository").resolve() / NAME
-    if not folder.is_dir():
-        pytest.skip(f"{NAME} is not built")
+    folder = build_default(NAME)
     repository = tmp_path_factory.mktemp("transcription")
     install_copy(folder, repository, NAME)
     install_copy(folder, repository, SMALL, max_rows=1, max_waiting=1, threads=1)

@@ -1,4 +1,8 @@
-"""Sentences of a text, and pieces of sentences that the acoustic model speaks in one run."""
+"""Sentences of a text, and pieces of sentences that the acoustic model speaks in one run.
+
+The rules are those of the library, so that its numbers and abbreviations stay whole. The gateway, which imports no
+backend, cuts answers of chats in `gateway/prompting/sentences.py` while they are written.
+"""
 
 import re
 from collections.abc import Iterator

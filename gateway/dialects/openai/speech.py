@@ -1,6 +1,6 @@
 """POST /v1/audio/speech: https://platform.openai.com/docs/api-reference/audio/createSpeech, and GET /v1/audio/voices.
 
-Seed: the concise reference, 音频接口(Audio).
+Seed: the AITRE document, 音频接口(Audio), which names the three routes of sound without describing them.
 """
 
 from fastapi import APIRouter, Request

@@ -1,4 +1,7 @@
-"""POST /v1/audio/transcriptions and /translations: https://platform.openai.com/docs/api-reference/audio"""
+"""POST /v1/audio/transcriptions and /translations: https://platform.openai.com/docs/api-reference/audio
+
+Seed: the AITRE document, 创建转录 and 创建翻译 of 音频接口(Audio).
+"""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 """POST /{platform}/v1/audio/transcriptions and /translations: at once, as a stream, or as a task.
 
-Seed: the all-platform document, 音频接口, which names the routes of sound without describing them.
+The all-platform document has no sound. The routes are OpenAI's, and the tasks are like those of its images.
 """
 
 from typing import Annotated

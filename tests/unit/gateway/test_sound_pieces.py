@@ -15,7 +15,7 @@ from gateway.operations.transcribe import Transcribe
 from gateway.operations.transcript_events import PieceEnd, Segment, TranscriptionEnd
 from gateway.signatures import registry, transcription
 from gateway.signatures.registry import SIGNATURES
-from gateway.triton.client import ModelConfig
+from gateway.triton.model_config import ModelConfig
 from gateway.triton.tensors import InferResponse
 from tests.unit.gateway.model_cards import card_of
 

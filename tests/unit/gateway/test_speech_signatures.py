@@ -17,7 +17,7 @@ from gateway.models import models_file
 from gateway.models.models_file import ModelsFileError
 from gateway.operations.speak import Sound, Speak, SpeechUsage, gather
 from gateway.signatures import registry, speech, voice_cloning
-from gateway.triton.client import ModelConfig
+from gateway.triton.model_config import ModelConfig
 from gateway.triton.tensors import InferResponse
 from tests.unit.gateway.model_cards import card_of
 

@@ -19,6 +19,8 @@ from tritonic.startup_message import example_model, print_startup_message
 CHATS = ModelInfo("b-chat", "served-b", "READY", "", ("chat", "complete"))
 OTHER = ModelInfo("a-chat", "served-a", "READY", "", ("chat",))
 GENERATES_IMAGES = ModelInfo("d-image", "served-d", "READY", "", ("generate_image", "edit_image"))
+SPEAKS = ModelInfo("e-voice", "served-e", "READY", "", ("speak",))
+TRANSCRIBES = ModelInfo("f-whisper", "served-f", "READY", "", ("transcribe",))
 EMBEDS = ModelInfo("embed", "embed", "READY", "", ("embed",))
 
 
@@ -93,6 +95,25 @@ def test_the_examples_include_an_image_if_a_model_generates_images(tmp_path):
     text = printed(console)
     curl = text[text.index("curl http://127.0.0.1:1088/v1/images/generations") :]
     assert find_body(curl)["model"] == "served-d"
+
+
+def test_the_example_of_transcription_reads_what_that_of_speech_writes(tmp_path):
+    console = Console(file=io.StringIO(), width=60, soft_wrap=True)
+    print_startup_message(console, "http://127.0.0.1:1088", [TRANSCRIBES, SPEAKS], None, tmp_path)
+    text = printed(console)
+    speech = text[text.index("curl http://127.0.0.1:1088/v1/audio/speech") :]
+    assert find_body(speech)["model"] == "served-e" and find_body(speech)["response_format"] == "wav"
+    assert "-o speech.wav \\\n" in speech
+    transcription = speech[speech.index("curl http://127.0.0.1:1088/v1/audio/transcriptions") :]
+    assert "-F model=served-f -F file=@speech.wav\n" in transcription
+
+
+def test_a_transcription_without_a_voice_has_a_recording_of_the_reader(tmp_path):
+    console = Console(file=io.StringIO(), width=60, soft_wrap=True)
+    print_startup_message(console, "http://127.0.0.1:1088", [TRANSCRIBES], None, tmp_path, asks_for_key=True)
+    text = printed(console)
+    assert "/audio/speech" not in text
+    assert '-H "Authorization: Bearer $TRITONIC_API_KEY" -F model=served-f -F file=@recording.mp3\n' in text
 
 
 def test_endpoints_come_from_the_environment_when_nothing_runs_here(tmp_path, monkeypatch):
