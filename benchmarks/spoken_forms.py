@@ -199,6 +199,6 @@ def start_differences(theirs: Sequence[tuple[str, float]], ours: Sequence[tuple[
 
     `theirs` and `ours` are words as they are written with their starts in seconds.
     """
-    plain = [[re.sub(r"[^a-z0-9]", "", word.lower()) for word, _ in words] for words in (theirs, ours)]
-    blocks = SequenceMatcher(None, *plain, autojunk=False).get_matching_blocks()
+    first, second = ([re.sub(r"[^a-z0-9]", "", word.lower()) for word, _ in words] for words in (theirs, ours))
+    blocks = SequenceMatcher(None, first, second, autojunk=False).get_matching_blocks()
     return [ours[block.b + offset][1] - theirs[block.a + offset][1] for block in blocks for offset in range(block.size)]

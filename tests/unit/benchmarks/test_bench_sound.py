@@ -42,7 +42,7 @@ def test_word_errors_are_compared_in_points_of_all_words() -> None:
     ]
     table = transcription.words_table(rows, [])
     errors, starts = table.thresholds
-    assert (errors.value, errors.met) == (pytest.approx(0.5), True)
+    assert errors.value == pytest.approx(0.5) and errors.met
     assert (starts.value, starts.met) == (80.0, False)
     assert table.rows[0][:6] == ("a", 2.0, 300, 6, 3, 5)
     assert table.rows[0][6:] == pytest.approx((75.0, 100.0))
