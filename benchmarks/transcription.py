@@ -19,12 +19,12 @@ from pathlib import Path
 import httpx
 
 from benchmarks.deployment import deploy, only
-from benchmarks.faster_whisper import FasterWhisper, PeerMissing, faster_whisper
 from benchmarks.models import SPEECH_MODEL, TRANSCRIPTION_MODEL
 from benchmarks.sound_recordings import Recording, packaged_reading, passages, speak, transcribe
 from benchmarks.spoken_forms import start_differences, word_errors
 from benchmarks.tables import Column, Table, Threshold, Value
 from benchmarks.timings import percentile
+from benchmarks.whisper_peer import FasterWhisper, PeerMissing, faster_whisper
 from benchmarks.whisper_reference import transformers_whisper
 
 OURS = "Tritonic"

@@ -66,7 +66,7 @@ def faster_whisper(cache: Path, work: Path) -> Iterator[FasterWhisper]:
     cores = len(os.sched_getaffinity(0))
     with (work / "faster-whisper.log").open("wb") as log:
         process = subprocess.Popen(
-            [str(commands / "python"), str(_WORKER), str(folder), str(cores)],
+            [str(commands / "python"), "-P", str(_WORKER), str(folder), str(cores)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
