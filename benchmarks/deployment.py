@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,3 +49,12 @@ def deploy(repository: Path, model: str) -> Iterator[Deployment]:
         wait_for_models(gateway)
         assert triton.pid is not None
         yield Deployment(model, triton.grpc_url, triton.metrics_url, gateway.url, triton.pid, gateway.child.pid)
+
+
+@contextlib.contextmanager
+def only(repository: Path, models: Sequence[str]) -> Iterator[Path]:
+    """Yield a repository with these models alone, so that no other model uses memory and cores while it is measured."""
+    with tempfile.TemporaryDirectory() as folder:
+        for model in models:
+            (Path(folder) / model).symlink_to((repository / model).resolve())
+        yield Path(folder)

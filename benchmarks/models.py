@@ -3,3 +3,5 @@
 CHAT_MODEL = "smollm2-135m-instruct"
 EMBEDDING_MODEL = "all-minilm-l6-v2"
 IMAGE_MODEL = "shapes"
+TRANSCRIPTION_MODEL = "whisper-base"
+SPEECH_MODEL = "hibari"

@@ -118,6 +118,18 @@ def _images(options: RunOptions) -> list[Table]:
     return images.run(options.repository, options.rounds)
 
 
+def _transcription(options: RunOptions) -> list[Table]:
+    from benchmarks import transcription
+
+    return transcription.run(options.repository, options.rounds, options.cache, options.work, quick=options.quick)
+
+
+def _speech(options: RunOptions) -> list[Table]:
+    from benchmarks import speech
+
+    return speech.run(options.repository, options.rounds, quick=options.quick)
+
+
 def _soak(options: RunOptions) -> list[Table]:
     from benchmarks import soak
 
@@ -149,6 +161,12 @@ BENCHMARKS = {
     "structures": Benchmark("structured outputs: tokens/s with a JSON schema ÷ without", _structures, default_rounds=2),
     "embeddings": Benchmark("embeddings over HTTP and gRPC ÷ sentence-transformers on PyTorch", _embeddings),
     "pictures": Benchmark("images over HTTP and gRPC ÷ diffusers on PyTorch", _images),
+    "transcription": Benchmark(
+        "transcription through the gateway ÷ faster-whisper; word errors and times beside transformers'", _transcription
+    ),
+    "speech": Benchmark(
+        "speech through the gateway: first byte, speed ÷ a bare loop, words that are understood", _speech
+    ),
     "soak": Benchmark(
         "minutes of mixed load on the whole service: errors, latency, growth of memory and open files",
         _soak,
