@@ -66,6 +66,12 @@ _QUICKTIME_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot
 _IMAGE_BRANDS = (b"hei", b"hev", b"mif1", b"msf1", b"avi", b"crx", b"jxl", b"jp2")
 """Beginnings of the brands of images in containers like MP4."""
 _TS_PACKET_BYTES = 188
+_MP3_SEARCH_BYTES = 8192
+_MP3_FRAMES = 3
+"""Frames in a row that show an MP3. The largest frame has 1,441 bytes, so they fit in the bytes that are searched."""
+_MP3_BIT_RATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+_MP3_LOW_BIT_RATES = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+"""Kilobits a second by the index in the header, from 1 on; the second row is that of MPEG-2 and 2.5."""
 
 _NOT_PLAIN_TEXT = ("application/rtf", "application/postscript")
 """Formats of printable characters that are not plain text."""
@@ -129,7 +135,38 @@ def _other_sound(data: bytes) -> str | None:
     if data[4:8] in _QUICKTIME_BOXES and not data[8:12].startswith(_IMAGE_BRANDS):
         return "video/quicktime"
     packets = data[: 4 * _TS_PACKET_BYTES : _TS_PACKET_BYTES]
-    return "video/mp2t" if packets == b"\x47" * 4 else None
+    if packets == b"\x47" * 4:
+        return "video/mp2t"
+    return "audio/mpeg" if _has_mp3_frames(data[:_MP3_SEARCH_BYTES]) else None
+
+
+def _has_mp3_frames(data: bytes) -> bool:
+    """Return whether frames of MP3 follow each other in `data`, as in a recording that begins within a frame."""
+    start = data.find(b"\xff")
+    while start >= 0:
+        at = start
+        for _ in range(_MP3_FRAMES):
+            size = _mp3_frame_bytes(data[at : at + 4])
+            if not size:
+                break
+            at += size
+        else:
+            return True
+        start = data.find(b"\xff", start + 1)
+    return False
+
+
+def _mp3_frame_bytes(header: bytes) -> int:
+    """Return the size of the frame of MPEG audio, layer III, with this header; 0: it is none."""
+    if len(header) < 4 or header[1] & 0xE6 != 0xE2 or header[1] & 0x18 == 0x08:
+        return 0
+    is_mpeg1 = header[1] & 0x18 == 0x18
+    rate_index, frequency_index = header[2] >> 4, header[2] >> 2 & 3
+    if rate_index in (0, 15) or frequency_index == 3:
+        return 0
+    bit_rate = (_MP3_BIT_RATES if is_mpeg1 else _MP3_LOW_BIT_RATES)[rate_index - 1] * 1000
+    sample_rate = (44_100, 48_000, 32_000)[frequency_index] >> {0x18: 0, 0x10: 1, 0x00: 2}[header[1] & 0x18]
+    return (144 if is_mpeg1 else 72) * bit_rate // sample_rate + (header[2] >> 1 & 1)
 
 
 def _is_plain(start: bytes) -> bool:

@@ -361,6 +361,14 @@ async def test_a_recording_in_several_pieces(gateway: RunningGateway, triton: Fa
         ({"keywords[]": ["x" * 201]}, "keywords[0]"),
         ({"chunking_strategy": "manual"}, "chunking_strategy"),
         ({"chunking_strategy[type]": "server_vad", "chunking_strategy[threshold]": "2"}, "chunking_strategy.threshold"),
+        (
+            {"chunking_strategy": '{"type": "server_vad", "prefix_padding_ms": 5001}'},
+            "chunking_strategy.prefix_padding_ms",
+        ),
+        (
+            {"chunking_strategy": '{"type": "server_vad", "silence_duration_ms": 10001}'},
+            "chunking_strategy.silence_duration_ms",
+        ),
         ({"known_speaker_names[]": ["a"]}, "known_speaker_names"),
         ({"known_speaker_references[]": ["data:audio/wav;base64,AA=="]}, "known_speaker_references"),
         ({"model": "hello"}, "model"),

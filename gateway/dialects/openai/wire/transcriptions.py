@@ -40,8 +40,8 @@ class VadConfig(WireModel):
 
     type: Literal["server_vad"]
     threshold: Annotated[float | None, Field(ge=0, le=1)] = None
-    prefix_padding_ms: Annotated[int | None, Field(ge=0, le=10_000)] = None
-    silence_duration_ms: Annotated[int | None, Field(ge=0, le=60_000)] = None
+    prefix_padding_ms: Annotated[int | None, Field(ge=0, le=5_000)] = None
+    silence_duration_ms: Annotated[int | None, Field(ge=0, le=10_000)] = None
 
 
 ChunkingStrategy: TypeAlias = Annotated[

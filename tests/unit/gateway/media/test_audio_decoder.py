@@ -55,6 +55,18 @@ async def test_the_declared_format_does_not_matter(media):
     assert (await decode_audio(media, audio_tone("flac", "flac"), "mp3")).seconds == pytest.approx(1.0, abs=0.01)
 
 
+@pytest.mark.parametrize("rate", [44_100, 24_000, 8_000])  # MPEG-1, 2 and 2.5
+async def test_an_mp3_that_begins_within_a_frame_is_recognized(media, rate):
+    mp3 = audio_tone("mp3", "libmp3lame", rate=rate)
+    for cut in (1000, 1001, 1500):
+        rest = mp3[cut:]
+        assert not rest.startswith((b"ID3", b"\xff"))
+        audio = await decode_audio(media, rest)
+        assert audio.seconds == pytest.approx(len(rest) / len(mp3), abs=0.2)
+        assert strength(array.array("f", audio.data)[4000:8000], 440) == pytest.approx(0.25, abs=0.02)
+    assert "text or an unknown file type" in await refusal_message(media, b"\xa0" + b"\xff\xfb\x90\x00" * 2000)
+
+
 async def test_files_without_audio_are_refused(media, make_media):
     assert "expected an audio file" in await refusal_message(media, image_bytes())
     assert "expected an audio file" in await refusal_message(media, b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
