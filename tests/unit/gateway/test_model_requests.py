@@ -47,7 +47,7 @@ class Scripted:
         )
         config = ModelConfig("m", {}, {}, {}, b"")
         self.model: Any = SimpleNamespace(
-            card=card_of(config), config=config, server=SimpleNamespace(client=self), stop_request=None
+            name="m", card=card_of(config), config=config, server=SimpleNamespace(client=self), stop_request=None
         )
 
     def encode(self, request: Complete, card: ModelCard) -> list[Tensor]:
