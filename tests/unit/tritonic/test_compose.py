@@ -44,7 +44,8 @@ def test_the_repository_is_a_folder_inside_the_volume(services: dict[str, Any]) 
     assert served and served[1] == repository
     built = re.search(r"^CMD (.+)$", (ROOT / "docker/builder.Dockerfile").read_text(), re.MULTILINE)
     assert built and repository in json.loads(built[1])
-    assert re.findall(r"^tritonic build (\w+)", script, re.MULTILINE) == ["chat", "embedding", "image", "transcription", "speech"]
+    kinds = ["chat", "embedding", "image", "transcription", "speech"]
+    assert re.findall(r"^tritonic build (\w+)", script, re.MULTILINE) == kinds
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)
