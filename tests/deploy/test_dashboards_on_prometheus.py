@@ -69,12 +69,12 @@ def triton() -> Iterator[EmbeddedTriton]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def measured(triton: EmbeddedTriton, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Measured]:
-    """A Prometheus that has seen half a minute of chats, embeddings, images, failures and disconnects."""
+    """A Prometheus that has seen half a minute of all operations, failures and disconnects."""
     assert program is not None
     folder = tmp_path_factory.mktemp("prometheus")
     async with run_gateway(triton.grpc_url, triton_secret=triton.secret) as gateway:
         gateway.http.timeout = httpx.Timeout(120)
-        await gateway.until("/v1/models", lambda answer: len(answer.json()["data"]) >= 3, 120)
+        await gateway.until("/v1/models", lambda answer: len(answer.json()["data"]) >= 5, 120)
         targets = {"gateway": gateway.url.removeprefix("http://"), "triton": triton.metrics_url.split("/")[2]}
         async with run_prometheus(program, folder, targets) as prometheus:
             start = time.time()
@@ -93,8 +93,9 @@ async def _load(gateway: RunningGateway, seconds: float) -> None:
     """Send requests of all kinds for some seconds."""
     end = time.monotonic() + seconds
     models = {model["id"]: model for model in (await gateway.http.get("/v1/models")).json()["data"]}
-    chat, embedding, image, *_ = (model.name for model in default_models.default_models(ROOT / "model_repository"))
-    assert {chat, embedding, image} <= set(models)
+    names = [model.name for model in default_models.default_models(ROOT / "model_repository")]
+    chat, embedding, image, transcription, speech = names
+    assert set(names) <= set(models)
 
     async def post(path: str, body: dict[str, object]) -> None:
         while time.monotonic() < end:
@@ -110,6 +111,15 @@ async def _load(gateway: RunningGateway, seconds: float) -> None:
                     break
             await asyncio.sleep(2)
 
+    async def speak_and_transcribe() -> None:
+        body = {"model": speech, "input": "A short sentence. And one that is a bit longer.", "response_format": "wav"}
+        while time.monotonic() < end:
+            spoken = await gateway.http.post("/v1/audio/speech", json=body)
+            files, data = {"file": ("a.wav", spoken.content)}, {"model": transcription}
+            answer = await gateway.http.post("/v1/audio/transcriptions", files=files, data=data)
+            assert answer.status_code == 200
+            await asyncio.sleep(0.2)
+
     question = [{"role": "user", "content": "Tell me about the sea, its waves and its storms. " * 8}]
     async with asyncio.TaskGroup() as group:
         for _ in range(3):
@@ -118,6 +128,7 @@ async def _load(gateway: RunningGateway, seconds: float) -> None:
         group.create_task(post("/v1/embeddings", {"model": embedding, "input": texts}))
         group.create_task(post("/v1/images/generations", {"model": image, "prompt": "a red circle"}))
         group.create_task(post("/v1/chat/completions", {"model": "none", "messages": question}))
+        group.create_task(speak_and_transcribe())
         group.create_task(disconnect())
 
 
