@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, TypeVar
 
 from gateway.errors import RETRY_AFTER_SECONDS, InvalidRequest, Overloaded
-from gateway.fair_sharing import FairSemaphore, MemoryPool
+from gateway.fair_sharing import MemoryPool
 from gateway.media import inline_data, sniffing
 from gateway.media.budget import Budget
 from gateway.media.decoder_pool import DecoderPool
 from gateway.media.decoders import percent_encoding
 from gateway.media.encoded_image import EncodedImage
+from gateway.media.fetch_slots import FetchSlots
 from gateway.media.fork_server import ForkServer
 from gateway.media.invalid_media import InvalidMedia
 from gateway.media.recordings import Recordings
@@ -93,7 +94,7 @@ class MediaLoader:
         )
         self.speech_encoder = SpeechEncoder(self._fork_server, num_slots=settings.speech_encoders)
         """Encodes the speech of answers, in processes of the same fork server."""
-        self._fetch_slots = FairSemaphore(settings.media_concurrency)
+        self._fetch_slots = FetchSlots(settings.media_concurrency, settings.media_timeout)
         self._memory = MemoryPool(settings.media_held_bytes)
         self.recordings = Recordings(settings, self._fork_server, self._fetcher, self._fetch_slots, self._memory)
         self.request_timeout = settings.media_request_timeout
@@ -248,12 +249,7 @@ class MediaLoader:
     async def _download(self, url: str, budget: Budget) -> FetchedFile:
         caller = budget.caller
         with budget.waiting_for_slot():
-            try:
-                await self._fetch_slots.acquire(caller, seconds=self._settings.media_timeout)
-            except TimeoutError:
-                raise Overloaded(
-                    "Too many URLs are being fetched now; try again later.", retry_after=RETRY_AFTER_SECONDS
-                ) from None
+            await self._fetch_slots.acquire(caller)
         try:
             return await self._fetcher.fetch(url, budget.acquire, caller=caller)
         finally:

@@ -9,9 +9,10 @@ from contextlib import aclosing
 from typing import Any
 
 from gateway.errors import RETRY_AFTER_SECONDS, GatewayError, InvalidRequest, Overloaded
-from gateway.fair_sharing import FairSemaphore, MemoryPool, MemoryReservation
+from gateway.fair_sharing import MemoryPool, MemoryReservation
 from gateway.media import inline_data, sniffing
 from gateway.media.decoder_pool import DecoderPool
+from gateway.media.fetch_slots import FetchSlots
 from gateway.media.fork_server import ForkServer
 from gateway.media.invalid_media import InvalidMedia
 from gateway.media.spool import SpoolFile
@@ -42,7 +43,7 @@ class Recordings:
         settings: Settings,
         fork_server: ForkServer,
         fetcher: UrlFetcher,
-        fetch_slots: FairSemaphore,
+        fetch_slots: FetchSlots,
         memory: MemoryPool,
     ) -> None:
         """`memory` bounds the decoded samples that wait for a model."""
@@ -99,12 +100,7 @@ class Recordings:
         return _StoredRecording(self, chunks, param=param, caller=caller)
 
     async def _fetch(self, url: str, spool: SpoolFile, caller: str) -> None:
-        try:
-            await self._fetch_slots.acquire(caller, seconds=self._settings.media_timeout)
-        except TimeoutError:
-            raise Overloaded(
-                "Too many URLs are being fetched now; try again later.", retry_after=RETRY_AFTER_SECONDS
-            ) from None
+        await self._fetch_slots.acquire(caller)
         try:
             await self._fetcher.fetch_to(
                 url, spool.write, caller=caller, max_bytes=self.max_bytes, timeout=self._settings.body_timeout
