@@ -10,6 +10,8 @@ import onnxruntime as ort
 
 from backends.llm.ort.cuda_memory import free_memory
 from backends.llm.system_memory import available_memory
+from backends.serving.execution_providers import CPU as CPU_PROVIDER
+from backends.serving.execution_providers import CUDA
 
 _SPIN_MICROSECONDS = "10"
 """Time that an onnxruntime thread spins between two operators before it sleeps, in microseconds.
@@ -19,7 +21,6 @@ with one stream and nothing with more; on a busy one with four streams, they cos
 a third of the throughput.
 """
 
-CUDA_PROVIDER, _CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
 _CUDA_OPTIONS: Mapping[str, str] = {
     # The default doubles the arena with each extension, and would take the memory of other models.
     "arena_extend_strategy": "kSameAsRequested",
@@ -65,8 +66,8 @@ class ExecutionDevice:
     def providers(self) -> list[str | tuple[str, dict[str, str]]]:
         """Return the execution providers, by preference. On a GPU, shapes are computed by the CPU's."""
         if self.name == "cpu":
-            return [_CPU_PROVIDER]
-        return [(CUDA_PROVIDER, {"device_id": str(self.number), **_CUDA_OPTIONS}), _CPU_PROVIDER]
+            return [CPU_PROVIDER]
+        return [(CUDA, {"device_id": str(self.number), **_CUDA_OPTIONS}), CPU_PROVIDER]
 
     def _session_options(self, threads: int) -> ort.SessionOptions:
         options = ort.SessionOptions()
@@ -89,7 +90,7 @@ def device_of(gpu: int | None) -> ExecutionDevice:
 
 
 def _require_cuda(providers: list[str]) -> None:
-    if CUDA_PROVIDER not in providers:
+    if CUDA not in providers:
         raise ValueError(
             "The instance group asks for a GPU (KIND_GPU), and onnxruntime has only "
             f"{', '.join(dict.fromkeys(providers))} here. "
