@@ -54,7 +54,7 @@ Samples = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What someone says: float32[samples] from -1 to 1, `RATE` a second, and its text."""
+    """A recording of speech: float32[samples] from -1 to 1, `RATE` a second, and its text."""
 
     name: str
     samples: Samples

@@ -42,7 +42,7 @@ Transcribe = Callable[[Sequence[Recording]], tuple[float, list[str]]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What three systems made of one recording: their word errors, and our starts of words minus transformers'."""
+    """Word errors of three systems on one recording, and our starts of words minus transformers'."""
 
     recording: Recording
     words: int

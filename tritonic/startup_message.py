@@ -77,7 +77,7 @@ curl {url}/v1/images/generations {header}-H 'Content-Type: application/json' \\
 """
 
 _SPEECH_FILE = "speech.wav"
-"""What the example of speech writes, and that of transcription then reads."""
+"""The file that the example of speech writes and that of transcription reads."""
 
 _SPEECH = """
 curl {url}/v1/audio/speech {header}-H 'Content-Type: application/json' -o {file} \\

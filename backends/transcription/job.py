@@ -19,7 +19,7 @@ NO_SPEECH_THRESHOLD = 0.6
 
 @dataclass(eq=False, slots=True)
 class TranscriptionJob:
-    """What a request wants, and the callbacks for its results.
+    """The windows and options of one request, and the callbacks for its results.
 
     `language` is None until it is detected. `prompt` are the tokens before every window. The scheduler's thread calls
     `on_window` once for each window, in any order, or `on_failed` once; both must return at once.
@@ -89,7 +89,7 @@ class WindowResult:
 
     @property
     def is_silence(self) -> bool:
-        """Whether there is no speech in the window."""
+        """True if there is no speech in the window."""
         return self.attempt.is_silence(self.no_speech_prob)
 
 

@@ -20,7 +20,7 @@ class Tensor(Protocol):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SelfCache:
-    """What n rows have read, `past` positions each, of which some are padding.
+    """The self-attention cache of n rows, `past` positions each, of which some are padding.
 
     `keys[i]` is [n, heads, head size, past] and `values[i]` [n, heads, past, head size] of layer i; `valid` is bool[n,
     past], false where a position is padding.

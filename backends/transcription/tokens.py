@@ -38,7 +38,7 @@ class WhisperTokens:
 
     @property
     def is_multilingual(self) -> bool:
-        """Whether the checkpoint has language tokens and task tokens."""
+        """True if the checkpoint has language tokens and task tokens."""
         return bool(self.languages)
 
     def encode(self, text: str) -> list[int]:

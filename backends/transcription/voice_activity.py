@@ -35,7 +35,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class VoiceActivityParams:
-    """What counts as speech: the least probability, the sound kept before it, and the silence that ends it."""
+    """The limits of speech: its least probability, the sound that is kept before it, and the silence that ends it."""
 
     threshold: float = 0.5
     prefix_padding_ms: float = 300

@@ -27,7 +27,7 @@ USUAL_TEXTS = 16
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What an exported network says of itself."""
+    """The facts that an exported network states about itself."""
 
     dimensions: int
     vocabulary: int

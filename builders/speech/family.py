@@ -16,7 +16,7 @@ class SpeechRecipe(Recipe):
     default_voice: str | None = None
     """Voice of requests that name none. Default: `heart` or `af_heart` where there is one, else the first."""
     phonemizer: Literal["hibari", "espeak"] = "hibari"
-    """What turns text into phonemes. `espeak` calls the program espeak-ng, which must be installed beside Triton."""
+    """The phonemizer. `espeak` calls the program espeak-ng, which must be installed beside Triton."""
     max_characters: Annotated[int, Field(ge=1)] = 100_000
     """Most characters of one request."""
 

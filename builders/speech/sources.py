@@ -15,7 +15,7 @@ from builders.speech.packages import PACKAGED_SPEECH, SpeechPackage, fetch
 
 
 class _SpeechSource:
-    """What all these sources share: they have no `config.json` that matters, and copy no network."""
+    """The base of these sources. They have no `config.json` that matters, and copy no network."""
 
     def config(self) -> dict[str, Any]:
         """Return nothing: the files themselves tell what the model is."""

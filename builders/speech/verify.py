@@ -35,7 +35,7 @@ MIN_VOLUME = 0.005
 
 @dataclass(frozen=True, slots=True)
 class SpeechMetrics:
-    """What a built model said, and its distance from its source."""
+    """The speech of a built model, and its distance from that of its source."""
 
     voices: int
     seconds: float

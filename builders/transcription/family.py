@@ -17,7 +17,7 @@ class TranscriptionRecipe(Recipe):
     device: Literal["cpu", "cuda"] = "cpu"
     """Kind of device that serves the model. For `cuda` the default precision is fp16."""
     tasks: tuple[Task, ...] | None = None
-    """What clients may ask for. Default: both; `transcribe` alone for a model that knows English alone."""
+    """The tasks that clients may ask for. Default: both; `transcribe` alone for a model that knows English alone."""
     max_seconds: Annotated[int, Field(ge=30, le=86_400)] = 600
     """Longest recording of one request, in seconds. The gateway sends a longer one in parts."""
 

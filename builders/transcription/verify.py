@@ -86,7 +86,7 @@ def _log_mel(clips: Sequence[Floats], model: WhisperModel) -> Floats:
 
 
 class _Source:
-    """What transformers makes of one clip [mels, frames] after a prompt."""
+    """The results of transformers for one clip [mels, frames] after a prompt."""
 
     def __init__(self, whisper: Any, model: WhisperModel, mel: Floats, prompt: list[int], limit: int) -> None:
         import torch

@@ -44,7 +44,7 @@ _SPACE = 220
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhisperModel:
-    """What the backend must know of a Whisper; `model.json` has these fields and `precision`."""
+    """The facts about a Whisper that the backend needs; `model.json` has these fields and `precision`."""
 
     num_mels: int
     vocab_size: int

@@ -1,4 +1,4 @@
-"""What a transcription model can do, by the parameters of its `config.pbtxt`."""
+"""The limits of a transcription model, by the parameters of its `config.pbtxt`."""
 
 import json
 from collections.abc import Mapping

@@ -47,7 +47,7 @@ class Model:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """What its replicas on other servers have in common: the clients' name, and for an adapter its model's name.
+        """The key that its replicas on other servers share: the clients' name, and for an adapter its model's name.
 
         Of several models of one name, the one with the lowest identity has it: a model before any adapter.
         """

@@ -39,7 +39,7 @@ class Piece:
 
 @dataclass(slots=True)
 class PieceResult:
-    """What the responses to one piece say beside its segments."""
+    """The figures in the responses to one piece, beside its segments."""
 
     consumed: float | None = None
     """Seconds of the piece that need not be sent again; None: all of them."""

@@ -54,7 +54,7 @@ class IndexEntry:
 
 @dataclass(slots=True, eq=False)
 class CallState:
-    """What the streams of one call to a model share."""
+    """The state that the streams of one call to a model share."""
 
     model: str
     """The clients' name of the model."""

@@ -13,7 +13,7 @@ Samples = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """What the model made of one piece: float32[samples] from -1 to 1, and how much it read and computed."""
+    """The speech of one piece, float32[samples] from -1 to 1, with the numbers of tokens and frames."""
 
     samples: Samples
     num_tokens: int
@@ -34,7 +34,7 @@ class AcousticModel(Protocol):
     first_phonemes: int
     """A first sentence with more characters of phonemes is spoken clause by clause, so that a client hears it soon."""
     mixes_accents: bool
-    """Whether each voice can speak every language of the model."""
+    """True if each voice can speak every language of the model."""
 
     def synthesize(self, phonemes: str, voice: str, speed: float) -> Sound:
         """Speak phonemes with a voice, at a speed within `speeds`. The same arguments give the same samples."""

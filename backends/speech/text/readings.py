@@ -79,7 +79,7 @@ _NAMED_LETTERS = {
     "WYNN": "w",
     "YOGH": "y",
 }
-"""What is read for Latin letters that Unicode calls by a name, where the library does not know them."""
+"""Replacements of Latin letters that have a name in Unicode and that the library does not know."""
 _NUMBER = re.compile(r"\d[\d,.]*\d")
 _REPEATED = re.compile(r"([^\w\s])\1{3,}")
 _SPACES = re.compile(r"[^\S\n]+")

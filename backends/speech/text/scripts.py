@@ -12,7 +12,7 @@ _NAMES = {
     "HANGUL": "Korean letters",
     "MODIFIER": "",
 }
-"""What people call a script, by the first word of the names of its characters; others are "Cyrillic letters"."""
+"""Names of scripts, by the first word of the Unicode names of their characters; others are "Cyrillic letters"."""
 
 _MAX_QUOTED_CHARS = 20
 _MAX_QUOTED_WORDS = 3
