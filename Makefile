@@ -107,6 +107,20 @@ tensorrt-rtx: $(INSTALLED) ## Install TensorRT-RTX for the tests of TensorRT pla
 	    echo "TensorRT-RTX cannot be installed: the tests of TensorRT plans will be skipped." >&2; \
 	}
 
+# A loader of LangChain is a client of the sound routes. It and its dependencies lie in a folder of their own, because
+# nothing else imports them.
+LANGCHAIN := .langchain
+LANGCHAIN_REQUIREMENTS := tests/clients/langchain/requirements.txt
+.PHONY: langchain
+langchain: $(INSTALLED) ## Install LangChain's loader of recordings for its test, if it can be downloaded
+	@cmp -s $(LANGCHAIN_REQUIREMENTS) $(LANGCHAIN)/requirements.txt || { \
+	    rm -rf $(LANGCHAIN) $(LANGCHAIN).new; \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(LANGCHAIN).new \
+	        -r $(LANGCHAIN_REQUIREMENTS) && cp $(LANGCHAIN_REQUIREMENTS) $(LANGCHAIN).new/ && \
+	        mv $(LANGCHAIN).new $(LANGCHAIN) || \
+	    echo "LangChain cannot be installed: the test of its loader will be skipped." >&2; \
+	}
+
 # `make test` runs four groups; with ARGS of yours it is one run of pytest. The fast tests use every core, and a file is
 # never split among processes. Tests of tasks and supervision mostly wait, so four run at a time. Attacks mostly wait,
 # too, and exports use one core: these and all other slow tests run two at a time. Tests of Triton run one after
@@ -133,7 +147,7 @@ check: $(INSTALLED) compose ## Lint, types, import rules, compose files, and the
 	$(BIN)/lint-imports
 	$(FAST_TESTS) $(ARGS)
 
-test: $(INSTALLED) $(NODE_PACKAGES) default-model postgres java tensorrt-rtx ## All tests, with the real Triton and the default models
+test: $(INSTALLED) $(NODE_PACKAGES) default-model postgres java tensorrt-rtx langchain ## All tests, with the real Triton and the default models
 	$(if $(strip $(ARGS)),,$(FAST_TESTS))
 ifeq ($(filter-out --after-check,$(ARGS)),)
 	$(BIN)/pytest $(WAITING_TESTS) -n 4 $(SLOWEST)

@@ -14,6 +14,7 @@ import pytest_asyncio
 from openai.types.audio import TranscriptionTextDoneEvent
 
 from builders import recipe
+from tests.clients.langchain_runner import load_documents, needs_langchain
 from tests.clients.node_runner import run_node_tests
 from tests.triton.conftest import PATIENCE
 from tests.triton.model_copies import build_default, install_copy
@@ -96,3 +97,14 @@ async def test_the_node_client_speaks_and_listens(gateway: RunningGateway) -> No
     await run_node_tests(
         "sound.test.mjs", seconds=200, GATEWAY_URL=gateway.url, VOICE=VOICE, LISTENER=LISTENER, TEXT="Good morning."
     )
+
+
+@needs_langchain
+async def test_the_loader_of_langchain(gateway: RunningGateway, tmp_path: Path) -> None:
+    spoken = await gateway.client().audio.speech.create(model=VOICE, voice="alloy", input=TEXT, response_format="wav")
+    file = tmp_path / "speech.wav"
+    file.write_bytes(spoken.content)
+    for response_format in ("json", "text"):
+        (document,) = await load_documents(file, f"{gateway.url}/v1", "whisper-1", response_format)
+        assert share_heard(document["text"]) >= 0.95, document["text"]
+        assert (document["source"], document["chunk"]) == (str(file), 0)
