@@ -17,11 +17,17 @@ from backends.serving.parent_watch import exit_with_parent
 from backends.serving.triton import Inputs, make_metrics
 from backends.transcription.loading import load_frontend
 from backends.transcription.metrics import COUNTERS, GAUGES
-from backends.transcription.tensors import TranscriptionResponseSender, read_request
+from backends.transcription.tensors import TranscriptionResponseSender, complete_config, read_request
 
 
 class TritonPythonModel:
     """One instance of a model."""
+
+    @staticmethod
+    def auto_complete_config(config: Any) -> Any:
+        """Declare the output that the configuration of an earlier build lacks."""
+        complete_config(config)
+        return config
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the networks. Triton shows an exception of it as the reason why the model is not ready."""

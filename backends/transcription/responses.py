@@ -38,6 +38,8 @@ class TranscriptionResponse:
 
     language: str
     num_input_tokens: int
+    num_audio_tokens: int
+    """Those of the input tokens that are positions of sound."""
     num_output_tokens: int
     segment: Segment | None = None
     consumed: float | None = None
@@ -66,7 +68,7 @@ class ResponseBuilder:
         self._logprobs = logprobs
         self._language = ""
         self._consumed = 0.0
-        self._num_input_tokens = self._num_output_tokens = 0
+        self._num_input_tokens = self._num_audio_tokens = self._num_output_tokens = 0
 
     def set_end(self, consumed: float, language: str) -> None:
         """Set what the last response says: the seconds consumed, and the language if no window has one."""
@@ -75,7 +77,9 @@ class ResponseBuilder:
 
     def of_window(self, result: WindowResult) -> Iterator[TranscriptionResponse]:
         """Yield a response for each segment of a window. Its counts belong to the first; without one, to the next."""
-        self._num_input_tokens += ceil(result.window.seconds / SECONDS_PER_POSITION) + result.num_prompt_tokens
+        positions = ceil(result.window.seconds / SECONDS_PER_POSITION)
+        self._num_audio_tokens += positions
+        self._num_input_tokens += positions + result.num_prompt_tokens
         self._num_output_tokens += result.num_generated
         if result.is_silence:
             return
@@ -97,13 +101,20 @@ class ResponseBuilder:
             held = replace(
                 held,
                 num_input_tokens=held.num_input_tokens + self._num_input_tokens,
+                num_audio_tokens=held.num_audio_tokens + self._num_audio_tokens,
                 num_output_tokens=held.num_output_tokens + self._num_output_tokens,
             )
         return replace(held, consumed=self._consumed)
 
     def _response(self, segment: Segment | None) -> TranscriptionResponse:
-        response = TranscriptionResponse(self._language, self._num_input_tokens, self._num_output_tokens, segment)
-        self._num_input_tokens = self._num_output_tokens = 0
+        response = TranscriptionResponse(
+            language=self._language,
+            num_input_tokens=self._num_input_tokens,
+            num_audio_tokens=self._num_audio_tokens,
+            num_output_tokens=self._num_output_tokens,
+            segment=segment,
+        )
+        self._num_input_tokens = self._num_audio_tokens = self._num_output_tokens = 0
         return response
 
     def _spans(self, result: WindowResult) -> list[TokenSpan]:

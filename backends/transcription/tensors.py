@@ -9,6 +9,16 @@ from backends.serving.triton import Inputs, TritonResponseSender
 from backends.transcription.request import Request
 from backends.transcription.responses import TranscriptionResponse
 
+NUM_AUDIO_TOKENS = "num_audio_tokens"
+
+
+def complete_config(config: Any) -> None:
+    """Declare the output that the config.pbtxt of an older build lacks.
+
+    Triton calls this unless it runs with `--disable-auto-complete-config`.
+    """
+    config.add_output({"name": NUM_AUDIO_TOKENS, "data_type": "TYPE_UINT32", "dims": [1]})
+
 
 def read_request(inputs: Inputs) -> Request:
     """Read the inputs of one request. Raises `InvalidValue`, or `UnsupportedOption` for an unknown parameter."""
@@ -35,6 +45,7 @@ class TranscriptionResponseSender(TritonResponseSender):
         outputs: dict[str, Any] = {
             "language": _string(response.language),
             "num_input_tokens": np.array([response.num_input_tokens], np.uint32),
+            NUM_AUDIO_TOKENS: np.array([response.num_audio_tokens], np.uint32),
             "num_output_tokens": np.array([response.num_output_tokens], np.uint32),
         }
         if segment := response.segment:

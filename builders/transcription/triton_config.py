@@ -32,6 +32,7 @@ OUTPUTS = (
     TensorConfig("temperature", FP32, (1,)),
     TensorConfig("logprobs", BYTES, (1,)),
     TensorConfig("num_input_tokens", UINT32, (1,)),
+    TensorConfig("num_audio_tokens", UINT32, (1,)),
     TensorConfig("num_output_tokens", UINT32, (1,)),
     TensorConfig("consumed", FP32, (1,)),
 )

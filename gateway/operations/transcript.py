@@ -89,7 +89,15 @@ class Transcript:
         read, written = self.end.prompt_tokens, self.end.completion_tokens
         if read is None or written is None:
             return None
-        return {"type": "tokens", "input_tokens": read, "output_tokens": written, "total_tokens": read + written}
+        sound = self.end.audio_tokens
+        details = {} if sound is None else {"audio_tokens": sound, "text_tokens": max(0, read - sound)}
+        return {
+            "type": "tokens",
+            "input_tokens": read,
+            **({"input_token_details": details} if details else {}),
+            "output_tokens": written,
+            "total_tokens": read + written,
+        }
 
     def duration_usage(self) -> dict[str, Any]:
         """Return OpenAI's `UsageDuration`."""

@@ -67,12 +67,14 @@ class PieceEnd:
 class TranscriptionEnd:
     """The last event. `language` is an ISO-639-1 code, empty if it is unknown; `duration` is in seconds.
 
-    `prompt_tokens` and `completion_tokens` are None where the model does not count tokens.
+    `prompt_tokens` and `completion_tokens` are None where the model does not count tokens. `audio_tokens` are those of
+    the prompt tokens that are sound; None where the model does not tell them apart.
     """
 
     language: str
     duration: float
     prompt_tokens: int | None = None
+    audio_tokens: int | None = None
     completion_tokens: int | None = None
 
 

@@ -45,6 +45,8 @@ class PieceResult:
     """Seconds of the piece that need not be sent again; None: all of them."""
     language: str = ""
     input_tokens: int | None = None
+    audio_tokens: int | None = None
+    """Those of the input tokens that are sound."""
     output_tokens: int | None = None
     silent_tokens: int = 0
     """Output tokens that no segment counts."""
@@ -106,6 +108,7 @@ class PieceSequence:
         self._position = 0
         """Samples that have been transcribed."""
         self._input_tokens: int | None = None
+        self._audio_tokens: int | None = None
         self._output_tokens: int | None = None
         self._total: float | None = None
         self._consumed = 0
@@ -170,6 +173,7 @@ class PieceSequence:
         self._consumed = consumed = place.consumed_bytes(result.consumed)
         self._position += consumed // 4
         self._input_tokens = _sum(self._input_tokens, result.input_tokens)
+        self._audio_tokens = _sum(self._audio_tokens, result.audio_tokens)
         self._output_tokens = _sum(self._output_tokens, result.output_tokens)
         yield PieceEnd(
             end=self._position / SAMPLE_RATE,
@@ -183,6 +187,7 @@ class PieceSequence:
                 language=self._language or self._found_language,
                 duration=self._position / SAMPLE_RATE,
                 prompt_tokens=self._input_tokens,
+                audio_tokens=self._audio_tokens,
                 completion_tokens=self._output_tokens,
             )
 

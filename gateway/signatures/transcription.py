@@ -126,6 +126,7 @@ async def _decode(place: PiecePlace, responses: Responses, result: PieceResult) 
         result.language = _first(response.strings("language")) or result.language
         result.consumed = _first(response.float32s("consumed"), result.consumed)
         result.input_tokens = _add(result.input_tokens, response.uint32s("num_input_tokens"))
+        result.audio_tokens = _add(result.audio_tokens, response.uint32s("num_audio_tokens"))
         counted = response.uint32s("num_output_tokens")
         result.output_tokens = _add(result.output_tokens, counted)
         text = "".join(response.strings("text"))

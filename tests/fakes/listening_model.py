@@ -15,6 +15,7 @@ from tests.fakes.triton_messages import InferCall
 RATE = 16_000
 FRAME = 160
 LOUD = 0.02
+PROMPT_TOKENS = 4
 GAP_FRAMES = 30
 """Frames of a hundredth of a second. Silence that is shorter does not end an utterance."""
 
@@ -59,6 +60,7 @@ async def transcribe(
             "compression_ratio": ("FP32", [0.75]),
             "temperature": ("FP32", list(call.tensors.get("temperature", [0.0]))),
             "num_input_tokens": ("UINT32", [round(50 * (end - start))]),
+            "num_audio_tokens": ("UINT32", [max(0, round(50 * (end - start)) - PROMPT_TOKENS)]),
             "num_output_tokens": ("UINT32", [4]),
         }
         if timestamps != b"none":
@@ -75,6 +77,7 @@ async def transcribe(
         last |= {
             "language": ("BYTES", language if "language" in call.tensors else ""),
             "num_input_tokens": ("UINT32", [0]),
+            "num_audio_tokens": ("UINT32", [0]),
         }
     yield _response(model, call, last, final=True)
 

@@ -252,7 +252,7 @@ LISTENING_OUTPUTS = [
     ("token_ids", config_pb.TYPE_INT32, [-1]),
     *((name, config_pb.TYPE_FP32, [1]) for name in ("start", "end", "consumed", "temperature")),
     *((name, config_pb.TYPE_FP32, [1]) for name in ("avg_logprob", "no_speech_prob", "compression_ratio")),
-    *((name, config_pb.TYPE_UINT32, [1]) for name in ("num_input_tokens", "num_output_tokens")),
+    *((f"num_{name}_tokens", config_pb.TYPE_UINT32, [1]) for name in ("input", "audio", "output")),
 ]
 EMBEDDING_INPUTS = [
     ("text", config_pb.TYPE_STRING, [-1]),

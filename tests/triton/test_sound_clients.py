@@ -70,6 +70,9 @@ async def test_what_is_spoken_is_written_down(gateway: RunningGateway, tmp_path:
     answer = await client.audio.transcriptions.create(model="whisper-1", file=file)
     assert share_heard(answer.text) >= 0.95, answer.text
     assert answer.usage and answer.usage.type == "tokens" and answer.usage.output_tokens > len(words(TEXT))
+    details = answer.usage.input_token_details
+    assert details and details.audio_tokens and details.text_tokens
+    assert details.audio_tokens + details.text_tokens == answer.usage.input_tokens
 
 
 async def test_words_and_streams_of_the_same_recording(gateway: RunningGateway) -> None:

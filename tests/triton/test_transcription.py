@@ -22,7 +22,7 @@ pytestmark = pytest.mark.triton
 
 NAME = recipe.DEFAULT_TRANSCRIPTION_RECIPE
 SMALL = "small"
-"""A copy of the model with one row and a short queue."""
+"""A copy of the model with one row and a short queue, whose configuration is that of an earlier build."""
 RATE = 16_000
 TYPES = {
     "audio": ("FP32", np.float32),
@@ -74,7 +74,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton
     folder = build_default(NAME)
     repository = tmp_path_factory.mktemp("transcription")
     install_copy(folder, repository, NAME)
-    install_copy(folder, repository, SMALL, max_rows=1, max_waiting=1, threads=1)
+    install_copy(folder, repository, SMALL, without=("num_audio_tokens",), max_rows=1, max_waiting=1, threads=1)
     with EmbeddedTriton(repository) as triton:
         yield triton
 
@@ -156,6 +156,7 @@ def test_a_recording_becomes_text(transcribe: Callable[..., Responses], recordin
     assert 1 < response["compression_ratio"] < 2.4
     assert response["num_output_tokens"] == len(response["token_ids"]) + 1
     assert response["num_input_tokens"] == pytest.approx(50 * 12.5 + 4, abs=40)
+    assert response["num_input_tokens"] - response["num_audio_tokens"] == 4
     assert "words" not in response
     assert "logprobs" not in response
 
@@ -261,7 +262,8 @@ def test_a_disconnect_frees_the_row(
     until(lambda: metric(running, "transcription_rows_active", SMALL) == 0, 8)
     leaver.close()
     assert metric(running, "transcription_rows_waiting", SMALL) == 0
-    assert transcript(transcribe(SMALL, audio=recording[: 8 * RATE], language="en"))
+    responses = transcribe(SMALL, audio=recording[: 8 * RATE], language="en")
+    assert transcript(responses) and all(response["num_audio_tokens"] for response in responses)
 
 
 @pytest.mark.parametrize(

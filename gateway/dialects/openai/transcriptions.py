@@ -39,7 +39,14 @@ class CreateVerboseTranscriptionResponse(transcription_models.VerboseTranscripti
 
 
 def _responses(text: str) -> Responses:
-    usage = {"type": "tokens", "input_tokens": 61, "output_tokens": 9, "total_tokens": 70}
+    details = {"audio_tokens": 57, "text_tokens": 4}
+    usage = {
+        "type": "tokens",
+        "input_tokens": 61,
+        "input_token_details": details,
+        "output_tokens": 9,
+        "total_tokens": 70,
+    }
     return transcript_answers.document_texts(
         OPENAI_DOCS.responses(
             CreateTranscriptionResponse | CreateVerboseTranscriptionResponse,

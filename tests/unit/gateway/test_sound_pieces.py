@@ -98,7 +98,7 @@ async def test_the_next_piece_begins_where_the_model_stopped() -> None:
     def answers(number: int, tensors: Any) -> list[InferResponse]:
         segment = response(text=f" {number}", start=1.0, end=2.0, language="de", num_output_tokens=2)
         last = {"consumed": next(consumed)} if "more" in tensors else {"consumed": seconds_of(tensors)}
-        return [segment, response(**last, num_input_tokens=10, num_output_tokens=1)]
+        return [segment, response(**last, num_input_tokens=10, num_audio_tokens=8, num_output_tokens=1)]
 
     request = Transcribe(model="ear", audio=audio, prompt="p")
     sent, events = await play(request, card(), answers)
@@ -112,7 +112,9 @@ async def test_the_next_piece_begins_where_the_model_stopped() -> None:
     ends = [event for event in events if isinstance(event, PieceEnd)]
     assert [end.end for end in ends] == [100.5, 219.5, 300.0] and {end.total for end in ends} == {300.0}
     assert math.isclose(sum(end.audio_seconds for end in ends), 300.0)
-    assert events[-1] == TranscriptionEnd(language="de", duration=300.0, prompt_tokens=30, completion_tokens=9)
+    assert events[-1] == TranscriptionEnd(
+        language="de", duration=300.0, prompt_tokens=30, audio_tokens=24, completion_tokens=9
+    )
 
 
 async def test_a_piece_grows_until_the_model_finds_a_place_to_stop() -> None:

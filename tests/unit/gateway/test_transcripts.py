@@ -50,6 +50,18 @@ def test_subtitles() -> None:
     assert "00:00:08,000 --> 00:00:08,000" in transcript(*segments).srt()
 
 
+def test_json_tells_tokens_of_sound_from_those_of_the_prompt() -> None:
+    made = Transcript("transcribe")
+    made.add(TranscriptionEnd(language="en", duration=9.0, prompt_tokens=30, audio_tokens=25, completion_tokens=2))
+    assert made.json()["usage"] == {
+        "type": "tokens",
+        "input_tokens": 30,
+        "input_token_details": {"audio_tokens": 25, "text_tokens": 5},
+        "output_tokens": 2,
+        "total_tokens": 32,
+    }
+
+
 def test_json_has_the_counts_of_the_model_or_the_length() -> None:
     assert transcript(Segment(text=" Hi")).json() == {"text": "Hi", "usage": {"type": "duration", "seconds": 9.0}}
     entry = TokenLogprob(" Hi", (32, 72, 105), -0.5)

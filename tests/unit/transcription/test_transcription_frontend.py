@@ -78,6 +78,7 @@ def test_segments_of_a_long_recording_come_in_order(
     assert sum(response.num_output_tokens for response in responses) == 60 + 40 + 20 + 10 + 4
     # 50 a second, and three tokens of each prompt
     assert sum(response.num_input_tokens for response in responses) == pytest.approx(4 * (20.7 * 50 + 4), abs=8)
+    assert sum(response.num_input_tokens - response.num_audio_tokens for response in responses) == 4 * 4
 
 
 def test_a_short_request_overtakes_a_long_recording(

@@ -89,7 +89,9 @@ async def test_every_format(gateway: RunningGateway) -> None:
         response = await post(gateway, {"response_format": output_format})
         assert response.status_code == 200, response.text
         found[output_format] = response
+    details = {"audio_tokens": 152, "text_tokens": 8}
     usage = {"type": "tokens", "input_tokens": 160, "output_tokens": 9, "total_tokens": 169}
+    usage["input_token_details"] = details
     assert found["json"].json() == {"text": TEXT, "usage": usage, "code": 0, "message": "success"}
     assert (found["text"].text, found["text"].headers["content-type"]) == (f"{TEXT}\n", "text/plain; charset=utf-8")
     assert found["srt"].text.startswith("1\n00:00:00,500 --> 00:00:01,700\nu12\n\n2\n00:00:02,500 --> 00:00:04,500\n")
@@ -151,6 +153,23 @@ async def test_the_official_client(gateway: RunningGateway, triton: FakeTriton) 
     with pytest.raises(openai.BadRequestError) as failure:
         await create(file=file, model="ear", language="xx")
     assert failure.value.param == "language"
+
+
+async def test_answers_are_of_the_official_types(gateway: RunningGateway) -> None:
+    fields = {"include[]": "logprobs", "languages[]": ["de", "en"]}
+    for silence in (False, True):
+        data = sound_file(parts=((0, 3.0),)) if silence else WAV
+        whole = Transcription.model_validate_json((await post(gateway, fields, data)).content, strict=True)
+        # An empty list says that no language was found.
+        assert [found.code for found in whole.languages or ()] == ([] if silence else ["en"])
+        assert whole.languages is not None and len(whole.logprobs or ()) == (0 if silence else 2)
+        *deltas, done, end = events(await post(gateway, {**fields, "stream": "true"}, data))
+        assert end == "[DONE]" and len(deltas) == (0 if silence else 2)
+        for delta in deltas:
+            TranscriptionTextDeltaEvent.model_validate(delta, strict=True)
+        last = TranscriptionTextDoneEvent.model_validate(done, strict=True)
+        details = last.usage and last.usage.input_token_details
+        assert details and (details.audio_tokens, details.text_tokens) == ((0, 0) if silence else (152, 8))
 
 
 async def test_a_stream_has_named_events(gateway: RunningGateway) -> None:

@@ -24,11 +24,19 @@ class TranscriptionLanguage(BaseModel):
     code: str
 
 
+class InputTokenDetails(BaseModel):
+    """The tokens that the model read: those of the sound, and those of the prompt."""
+
+    audio_tokens: Count
+    text_tokens: Count
+
+
 class TokenUsage(BaseModel):
     """The tokens that the model read and generated."""
 
     type: Literal["tokens"]
     input_tokens: Count
+    input_token_details: Annotated[InputTokenDetails, Field(default_factory=omitted)]
     output_tokens: Count
     total_tokens: Count
 
