@@ -11,7 +11,9 @@ from fractions import Fraction
 from hibari.g2p import SUBTOKEN_RE
 
 from backends.serving.errors import InvalidValue
+from backends.speech.text.addresses import speak_addresses
 from backends.speech.text.checks import GREEK, PRONUNCIATION
+from backends.speech.text.quantities import speak_quantities
 
 MAX_DIGITS = 15
 """Numbers with more digits than this are read digit by digit."""
@@ -106,7 +108,7 @@ def _prepare(text: str, known_letters: frozenset[str]) -> str:
         unusual = {ord(character) for character in text if ord(character) > 127}
         text = text.translate({code: _reading(chr(code), known_letters) for code in unusual})
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x85", "\n").replace("`", "")
-    text = _NUMBER.sub(_digits, text)
+    text = _NUMBER.sub(_digits, speak_quantities(speak_addresses(text)))
     text = _SPACES.sub(" ", _REPEATED.sub(r"\1\1\1", text))
     return _RUN.sub(_broken, text)
 

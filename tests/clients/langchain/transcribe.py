@@ -22,7 +22,7 @@ def main(path: str, base_url: str, model: str, response_format: str | None = Non
     )
     with contextlib.redirect_stdout(sys.stderr):  # the loader prints its progress
         documents = list(parser.lazy_parse(Blob.from_path(path)))
-    print(json.dumps([{"text": document.page_content, **document.metadata} for document in documents]))
+    json.dump([{"text": document.page_content, **document.metadata} for document in documents], sys.stdout)
 
 
 main(*sys.argv[1:])
