@@ -2,7 +2,8 @@
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 FROM ${PYTHON_IMAGE} AS build
 ARG PIP_LICENSES=5.5.5
-# `audio` decodes audio in requests; its wheel holds GPL libraries (docs/decisions/0009-licences-of-images.md).
+# `audio` decodes recordings and encodes speech; its wheel holds GPL libraries (docs/decisions/0009-licences-of-images.md).
+# docker-compose.yml adds it to the image that it builds for this machine.
 ARG EXTRAS=tracing
 WORKDIR /src
 RUN python -m venv /opt/tritonic && \

@@ -30,11 +30,16 @@ def test_an_image_lists_its_packages_and_licences(built: Deployment, engine: Eng
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_the_packages_of_an_image_are_not_under_the_gpl(built: Deployment, engine: Engine, image: str) -> None:
-    """Of Python; Debian's packages in the base images are programs beside ours (docs/decisions/0009)."""
+    """Of Python; Debian's packages in the base images are programs beside ours (docs/decisions/0009).
+
+    The gateway of compose has PyAV, and nothing else of that kind.
+    """
     bill = json.loads(read(engine, image, "/usr/share/tritonic/sbom.json"))
     packages = [each for each in bill["components"] if each["purl"].startswith("pkg:pypi/")]
     assert len(packages) > 5
-    for package in packages:
+    audio = {each["name"] for each in packages} & {"av"}
+    assert audio == ({"av"} if image == "gateway" else set())
+    for package in (each for each in packages if each["name"] not in audio):
         licences = [each["license"]["name"] for each in package.get("licenses", [])]
         assert not [licence for licence in licences if GPL.search(licence)], package
         libraries = [each["name"] for each in package.get("components", [])]
@@ -43,7 +48,7 @@ def test_the_packages_of_an_image_are_not_under_the_gpl(built: Deployment, engin
 
 @pytest.mark.parametrize(
     ("image", "base", "most"),
-    [("gateway", "PYTHON_IMAGE", 0.4e9), ("triton", "TRITON_IMAGE", 0.4e9), ("builder", "PYTHON_IMAGE", 2.5e9)],
+    [("gateway", "PYTHON_IMAGE", 0.5e9), ("triton", "TRITON_IMAGE", 0.4e9), ("builder", "PYTHON_IMAGE", 2.5e9)],
 )
 def test_what_an_image_adds_to_its_base(
     built: Deployment, engine: Engine, image: str, base: str, most: float, record: Callable[[str, float, str], None]

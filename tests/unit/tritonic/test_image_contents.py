@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[3]
@@ -106,6 +107,12 @@ def test_images_install_no_extra_with_gpl_libraries(name: str) -> None:
     text = (ROOT / f"docker/{name}.Dockerfile").read_text()
     extras = re.findall(r"^ARG EXTRAS=(.+)$|'\.\[(\w+)\]'", text, re.MULTILINE)
     assert [first or second for first, second in extras] == [{"gateway": "tracing", "builder": "build"}[name]]
+
+
+def test_compose_builds_a_gateway_that_serves_sound() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    for service in ("gateway", "gateways"):
+        assert compose["services"][service]["build"]["args"]["EXTRAS"] == "${TRITONIC_EXTRAS:-tracing,audio}"
 
 
 def test_the_bill_of_materials_names_packages_and_the_libraries_in_them() -> None:
