@@ -102,6 +102,17 @@ async def test_the_node_client_speaks_and_listens(gateway: RunningGateway) -> No
     )
 
 
+async def test_addresses_and_numbers_come_back(gateway: RunningGateway) -> None:
+    client = gateway.client()
+    text = "Please visit www.example.com today. The number is 555-123-4567. The ticket costs 25€, and it weighs 2.5 kg."
+    spoken = await client.audio.speech.create(model=VOICE, voice="alloy", input=text, response_format="wav")
+    heard = await client.audio.transcriptions.create(model=LISTENER, file=("a.wav", spoken.content), language="en")
+    assert "example.com" in heard.text.lower().replace(" ", ""), heard.text
+    assert "5551234567" in re.sub(r"\D", "", heard.text), heard.text
+    assert re.search(r"(25|twenty.five) ?euro|€ ?25", heard.text, re.IGNORECASE), heard.text
+    assert re.search(r"2\.5|two point five", heard.text), heard.text
+
+
 @needs_langchain
 async def test_the_loader_of_langchain(gateway: RunningGateway, tmp_path: Path) -> None:
     spoken = await gateway.client().audio.speech.create(model=VOICE, voice="alloy", input=TEXT, response_format="wav")

@@ -132,6 +132,19 @@ def test_errors_name_the_input(speak: Speaker, inputs: dict[str, Any], sentence:
         speak(**inputs)
 
 
+def test_ten_thousand_digits_are_spoken_piece_by_piece(triton: EmbeddedTriton, speak: Speaker) -> None:
+    with client.InferenceServerClient(triton.grpc_url) as server:
+        leaving = Speaker(server)
+        leaving.send("1" * 10_000)
+        for _ in range(3):
+            _, result, error = leaving.received.get(timeout=30)
+            assert error is None
+            # A digit takes a third of a second, and the network reads 400 phonemes at once.
+            assert result.as_numpy("num_input_tokens")[0] <= 400 and len(result.as_numpy("audio")) < 60 * RATE
+        server.stop_stream(cancel_requests=True)
+    assert len(speak("1" * 500).samples) > 500 * 0.2 * RATE
+
+
 def test_requests_take_turns_and_a_full_queue_refuses(triton: EmbeddedTriton, speak: Speaker) -> None:
     speak.send("This is one of many sentences. " * 400, id="long")
     speak.send("Short.", id="short")
