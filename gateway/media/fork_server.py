@@ -158,6 +158,12 @@ class ForkServer:
         the address space in bytes, without the libraries. `seconds` limits the CPU time. Raises
         `ForkServerUnavailable`.
         """
+        try:
+            return await self._begin(task, size, memory, seconds, file)
+        except ForkServerUnavailable:  # it has just ended, which nothing had shown: another one is started
+            return await self._begin(task, size, memory, seconds, file)
+
+    async def _begin(self, task: Mapping[str, object], size: int, memory: int, seconds: float, file: int | None) -> Job:
         control = await self._connect()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)

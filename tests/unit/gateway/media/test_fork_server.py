@@ -138,6 +138,18 @@ async def test_a_killed_fork_server_is_replaced(media):
     assert server._process is not killed
 
 
+async def test_a_job_for_a_fork_server_that_has_just_ended_begins_in_another(server):
+    server.end(await begin_job(server))
+    ended = server._process
+    os.kill(ended.pid, signal.SIGKILL)
+    while psutil.pid_exists(ended.pid):
+        time.sleep(0.01)  # the event loop must not learn of it
+    job = await begin_job(server)
+    assert server._process is not ended
+    assert await job.send_file(b"hello", max_body_bytes=10) == ({"refusal": None}, b"hello")
+    server.end(job)
+
+
 async def test_a_hanging_fork_server_is_replaced(media, monkeypatch):
     monkeypatch.setattr("gateway.media.fork_server._KILL_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(media._document_pool, "_wall_timeout", 0.6)
