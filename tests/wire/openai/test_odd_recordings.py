@@ -5,6 +5,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 
 import httpx
+import numpy as np
 import pytest
 import pytest_asyncio
 
@@ -23,7 +24,7 @@ HELLO = "u12 u20"
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def gateway() -> AsyncIterator[RunningGateway]:
     triton = await FakeTriton([ScriptedModel("ear", (Listen(),), is_transcription_model=True)]).start()
-    async with run_gateway(triton.url, recording_max_seconds=3600, recording_max_bytes=16_000_000) as running:
+    async with run_gateway(triton.url, recording_max_seconds=3 * 3600, recording_max_bytes=16_000_000) as running:
         running.http.timeout = httpx.Timeout(20)
         yield running
     await triton.stop()
@@ -73,8 +74,8 @@ DAMAGED: dict[str, bytes] = {
     "no bits": wav(bits=0, align=2),
     "an unknown codec": wav(kind=0xFFFF),
     "no samples": wav(data=b""),
-    # 8,000 samples that would last two hours.
-    "1 Hz": wav(1),
+    # 16,000 samples that would last more than four hours.
+    "1 Hz": wav(1, data=bytes(32_000)),
 }
 
 
@@ -105,6 +106,17 @@ async def test_odd_files_are_read(gateway: RunningGateway, name: str) -> None:
     response = await post(gateway, make())
     assert response.status_code == 200, response.text
     assert response.json()["text"] == text
+
+
+async def test_three_hours_have_their_times(gateway: RunningGateway) -> None:
+    quarter = np.full(900 * 1000, 128, np.uint8)
+    quarter[890_000:892_000] += (100 * np.sin(np.arange(2000) * 1.3)).astype(np.int8).view(np.uint8)
+    data = wav(1000, bits=8, data=quarter.tobytes() * 12)
+    files, fields = {"file": ("a.wav", data)}, {"model": "ear", "response_format": "verbose_json"}
+    answer = (await gateway.http.post(PATH, data=fields, files=files)).json()
+    assert answer["duration"] == 3 * 3600
+    starts = [segment["start"] for segment in answer["segments"]]
+    assert starts == pytest.approx([890 + 900 * number for number in range(12)], abs=0.05)
 
 
 async def test_a_form_that_is_large_when_it_is_unpacked(gateway: RunningGateway) -> None:
