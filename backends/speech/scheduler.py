@@ -1,7 +1,9 @@
 """One loop for the requests of all callers: threads that each speak the next piece of the request whose turn it is."""
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,6 +16,8 @@ _log = logging.getLogger(__name__)
 
 _AHEAD = 2
 """Pieces of a request that may wait to be sent, beside those that are being spoken."""
+_HEAD_START_SECONDS = 0.01
+"""Most time that the second piece of a request waits until the first sound is sent, which its computation delays."""
 
 
 class Speaker(Protocol):
@@ -22,14 +26,17 @@ class Speaker(Protocol):
     def __call__(self, phonemes: str, voice: str, speed: float) -> Sound:
         """Return the sound of a piece."""
 
+    def parts(self, phonemes: str, voice: str, speed: float) -> Iterator[Sound]:
+        """Yield the same sound in parts, the first as soon as it is known."""
+
 
 @dataclass(eq=False, slots=True)
 class SpeechJob:
     """The pieces of one request.
 
-    The scheduler calls `on_sound` for each piece in their order, then `on_finished` once; or `on_failed` once; or
-    nothing more after `cancel`. They are called from a scheduler thread and must return at once. Whoever has sent a
-    sound calls `SpeechScheduler.sent`. `pieces` is advanced by one thread at a time.
+    The scheduler calls `on_sound` for each piece in their order (for the parts of the first one), then `on_finished`
+    once; or `on_failed` once; or nothing more after `cancel`. They are called from a scheduler thread and must return
+    at once. Whoever has sent a sound calls `SpeechScheduler.sent`. `pieces` is advanced by one thread at a time.
     """
 
     pieces: Iterator[str]
@@ -44,7 +51,10 @@ class SpeechJob:
     ended: bool = field(default=False, init=False)
     num_read: int = field(default=0, init=False)
     num_posted: int = field(default=0, init=False)
-    num_sent: int = field(default=0, init=False)
+    num_unsent: int = field(default=0, init=False)
+    """Sounds that are being made or wait to be sent."""
+    next_start: float = field(default=math.inf, init=False)
+    """Time (`time.monotonic`) from which pieces after the first may be read."""
     spoken: dict[int, Sound] = field(default_factory=dict, init=False)
     """Sounds that wait for an earlier one, by the index of their piece."""
 
@@ -53,9 +63,9 @@ class SpeechScheduler:
     """Threads that speak. Requests take turns by the piece, so that a long text does not keep short ones waiting.
 
     Networks of speech differ in length by the durations that they predict, so pieces are not batched: each thread runs
-    one. The first piece of a request is spoken without its next ones beside it, which would slow it. After it the
-    threads may speak several pieces of one request at the same time. A request whose sounds are not taken is not read
-    on.
+    one. The first piece of a request is spoken without its next ones beside it until its first sound is sent, because
+    they would delay that. After that the threads may speak several pieces of one request at the same time. A request
+    whose sounds are not taken is not read on.
     """
 
     def __init__(self, speak: Speaker, num_threads: int, max_rows: int, stats: Stats | None = None) -> None:
@@ -96,8 +106,9 @@ class SpeechScheduler:
     def sent(self, job: SpeechJob) -> None:
         """Note that one more sound of a job was sent, so that it may be read on."""
         with self._changed:
-            job.num_sent += 1
-            self._changed.notify()
+            job.num_unsent -= 1
+            job.next_start = 0.0
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Let the running pieces end, fail every unfinished job, and end the threads."""
@@ -124,18 +135,21 @@ class SpeechScheduler:
         """Wait for a job that can be read on, and claim its iterator; return None once closed."""
         with self._changed:
             while not self._closed:
-                ready = [job for job in islice(self._jobs.values(), self._max_rows) if self._is_ready(job)]
+                now = time.monotonic()
+                ready = [job for job in islice(self._jobs.values(), self._max_rows) if self._is_ready(job, now)]
                 if ready:
                     job = min(ready, key=lambda job: job.turn)
                     job.reading = True
                     self._take_turn(job)
                     return job
-                self._changed.wait()
+                starts = [job.next_start - now for job in self._jobs.values() if now < job.next_start < math.inf]
+                self._changed.wait(min(starts, default=None))
         return None
 
-    def _is_ready(self, job: SpeechJob) -> bool:
-        ahead = job.num_read - job.num_sent
-        return not job.reading and not job.exhausted and ahead < (self._max_unsent if job.num_posted else 1)
+    def _is_ready(self, job: SpeechJob, now: float) -> bool:
+        if job.reading or job.exhausted:
+            return False
+        return not job.num_read or (job.next_start <= now and job.num_unsent < self._max_unsent)
 
     def _take_turn(self, job: SpeechJob) -> None:
         job.turn, self._next_turn = self._next_turn, self._next_turn + 1
@@ -150,13 +164,32 @@ class SpeechScheduler:
                 self._deliver(job)
                 return
             index, job.num_read = job.num_read, job.num_read + 1
+            job.num_unsent += index > 0
             self._changed.notify()
+        if not index:
+            self._speak_first(job, piece)
+            return
         sound = self._speak(piece, job.voice, job.speed)
         with self._changed:
             self.stats.pieces += 1
-            self.stats.tokens += sound.num_tokens
-            self.stats.frames += sound.num_frames
+            self._count_sound(sound)
             job.spoken[index] = sound
+            self._deliver(job)
+
+    def _speak_first(self, job: SpeechJob, piece: str) -> None:
+        """Speak the first piece of a job, and post each part at once."""
+        for sound in self._speak.parts(piece, job.voice, job.speed):
+            with self._changed:
+                self._count_sound(sound)
+                if job.ended:
+                    break
+                job.num_unsent += 1
+                job.next_start = min(job.next_start, time.monotonic() + _HEAD_START_SECONDS)
+                job.on_sound(sound)
+                self._changed.notify_all()
+        with self._changed:
+            self.stats.pieces += 1
+            job.num_posted += 1
             self._deliver(job)
 
     def _deliver(self, job: SpeechJob) -> None:
@@ -183,6 +216,10 @@ class SpeechScheduler:
         if self._jobs.pop(id(job), None) is not None:
             self._count()
             self._changed.notify_all()  # another one may take turns now
+
+    def _count_sound(self, sound: Sound) -> None:
+        self.stats.tokens += sound.num_tokens
+        self.stats.frames += sound.num_frames
 
     def _count(self) -> None:
         self.stats.requests_speaking = min(len(self._jobs), self._max_rows)

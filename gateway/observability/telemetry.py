@@ -199,16 +199,6 @@ class Trace:
             self.span.end(self, status)
 
 
-class _Unrecorded:
-    """A histogram that records nothing."""
-
-    def observe(self, amount: float) -> None:
-        """Drop a value."""
-
-
-_UNRECORDED = _Unrecorded()
-
-
 class AnswerMetrics:
     """Counts the events of one answer while a model generates it. A context manager."""
 
@@ -231,7 +221,7 @@ class AnswerMetrics:
         self._trace = trace
         self._in_flight = metrics.in_flight.labels(*labels)
         self._first_token = metrics.first_token_seconds.labels(*labels)
-        self._inter_token = metrics.inter_token_seconds.labels(*labels) if request.paces_tokens else _UNRECORDED
+        self._inter_token = metrics.inter_token_seconds.labels(*labels) if request.paces_tokens else None
         self._tokens_in = metrics.tokens_in.labels(*labels)
         self._tokens_out = metrics.tokens_out.labels(*labels)
         self._audio_seconds = metrics.audio_seconds_in.labels(*labels)
@@ -259,10 +249,11 @@ class AnswerMetrics:
             self._trace.tokens += event.tokens
             now = time.perf_counter()
             if self._last:
-                # Tokens of one response were generated one after another since the previous response.
-                seconds = (now - self._last) / max(event.tokens, 1)
-                for _ in range(event.tokens):
-                    self._inter_token.observe(seconds)
+                if self._inter_token is not None:
+                    # Tokens of one response were generated one after another since the previous response.
+                    seconds = (now - self._last) / max(event.tokens, 1)
+                    for _ in range(event.tokens):
+                        self._inter_token.observe(seconds)
             else:
                 self._first_token.observe(now - self._started)
                 if self._span:

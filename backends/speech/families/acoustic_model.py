@@ -1,6 +1,7 @@
 """The interface of an acoustic model, and what all of them share."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -38,6 +39,9 @@ class AcousticModel(Protocol):
 
     def synthesize(self, phonemes: str, voice: str, speed: float) -> Sound:
         """Speak phonemes with a voice, at a speed within `speeds`. The same arguments give the same samples."""
+
+    def synthesize_parts(self, phonemes: str, voice: str, speed: float) -> Iterator[Sound]:
+        """Speak the same in parts, the first of them as soon as it is known. Parts joined are the whole sound."""
 
 
 class ModelFolder:

@@ -1,5 +1,7 @@
 """The family `kokoro`: Kokoro-82M, one network for all voices, and a table of styles for each voice."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from backends.speech.families.acoustic_model import ModelFolder, Samples, Sound, open_session
@@ -39,6 +41,10 @@ class KokoroModel:
         }
         samples = self._session.run(None, inputs)[0].reshape(-1)
         return Sound(samples, count, len(samples) // _SAMPLES_PER_FRAME)
+
+    def synthesize_parts(self, phonemes: str, voice: str, speed: float) -> Iterator[Sound]:
+        """Yield the whole sound: the network itself makes the samples; see `AcousticModel.synthesize_parts`."""
+        yield self.synthesize(phonemes, voice, speed)
 
 
 def _read_styles(folder: ModelFolder, name: str) -> Samples:

@@ -94,8 +94,12 @@ class Call:
         part = self._partial_message
         if part:
             part += data
-            data = bytes(part) if len(part) >= _PREFIX_BYTES + int.from_bytes(part[1:_PREFIX_BYTES], "big") else b""
-            if data:
+            missing = _PREFIX_BYTES + int.from_bytes(part[1:_PREFIX_BYTES], "big") - len(part)
+            data = bytes(part) if missing < 0 else b""
+            if missing == 0 and not part[0]:  # a long message is copied once
+                del part[:_PREFIX_BYTES]
+                self._messages.append(bytes(part))
+            if missing <= 0:
                 part.clear()
         at, end = 0, len(data)
         while end - at >= _PREFIX_BYTES:

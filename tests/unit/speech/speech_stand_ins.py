@@ -1,7 +1,7 @@
 """The speech backend without Triton: a scripted model, a phonemizer that spells, and senders that record."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,8 @@ class ScriptedModel:
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
+        self.rest_gate = threading.Event()
+        self.rest_gate.set()
         self.spoken: list[tuple[str, str, float]] = []
 
     def synthesize(self, phonemes: str, voice: str, speed: float) -> Sound:
@@ -45,6 +47,15 @@ class ScriptedModel:
             raise RuntimeError("the network is broken")
         samples = np.array([ord(symbol) / 1000 for symbol in phonemes], np.float32)
         return Sound(samples, len(phonemes), 2 * len(phonemes))
+
+    def synthesize_parts(self, phonemes: str, voice: str, speed: float) -> Iterator[Sound]:
+        """Yield the part before the first `|` alone, and wait at `rest_gate` before the rest."""
+        sound = self.synthesize(phonemes, voice, speed)
+        if split := phonemes.find("|") + 1:
+            yield Sound(sound.samples[:split], sound.num_tokens, 2 * split)
+            assert self.rest_gate.wait(30)
+            sound = Sound(sound.samples[split:], 0, sound.num_frames - 2 * split)
+        yield sound
 
 
 class Spelling:

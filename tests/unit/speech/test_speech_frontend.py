@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import backends.speech.scheduler as scheduler_module
 from backends.serving.errors import Cancelled, EngineFailed, InvalidValue, Overloaded, UnsupportedOption
 from backends.speech.request_frontend import Request, SpeechFrontend
 from backends.speech.scheduler import SpeechScheduler
@@ -31,6 +32,7 @@ def frontend(model: ScriptedModel, threads: int) -> Iterator[SpeechFrontend]:
     frontend = SpeechFrontend(scheduler, model, Spelling(), OPTIONS)
     yield frontend
     model.gate.set()
+    model.rest_gate.set()
     frontend.close()
 
 
@@ -105,6 +107,43 @@ def test_the_first_piece_is_spoken_alone(ask: Callable[..., RecordingSender], mo
     assert len(model.spoken) == 1
     model.gate.set()
     assert len(sender.text()) == 20
+
+
+def test_the_first_part_of_a_piece_is_sent_before_the_rest_is_made(
+    ask: Callable[..., RecordingSender], frontend: SpeechFrontend, model: ScriptedModel, threads: int
+) -> None:
+    model.rest_gate.clear()
+    sender = ask("First| part. " + LONG)
+    until(lambda: len(sender.chunks) == 1)
+    if threads > 1:  # later pieces are spoken meanwhile, and wait for their turn
+        until(lambda: len(model.spoken) == threads + 3)
+    assert len(sender.chunks) == 1 and not sender.ended.is_set()
+    model.rest_gate.set()
+    sentences = sender.text()
+    assert sentences[:3] == ["First|", " part.", "Sentence a is spoken."] and len(sentences) == 22
+    length = len("First| part.")
+    assert sender.counts[:2] == [(100, length, 12), (100, 0, 2 * length - 12)]
+    assert frontend.scheduler.stats.pieces == 21
+    assert ask("Not| again.", speed=4.0).text() != [], "a stretched piece comes whole"
+
+
+def test_later_pieces_wait_until_the_first_sound_is_sent(
+    ask: Callable[..., RecordingSender],
+    model: ScriptedModel,
+    threads: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scheduler_module, "_HEAD_START_SECONDS", 0.2)
+    slow = RecordingSender()
+    slow.gate.clear()
+    started = time.monotonic()
+    ask(LONG, slow)
+    until(lambda: len(model.spoken) > 1)
+    assert time.monotonic() - started >= 0.2, "a sound that is not taken delays them for this time at most"
+    slow.gate.set()
+    assert len(slow.text()) == 20
+    monkeypatch.setattr(scheduler_module, "_HEAD_START_SECONDS", 30.0)
+    assert len(ask(LONG).text()) == 20, "they start as soon as it is sent"
 
 
 def test_a_text_whose_sounds_are_not_taken_is_not_read_on(

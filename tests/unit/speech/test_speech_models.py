@@ -47,6 +47,34 @@ def test_hibari_speaks_as_its_library_does(folder: Path) -> None:
     assert slow.num_frames > 1.8 * sound.num_frames
 
 
+def test_the_parts_of_hibaris_sound_are_the_whole(folder: Path) -> None:
+    model = load_model(folder)
+    (phonemes,) = Hibari().phonemize(SENTENCE)
+    whole = model.synthesize(phonemes, "heart", 1.0)
+    first, rest = model.synthesize_parts(phonemes, "heart", 1.0)
+    joined = np.concatenate([first.samples, rest.samples])
+    assert len(first.samples) == 12_000 and len(joined) == len(whole.samples)
+    assert np.abs(joined - whole.samples).max() < 1e-5
+    assert np.abs(whole.samples[:12_000]).max() > 0.1, "the first part has speech"
+    assert (first.num_tokens + rest.num_tokens, first.num_frames + rest.num_frames) == (
+        whole.num_tokens,
+        whole.num_frames,
+    )
+    (only,) = model.synthesize_parts("hˈI.", "heart", 2.0)
+    assert np.array_equal(only.samples, model.synthesize("hˈI.", "heart", 2.0).samples)
+
+
+def test_a_piece_longer_than_the_kept_noise_sounds_as_the_librarys(folder: Path) -> None:
+    library, model = Hibari(), load_model(folder)
+    sentence = ", ".join(["one two three four five six seven"] * 6)
+    (phonemes,) = library.phonemize(sentence)
+    sound = model.synthesize(phonemes, "heart", 0.5)
+    assert sound.num_frames > 1200
+    assert np.array_equal(sound.samples, library(sentence, speed=0.5, seed=0))
+    first, rest = model.synthesize_parts(phonemes, "heart", 0.5)
+    assert np.abs(np.concatenate([first.samples, rest.samples]) - sound.samples).max() < 1e-5
+
+
 def test_speeds_beyond_the_networks_own_are_reached(folder: Path) -> None:
     speak = PieceSpeaker(load_model(folder))
     (phonemes,) = Hibari().phonemize(SENTENCE)
