@@ -8,7 +8,7 @@ from typing import Any
 from builders.checkpoint import read_json
 from builders.diffusion.library_logging import silence_libraries
 from builders.diffusion.parts import pipeline_parts
-from builders.diffusion.pipeline import Pipeline, component_class, num_t5_tokens, tokenizer_folder
+from builders.diffusion.pipeline import Pipeline, PipelineFolder, component_class, num_t5_tokens, tokenizer_folder
 from builders.errors import SourceUnavailable
 
 FILE_NAME = "pipeline.json"
@@ -39,7 +39,7 @@ def describe(pipeline: Pipeline, name: str) -> dict[str, Any]:
             }
             for part in text_encoders
         ],
-        "scheduler": _scheduler(pipeline),
+        "scheduler": describe_scheduler(pipeline),
         "vae": {
             "scaling_factor": vae.get("scaling_factor") or 0.18215,
             "shift_factor": vae.get("shift_factor") or 0.0,
@@ -53,7 +53,7 @@ def describe(pipeline: Pipeline, name: str) -> dict[str, Any]:
     return description | _family_fields(pipeline)
 
 
-def _scheduler(pipeline: Pipeline) -> dict[str, Any]:
+def describe_scheduler(pipeline: PipelineFolder) -> dict[str, Any]:
     """Return the class and the options of the scheduler, as the pipeline applies them."""
     import diffusers
 
@@ -83,15 +83,20 @@ def write(pipeline: Pipeline, name: str, folder: Path, max_batch: int = 16) -> d
     """
     description = describe(pipeline, name) | {"max_batch": max_batch}
     for entry in description["tokenizers"]:
-        entry["pad_id"] = _write_tokenizer(
+        entry["pad_id"] = write_tokenizer(
             pipeline.folder / entry["folder"], folder / entry["folder"], entry["max_length"]
         )
-    text = json.dumps(description, indent=2, ensure_ascii=False)
-    (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+    write_description(description, folder)
     return description
 
 
-def _write_tokenizer(source: Path, folder: Path, tokens: int) -> int:
+def write_description(description: dict[str, Any], folder: Path) -> None:
+    """Write `pipeline.json` into `folder`."""
+    text = json.dumps(description, indent=2, ensure_ascii=False)
+    (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def write_tokenizer(source: Path, folder: Path, tokens: int) -> int:
     """Write a `tokenizer.json` that truncates and pads to `tokens` tokens; return the id of the padding token."""
     import transformers
     from tokenizers import Tokenizer
