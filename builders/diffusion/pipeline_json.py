@@ -97,9 +97,24 @@ def write_description(description: dict[str, Any], folder: Path) -> None:
 
 
 def write_tokenizer(source: Path, folder: Path, tokens: int) -> int:
-    """Write a `tokenizer.json` that truncates and pads to `tokens` tokens; return the id of the padding token."""
-    import transformers
+    """Write a `tokenizer.json` that truncates and pads to `tokens` tokens; return the id of the padding token.
+
+    Raises SourceUnavailable.
+    """
     from tokenizers import Tokenizer
+
+    slow = load_tokenizer(source)
+    tokenizer = Tokenizer.from_str(slow.backend_tokenizer.to_str())
+    tokenizer.enable_truncation(tokens)
+    tokenizer.enable_padding(length=tokens, pad_id=slow.pad_token_id, pad_token=str(slow.pad_token))
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return int(slow.pad_token_id)
+
+
+def load_tokenizer(source: Path) -> Any:
+    """Load the tokenizer in a folder. Raises SourceUnavailable if it cannot be read, or has no token that pads."""
+    import transformers
 
     config = read_json(source / "tokenizer_config.json")
     kind: Any = getattr(transformers, str(config.get("tokenizer_class")), None)
@@ -107,14 +122,10 @@ def write_tokenizer(source: Path, folder: Path, tokens: int) -> int:
         kind = transformers.AutoTokenizer  # the checkpoint names no class of transformers
     silence_libraries()
     try:
-        slow = kind.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-        tokenizer = Tokenizer.from_str(slow.backend_tokenizer.to_str())
+        tokenizer = kind.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+        tokenizer.backend_tokenizer.to_str()
     except Exception as error:  # each library raises errors of its own
         raise SourceUnavailable(f"The tokenizer in {source} cannot be read: {error}") from error
-    if slow.pad_token_id is None:
+    if tokenizer.pad_token_id is None:
         raise SourceUnavailable(f"The tokenizer in {source} has no token that pads.")
-    tokenizer.enable_truncation(tokens)
-    tokenizer.enable_padding(length=tokens, pad_id=slow.pad_token_id, pad_token=str(slow.pad_token))
-    folder.mkdir(parents=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return int(slow.pad_token_id)
+    return tokenizer

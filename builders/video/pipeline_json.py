@@ -79,8 +79,6 @@ def write(pipeline: VideoPipeline, name: str, folder: Path, max_batch: int = 16)
     """
     description = describe(pipeline, name) | {"max_batch": max_batch}
     (entry,) = description["tokenizers"]
-    entry["pad_id"] = write_tokenizer(
-        pipeline.folder / entry["folder"], folder / entry["folder"], entry["max_length"]
-    )
+    entry["pad_id"] = write_tokenizer(pipeline.folder / entry["folder"], folder / entry["folder"], entry["max_length"])
     write_description(description, folder)
     return description
