@@ -53,6 +53,8 @@ def describe(pipeline: VideoPipeline, name: str) -> dict[str, Any]:
         "expand_timesteps": pipeline.expand_timesteps,
         "image_conditioning": pipeline.image_conditioning,
     }
+    if pipeline.image_conditioning == "channels":
+        description["condition_channels"] = pipeline.condition_channels
     if pipeline.has_image_encoder:
         components["image_encoder"] = part_model_name(name, "image-encoder")
         description["image_processor"] = _image_processor(pipeline)
