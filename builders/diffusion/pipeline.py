@@ -1,6 +1,7 @@
 """Read a pipeline folder in diffusers' layout, without torch or diffusers."""
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -42,11 +43,11 @@ MAX_T5_TOKENS_GUIDED = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Pipeline:
+class PipelineFolder:
     """A folder in diffusers' layout whose classes are supported."""
 
     folder: Path
-    family: PipelineFamily
+    family: str
     class_name: str
     index: dict[str, Any]
     """`model_index.json`: the library and class of each component."""
@@ -54,6 +55,13 @@ class Pipeline:
     def config(self, component: str) -> dict[str, Any]:
         """Read a component's `config.json`. Raises SourceUnavailable."""
         return read_json(self.folder / component / "config.json", needed=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline(PipelineFolder):
+    """A folder with a pipeline that makes images."""
+
+    family: PipelineFamily
 
     @property
     def denoiser(self) -> str:
@@ -115,7 +123,7 @@ class Pipeline:
         return min(limit, int(self.config(text_encoder)["max_position_embeddings"]))
 
 
-def component_class(index: dict[str, Any], component: str) -> str | None:
+def component_class(index: Mapping[str, Any], component: str) -> str | None:
     """Return the class name of a component; None if the pipeline does not have it."""
     entry = index.get(component)
     return entry[1] if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) else None
@@ -164,20 +172,22 @@ def check_index(index: dict[str, Any]) -> PipelineFamily:
                 f"The {component} of this pipeline is {component_class(index, component)}; what can be built: "
                 f"{', '.join(classes)}."
             )
-    for component in (
-        *supported,
-        "tokenizer",
-        *(f"{kind}_{n}" for kind in ("text_encoder", "tokenizer") for n in (2, 3)),
-    ):
+    numbered = (f"{kind}_{number}" for kind in ("text_encoder", "tokenizer") for number in (2, 3))
+    check_libraries(index, (*supported, "tokenizer", *numbered))
+    for component in ("text_encoder_2", "text_encoder_3"):
+        if component_class(index, component) not in (None, *TEXT_ENCODERS):
+            raise UnsupportedModel(f"The {component} of this pipeline is {component_class(index, component)}.")
+    return family
+
+
+def check_libraries(index: Mapping[str, Any], components: Iterable[str]) -> None:
+    """Raise UnsupportedModel if a component's class is not of diffusers or transformers."""
+    for component in components:
         if component_class(index, component) is not None and index[component][0] not in LIBRARIES:
             raise UnsupportedModel(
                 f"The {component} of this pipeline is of {index[component][0]!r}, which is not diffusers or "
                 "transformers: code that comes with a checkpoint is not run."
             )
-    for component in ("text_encoder_2", "text_encoder_3"):
-        if component_class(index, component) not in (None, *TEXT_ENCODERS):
-            raise UnsupportedModel(f"The {component} of this pipeline is {component_class(index, component)}.")
-    return family
 
 
 def read(folder: Path) -> Pipeline:

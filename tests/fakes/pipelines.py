@@ -27,7 +27,7 @@ def make_pipeline(folder: Path, kind: str, *, seed: int = 0, scheduler: Any = No
     return folder
 
 
-def _reseed() -> None:
+def reseed() -> None:
     """Restart torch's generator at its last seed, so that a network's weights do not depend on those made before."""
     import torch
 
@@ -51,13 +51,13 @@ def clip_tokenizer(pad: str = "<|endoftext|>", tokens: int = TOKENS) -> Any:
     )
 
 
-def t5_tokenizer() -> Any:
+def t5_tokenizer(tokens: int = T5_TOKENS) -> Any:
     """A T5 tokenizer that knows letters."""
     from transformers import T5Tokenizer
 
     letters = "▁abcdefghijklmnopqrstuvwxyz0123456789.,"
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((letter, -3.0) for letter in letters)]
-    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=T5_TOKENS)
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=tokens)
 
 
 def clip(
@@ -80,7 +80,7 @@ def clip(
         pad_token_id=tokenizer.pad_token_id,
         initializer_factor=3.0,
     )
-    _reseed()
+    reseed()
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config).eval()
 
 
@@ -100,7 +100,7 @@ def t5(tokenizer: Any, width: int) -> Any:
         pad_token_id=0,
         eos_token_id=1,
     )
-    _reseed()
+    reseed()
     return T5EncoderModel(config).eval()
 
 
@@ -108,7 +108,7 @@ def vae(levels: int = 2, latents: int = 4, **more: Any) -> Any:
     """An autoencoder with a factor of 2 to the power of `levels` - 1."""
     from diffusers import AutoencoderKL
 
-    _reseed()
+    reseed()
     return AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * levels,
         up_block_types=["UpDecoderBlock2D"] * levels,
