@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from backends.diffusion.image_frontend import ImageFrontend
 from backends.diffusion.loading import load_pipeline
-from backends.diffusion.request import Request
-from backends.diffusion.request_frontend import DiffusionFrontend
+from backends.diffusion.request import ImageRequest
 from backends.diffusion.stats import Stats
 from backends.serving.errors import GenerationError
 from builders.diffusion import networks, pipeline, pipeline_json
@@ -119,14 +119,14 @@ class RecordingSender:
 class TinyPipeline:
     """A frontend with a tiny pipeline, and the folder of the pipeline."""
 
-    frontend: DiffusionFrontend
+    frontend: ImageFrontend
     stats: Stats
     components: TorchComponents
     folder: Path
 
     def ask(self, prompt: str = "a red cat", **options: Any) -> RecordingSender:
         sender = RecordingSender()
-        self.frontend.add_request(Request(prompt=prompt, **options), sender)
+        self.frontend.add_request(ImageRequest(prompt=prompt, **options), sender)
         return sender
 
 
@@ -141,6 +141,7 @@ def open_tiny_pipeline(folder: Path, kind: str, scheduler: Any = None, **paramet
     frontend, stats = load_pipeline(
         folder / "1", {name: {"string_value": str(value)} for name, value in values.items()}, components
     )
+    assert isinstance(frontend, ImageFrontend)
     try:
         yield TinyPipeline(frontend, stats, components, pipeline_folder)
     finally:
