@@ -15,7 +15,7 @@ from torch import Tensor
 from builders.checkpoint import FROM_PRETRAINED_OPTIONS
 from builders.diffusion.flux_layers import ExactTimes, RotaryTable
 from builders.diffusion.parts import PipelinePart
-from builders.diffusion.pipeline import Pipeline, component_class
+from builders.diffusion.pipeline import Pipeline, PipelineFolder, component_class
 
 
 def load_part(pipeline: Pipeline, part: PipelinePart, *, half: bool = False) -> torch.nn.Module:
@@ -51,8 +51,10 @@ def component_type(pipeline: Pipeline, component: str, *, half: bool) -> torch.d
     return torch.float16 if half else torch.float32
 
 
-def load_component(pipeline: Pipeline, component: str, dtype: torch.dtype = torch.float32) -> Any:
-    """Load a component of a pipeline, from safetensors only.
+def load_component(
+    pipeline: PipelineFolder, component: str, dtype: torch.dtype = torch.float32, **options: Any
+) -> Any:
+    """Load a component of a pipeline, from safetensors only. `options` are those of the class.
 
     In fp16, transformers leaves the matrices of T5 that overflow in it in fp32.
     """
@@ -62,7 +64,7 @@ def load_component(pipeline: Pipeline, component: str, dtype: torch.dtype = torc
     library = {"diffusers": diffusers, "transformers": transformers}[pipeline.index[component][0]]
     kind = getattr(library, str(component_class(pipeline.index, component)))
     where = pipeline.folder / component
-    more: dict[str, Any] = {"dtype": dtype}
+    more: dict[str, Any] = {"dtype": dtype, **options}
     if (variant := weight_variant(where)) is not None:
         more["variant"] = variant
     model = kind.from_pretrained(where, **FROM_PRETRAINED_OPTIONS, **more)
@@ -82,7 +84,8 @@ def convert(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
-def _to_float(tensor: Tensor) -> Tensor:
+def to_float(tensor: Tensor) -> Tensor:
+    """Convert a tensor to float32."""
     return convert(tensor, torch.float32)
 
 
@@ -98,9 +101,9 @@ class CLIP(torch.nn.Module):  # type: ignore[misc]  # mypy does not read torch
         output = self.model(input_ids, output_hidden_states=self._layer != -1)
         states = output.last_hidden_state if self._layer == -1 else output.hidden_states[self._layer]
         if not self._pooled:
-            return _to_float(states)
+            return to_float(states)
         projected = getattr(output, "text_embeds", None)
-        return _to_float(states), _to_float(output.pooler_output if projected is None else projected)
+        return to_float(states), to_float(output.pooler_output if projected is None else projected)
 
 
 class T5(torch.nn.Module):  # type: ignore[misc]
@@ -112,7 +115,7 @@ class T5(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Encode token ids."""
-        return _to_float(self.model(input_ids)[0])
+        return to_float(self.model(input_ids)[0])
 
 
 class UNet(torch.nn.Module):  # type: ignore[misc]
@@ -144,7 +147,7 @@ class UNet(torch.nn.Module):  # type: ignore[misc]
             added_cond_kwargs=added,
             return_dict=False,
         )[0]
-        return _to_float(noise)
+        return to_float(noise)
 
     def _embed(self, scale: Tensor) -> Tensor:
         """Embed the guidance scale as `get_guidance_scale_embedding` of diffusers' pipelines does: [batch, width]."""
@@ -176,7 +179,7 @@ class SD3(torch.nn.Module):  # type: ignore[misc]
             pooled_projections=convert(pooled_projections, dtype),
             return_dict=False,
         )[0]
-        return _to_float(noise)
+        return to_float(noise)
 
 
 def crop_positions(embedding: Any, height: int, width: int) -> Tensor:
@@ -226,7 +229,7 @@ class Flux(torch.nn.Module):  # type: ignore[misc]
             txt_ids=txt_ids[0],
             return_dict=False,
         )[0]
-        return _to_float(noise)
+        return to_float(noise)
 
 
 class VaeEncoder(torch.nn.Module):  # type: ignore[misc]
@@ -239,7 +242,7 @@ class VaeEncoder(torch.nn.Module):  # type: ignore[misc]
     def forward(self, image: Tensor) -> Tensor:
         """Encode images."""
         distribution = self.model.encode(convert(image, self.model.dtype)).latent_dist
-        return _to_float(torch.cat([distribution.mean, distribution.logvar], dim=1))
+        return to_float(torch.cat([distribution.mean, distribution.logvar], dim=1))
 
 
 class VaeDecoder(torch.nn.Module):  # type: ignore[misc]
@@ -251,4 +254,4 @@ class VaeDecoder(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, latent: Tensor) -> Tensor:
         """Decode latents."""
-        return _to_float(self.model.decode(convert(latent, self.model.dtype), return_dict=False)[0])
+        return to_float(self.model.decode(convert(latent, self.model.dtype), return_dict=False)[0])

@@ -1,7 +1,7 @@
 """Export parts of a pipeline as ONNX with dynamic batch and sizes; large weights go to a file of their own."""
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from builders.diffusion import pipeline as pipelines
 from builders.diffusion.networks import load_part
-from builders.diffusion.parts import PipelinePart, example_inputs, pipeline_parts
+from builders.diffusion.parts import Multiple, PipelinePart, example_inputs, network_arguments, pipeline_parts
 
 OPSET = 18
 
 MAX_INLINE_WEIGHT_BYTES = 1_800_000_000
 """Larger weights go to a file of their own: protobuf is limited to 2 GB."""
 
-TRACED_SIZES = {"height": 6, "width": 4, "tokens": 11, "patches": 14}
+TRACED_SIZES = {"height": 6, "width": 4, "tokens": 11, "patches": 14, "frames": 5}
 """Sizes of the example inputs. They are all different, so that the exporter cannot confuse two dimensions."""
 
 
@@ -28,14 +28,21 @@ def export(folder: str | Path, outputs: Mapping[str, str], half: bool = False) -
     neither can.
     """
     pipeline = pipelines.read(Path(folder))
+    return export_parts(pipeline_parts(pipeline), lambda part: load_part(pipeline, part, half=half), outputs)
+
+
+def export_parts(
+    parts: Iterable[PipelinePart], load: Callable[[PipelinePart], Any], outputs: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """Export each of `parts` that is named in `outputs`, as `export` does. `load` returns the network of a part."""
     report = {}
-    for part in pipeline_parts(pipeline):
+    for part in parts:
         if part.name not in outputs:
             continue
         print(f"exporting {part.name}", flush=True)  # noqa: T201 - the build reads it
         output = Path(outputs[part.name])
         output.mkdir(parents=True, exist_ok=True)
-        report[part.name] = _export(load_part(pipeline, part, half=half), part, output / "model.onnx")
+        report[part.name] = _export(load(part), part, output / "model.onnx")
         gc.collect()
     return report
 
@@ -72,19 +79,20 @@ def _by_dynamo(network: Any, part: PipelinePart, inputs: dict[str, Any], path: P
 
     dynamic = torch.export.Dim.DYNAMIC
     shapes = {
-        port.name: {0: dynamic} | {axis: dynamic for axis, size in enumerate(port.shape, 1) if isinstance(size, str)}
+        port.name: {0: dynamic}
+        | {axis: dynamic for axis, size in enumerate(port.shape, 1) if not isinstance(size, int)}
         for port in part.inputs
     }
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     torch.onnx.export(
         network,
-        kwargs=inputs,
+        kwargs=network_arguments(inputs),
         f=str(path),
         dynamo=True,
         opset_version=OPSET,
         input_names=list(inputs),
         output_names=[port.name for port in part.outputs],
-        dynamic_shapes=shapes,
+        dynamic_shapes=network_arguments(shapes),
         external_data=size > MAX_INLINE_WEIGHT_BYTES,
         verbose=False,
     )
@@ -103,10 +111,11 @@ def _by_tracing(network: Any, part: PipelinePart, inputs: dict[str, Any], path: 
             self.network = network
 
         def forward(self, *values: Any) -> Any:
-            return self.network(**dict(zip(names, values, strict=True)))
+            return self.network(**network_arguments(dict(zip(names, values, strict=True))))
 
     axes = {
-        port.name: {0: "batch"} | {axis: str(size) for axis, size in enumerate(port.shape, 1) if isinstance(size, str)}
+        port.name: {0: "batch"}
+        | {axis: _axis_name(size) for axis, size in enumerate(port.shape, 1) if not isinstance(size, int)}
         for port in (*part.inputs, *part.outputs)
     }
     torch.onnx.export(
@@ -119,6 +128,10 @@ def _by_tracing(network: Any, part: PipelinePart, inputs: dict[str, Any], path: 
         output_names=[port.name for port in part.outputs],
         dynamic_axes=axes,
     )
+
+
+def _axis_name(size: str | Multiple) -> str:
+    return size if isinstance(size, str) else f"{size.factor}*{size.name}"
 
 
 def _merge_weight_files(path: Path) -> None:

@@ -9,9 +9,34 @@ import numpy.typing as npt
 
 from builders.diffusion.pipeline import Pipeline, component_class
 
-PartKind = Literal["clip", "t5", "unet", "sd3", "flux", "vae-encoder", "vae-decoder"]
-Dimension = int | str
-"""A fixed size, or the name of a dynamic one: `tokens`, `patches`, `height` or `width`."""
+PartKind = Literal[
+    "clip",
+    "t5",
+    "unet",
+    "sd3",
+    "flux",
+    "vae-encoder",
+    "vae-decoder",
+    "umt5",
+    "clip-vision",
+    "wan",
+    "wan-decoder-first",
+    "wan-decoder-next",
+    "wan-encoder-first",
+    "wan-encoder-next",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Multiple:
+    """A size that is `factor` times that of a dynamic one."""
+
+    name: str
+    factor: int
+
+
+Dimension = int | str | Multiple
+"""A fixed size, or the name of a dynamic one: `tokens`, `patches`, `frames`, `height` or `width`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +138,20 @@ def _denoiser(pipeline: Pipeline) -> PipelinePart:
     )
 
 
+def concrete_size(size: Dimension, sizes: Mapping[str, int]) -> int:
+    """Return a dimension's size, where `sizes` gives those of the dynamic ones."""
+    if isinstance(size, Multiple):
+        return size.factor * sizes[size.name]
+    return sizes[size] if isinstance(size, str) else size
+
+
+def network_arguments(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a part's network: `inputs`, where `cache_0`, `cache_1`, … are one tuple `caches`."""
+    caches = tuple(value for name, value in inputs.items() if name.startswith("cache_"))
+    others = {name: value for name, value in inputs.items() if not name.startswith("cache_")}
+    return others | ({"caches": caches} if caches else {})
+
+
 def example_inputs(
     part: PipelinePart, batch: int, sizes: Mapping[str, int], seed: int = 0
 ) -> dict[str, npt.NDArray[Any]]:
@@ -124,11 +163,14 @@ def example_inputs(
     generator = np.random.default_rng(seed)
     inputs: dict[str, npt.NDArray[Any]] = {}
     for port in part.inputs:
-        shape = (batch, *(size if isinstance(size, int) else sizes[size] for size in port.shape))
+        shape = (batch, *(concrete_size(size, sizes) for size in port.shape))
         if {"height", "width"} & set(port.shape):
             shape = (*shape[:-2], shape[-2] * part.size_unit, shape[-1] * part.size_unit)
         if port.name == "input_ids":
             inputs[port.name] = generator.integers(0, part.vocabulary, shape)
+        elif port.name == "attention_mask":  # rows of different lengths
+            lengths = generator.integers(1, shape[1] + 1, (batch, 1))
+            inputs[port.name] = np.arange(shape[1])[None, :] < lengths
         elif port.name == "timestep":
             inputs[port.name] = generator.uniform(0, 1 if part.kind == "flux" else 999, shape)
         elif port.name == "guidance":
@@ -137,7 +179,7 @@ def example_inputs(
             inputs[port.name] = generator.integers(0, 1024, shape)
         elif port.name in ("img_ids", "txt_ids"):  # one grid for all rows
             inputs[port.name] = np.broadcast_to(generator.integers(0, 64, shape[1:]), shape)
-        elif port.name == "image":
+        elif port.name in ("image", "video"):
             inputs[port.name] = generator.uniform(-1, 1, shape)
         else:
             inputs[port.name] = generator.standard_normal(shape)

@@ -42,11 +42,11 @@ MAX_T5_TOKENS_GUIDED = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Pipeline:
+class PipelineFolder:
     """A folder in diffusers' layout whose classes are supported."""
 
     folder: Path
-    family: PipelineFamily
+    family: str
     class_name: str
     index: dict[str, Any]
     """`model_index.json`: the library and class of each component."""
@@ -54,6 +54,13 @@ class Pipeline:
     def config(self, component: str) -> dict[str, Any]:
         """Read a component's `config.json`. Raises SourceUnavailable."""
         return read_json(self.folder / component / "config.json", needed=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline(PipelineFolder):
+    """A folder with a pipeline that makes images."""
+
+    family: PipelineFamily
 
     @property
     def denoiser(self) -> str:

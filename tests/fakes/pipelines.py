@@ -51,13 +51,13 @@ def clip_tokenizer(pad: str = "<|endoftext|>", tokens: int = TOKENS) -> Any:
     )
 
 
-def t5_tokenizer() -> Any:
+def t5_tokenizer(tokens: int = T5_TOKENS) -> Any:
     """A T5 tokenizer that knows letters."""
     from transformers import T5Tokenizer
 
     letters = "▁abcdefghijklmnopqrstuvwxyz0123456789.,"
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((letter, -3.0) for letter in letters)]
-    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=T5_TOKENS)
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=tokens)
 
 
 def clip(
