@@ -82,6 +82,35 @@ IMAGE_OUTPUTS = (
 )
 """The signature `image`."""
 
+VIDEO_INPUTS = (
+    TensorConfig("prompt", BYTES, (1,)),
+    TensorConfig("negative_prompt", BYTES, (1,), optional=True),
+    TensorConfig("width", INT32, (1,), optional=True),
+    TensorConfig("height", INT32, (1,), optional=True),
+    TensorConfig("steps", INT32, (1,), optional=True),
+    TensorConfig("num_frames", INT32, (1,), optional=True),
+    TensorConfig("fps", INT32, (1,), optional=True),
+    TensorConfig("guidance_scale", FP32, (1,), optional=True),
+    TensorConfig("strength", FP32, (1,), optional=True),
+    TensorConfig("seed", UINT64, (1,), optional=True),
+    TensorConfig("image", BYTES, (-1,), optional=True),
+    TensorConfig("frames", BYTES, (-1,), optional=True),
+    TensorConfig("quality", INT32, (1,), optional=True),
+    TensorConfig("partial_images", INT32, (1,), optional=True),
+)
+VIDEO_OUTPUTS = (
+    TensorConfig("progress", FP32, (1,)),
+    TensorConfig("preview", BYTES, (1,)),
+    TensorConfig("partial", INT32, (1,)),
+    TensorConfig("video", BYTES, (1,)),
+    TensorConfig("width", INT32, (1,)),
+    TensorConfig("height", INT32, (1,)),
+    TensorConfig("num_frames", INT32, (1,)),
+    TensorConfig("fps", INT32, (1,)),
+    TensorConfig("seed", UINT64, (1,)),
+)
+"""The signature `video`."""
+
 SPEECH_INPUTS = (
     TensorConfig("text", BYTES, (1,)),
     TensorConfig("voice", BYTES, (1,), optional=True),

@@ -25,6 +25,9 @@ DEFAULT_EMBEDDING_RECIPE = "all-minilm-l6-v2"
 DEFAULT_IMAGE_RECIPE = "shapes"
 """Recipe that `tritonic build image` builds by default."""
 
+DEFAULT_VIDEO_RECIPE = "moving-shapes"
+"""Recipe that `tritonic build video` builds by default."""
+
 DEFAULT_TRANSCRIPTION_RECIPE = "whisper-base"
 """Recipe that `tritonic build transcription` builds by default."""
 
@@ -106,8 +109,8 @@ ImageSide = Annotated[int, Field(ge=8, le=16384)]
 ImageSize = tuple[ImageSide, ImageSide]
 
 
-class ImageOptions(BaseModel):
-    """Sizes in pixels, limits and defaults of image requests. Default: those of the checkpoint and its pipeline."""
+class SizeOptions(BaseModel):
+    """Sizes in pixels, limits and defaults of requests. Default: those of the checkpoint and its pipeline."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -122,6 +125,11 @@ class ImageOptions(BaseModel):
     max_steps: Annotated[int, Field(ge=1, le=1000)] = 150
     default_guidance: Annotated[float, Field(ge=0, le=100)] | None = None
     """Guidance scale. Up to 1 there is no guidance, which halves the work."""
+
+
+class ImageOptions(SizeOptions):
+    """Options of image requests."""
+
     max_images: Annotated[int, Field(ge=1, le=100)] = 10
     """Largest number of images of one request."""
 

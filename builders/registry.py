@@ -10,6 +10,7 @@ _NAMES = (
     "embedding",
     "transcription",
     "diffusion",
+    "video",
     "speech",
 )
 """Folders of this package, each with a module `family` that declares a `FAMILY`, in the order of the command's help."""

@@ -51,9 +51,7 @@ def component_type(pipeline: Pipeline, component: str, *, half: bool) -> torch.d
     return torch.float16 if half else torch.float32
 
 
-def load_component(
-    pipeline: PipelineFolder, component: str, dtype: torch.dtype = torch.float32, **options: Any
-) -> Any:
+def load_component(pipeline: PipelineFolder, component: str, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
     """Load a component of a pipeline, from safetensors only. `options` are those of the class.
 
     In fp16, transformers leaves the matrices of T5 that overflow in it in fp32.

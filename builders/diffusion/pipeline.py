@@ -1,6 +1,7 @@
 """Read a pipeline folder in diffusers' layout, without torch or diffusers."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -122,7 +123,7 @@ class Pipeline(PipelineFolder):
         return min(limit, int(self.config(text_encoder)["max_position_embeddings"]))
 
 
-def component_class(index: dict[str, Any], component: str) -> str | None:
+def component_class(index: Mapping[str, Any], component: str) -> str | None:
     """Return the class name of a component; None if the pipeline does not have it."""
     entry = index.get(component)
     return entry[1] if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) else None

@@ -8,7 +8,7 @@ from typing import Any
 from builders.checkpoint import read_json
 from builders.diffusion.library_logging import silence_libraries
 from builders.diffusion.parts import pipeline_parts
-from builders.diffusion.pipeline import Pipeline, component_class, num_t5_tokens, tokenizer_folder
+from builders.diffusion.pipeline import Pipeline, PipelineFolder, component_class, num_t5_tokens, tokenizer_folder
 from builders.errors import SourceUnavailable
 
 FILE_NAME = "pipeline.json"
@@ -39,7 +39,7 @@ def describe(pipeline: Pipeline, name: str) -> dict[str, Any]:
             }
             for part in text_encoders
         ],
-        "scheduler": _scheduler(pipeline),
+        "scheduler": describe_scheduler(pipeline),
         "vae": {
             "scaling_factor": vae.get("scaling_factor") or 0.18215,
             "shift_factor": vae.get("shift_factor") or 0.0,
@@ -53,7 +53,7 @@ def describe(pipeline: Pipeline, name: str) -> dict[str, Any]:
     return description | _family_fields(pipeline)
 
 
-def _scheduler(pipeline: Pipeline) -> dict[str, Any]:
+def describe_scheduler(pipeline: PipelineFolder) -> dict[str, Any]:
     """Return the class and the options of the scheduler, as the pipeline applies them."""
     import diffusers
 
@@ -83,18 +83,38 @@ def write(pipeline: Pipeline, name: str, folder: Path, max_batch: int = 16) -> d
     """
     description = describe(pipeline, name) | {"max_batch": max_batch}
     for entry in description["tokenizers"]:
-        entry["pad_id"] = _write_tokenizer(
+        entry["pad_id"] = write_tokenizer(
             pipeline.folder / entry["folder"], folder / entry["folder"], entry["max_length"]
         )
-    text = json.dumps(description, indent=2, ensure_ascii=False)
-    (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+    write_description(description, folder)
     return description
 
 
-def _write_tokenizer(source: Path, folder: Path, tokens: int) -> int:
-    """Write a `tokenizer.json` that truncates and pads to `tokens` tokens; return the id of the padding token."""
-    import transformers
+def write_description(description: dict[str, Any], folder: Path) -> None:
+    """Write `pipeline.json` into `folder`."""
+    text = json.dumps(description, indent=2, ensure_ascii=False)
+    (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def write_tokenizer(source: Path, folder: Path, tokens: int) -> int:
+    """Write a `tokenizer.json` that truncates and pads to `tokens` tokens; return the id of the padding token.
+
+    Raises SourceUnavailable.
+    """
     from tokenizers import Tokenizer
+
+    slow = load_tokenizer(source)
+    tokenizer = Tokenizer.from_str(slow.backend_tokenizer.to_str())
+    tokenizer.enable_truncation(tokens)
+    tokenizer.enable_padding(length=tokens, pad_id=slow.pad_token_id, pad_token=str(slow.pad_token))
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return int(slow.pad_token_id)
+
+
+def load_tokenizer(source: Path) -> Any:
+    """Load the tokenizer in a folder. Raises SourceUnavailable if it cannot be read, or has no token that pads."""
+    import transformers
 
     config = read_json(source / "tokenizer_config.json")
     kind: Any = getattr(transformers, str(config.get("tokenizer_class")), None)
@@ -102,14 +122,10 @@ def _write_tokenizer(source: Path, folder: Path, tokens: int) -> int:
         kind = transformers.AutoTokenizer  # the checkpoint names no class of transformers
     silence_libraries()
     try:
-        slow = kind.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-        tokenizer = Tokenizer.from_str(slow.backend_tokenizer.to_str())
+        tokenizer = kind.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+        tokenizer.backend_tokenizer.to_str()
     except Exception as error:  # each library raises errors of its own
         raise SourceUnavailable(f"The tokenizer in {source} cannot be read: {error}") from error
-    if slow.pad_token_id is None:
+    if tokenizer.pad_token_id is None:
         raise SourceUnavailable(f"The tokenizer in {source} has no token that pads.")
-    tokenizer.enable_truncation(tokens)
-    tokenizer.enable_padding(length=tokens, pad_id=slow.pad_token_id, pad_token=str(slow.pad_token))
-    folder.mkdir(parents=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return int(slow.pad_token_id)
+    return tokenizer

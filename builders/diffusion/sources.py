@@ -1,6 +1,7 @@
 """Sources of pipelines: packaged weights, a folder in diffusers' layout, or the Hugging Face hub."""
 
 import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
@@ -16,8 +17,35 @@ from builders.progress import Progress
 PACKAGED_PIPELINES = {"shapes": Path(__file__).parents[1] / "shapes" / "weights"}
 """Pipelines whose weights are package data of Tritonic, by name."""
 
+Index = Mapping[str, Any]
+"""The contents of a `model_index.json`."""
+
 CONFIG_FILES = ("*.json", "*.txt", "*.model")
 WEIGHT_FILES = "*.safetensors"
+
+
+def _image_folders(index: Index) -> Iterable[str]:
+    name = index.get("_class_name")
+    yield DENOISERS[PIPELINE_FAMILIES[name]][0] if name in PIPELINE_FAMILIES else "unet"
+    yield from ("vae", "scheduler")
+    yield from (f"{kind}{number}" for kind in ("text_encoder", "tokenizer") for number in ("", "_2", "_3"))
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineKind:
+    """What a family reads of a folder in diffusers' layout."""
+
+    check: Callable[[dict[str, Any]], object]
+    """Raises UnsupportedModel for a `model_index.json` that the family does not build."""
+    folders: Callable[[Index], Iterable[str]]
+    """Returns the folders that decide what is built."""
+    packaged: Mapping[str, Path]
+    """Folders by the name after `packaged:`."""
+    example: str
+    """A Hugging Face id, for errors."""
+
+
+IMAGES = PipelineKind(check_index, _image_folders, PACKAGED_PIPELINES, "stabilityai/sdxl-turbo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +53,7 @@ class LocalPipelineSource:
     """A folder in diffusers' layout on this machine."""
 
     path: Path
+    kind: PipelineKind = IMAGES
 
     def digest(self) -> str:
         """Return the hash over the names and contents of all files that decide what is built."""
@@ -35,7 +64,7 @@ class LocalPipelineSource:
 
     def config(self) -> dict[str, Any]:
         """Read `model_index.json`. Raises SourceUnavailable, UnsupportedModel."""
-        return _index(self.path)
+        return _index(self.path, self.kind)
 
     def num_parameters(self) -> int:
         """Count the parameters in the headers of the weight files."""
@@ -52,7 +81,7 @@ class LocalPipelineSource:
 
     def _files(self) -> list[Path]:
         names = [str(path.relative_to(self.path)) for path in self.path.rglob("*") if path.is_file()]
-        return [self.path / name for name in sorted(needed_files(self.config(), names))]
+        return [self.path / name for name in sorted(needed_files(self.config(), names, self.kind))]
 
 
 @dataclass(frozen=True)
@@ -61,6 +90,7 @@ class HubPipelineSource:
 
     id: str
     revision: str | None = None
+    kind: PipelineKind = IMAGES
 
     def digest(self) -> str:
         """Return the id and the commit."""
@@ -73,7 +103,7 @@ class HubPipelineSource:
         path = sources.call_hub(
             self.id, lambda: hf_hub_download(self.id, "model_index.json", revision=self._commit_and_files[0])
         )
-        return _index(Path(path).parent)
+        return _index(Path(path).parent, self.kind)
 
     def num_parameters(self) -> int | None:
         """Count the parameters in the headers of the weight files, which the hub serves separately; None on failure."""
@@ -122,48 +152,43 @@ class HubPipelineSource:
                 folder = None
             if folder is None:
                 raise
-            return folder.name, _names(folder)
+            return folder.name, _names(folder, self.kind)
         commit = str(info.sha)
         path = sources.call_hub(self.id, lambda: hf_hub_download(self.id, "model_index.json", revision=commit))
-        return commit, needed_files(_index(Path(path).parent), [file.rfilename for file in info.siblings or ()])
+        index = _index(Path(path).parent, self.kind)
+        return commit, needed_files(index, [file.rfilename for file in info.siblings or ()], self.kind)
 
 
-def resolve(source: str, revision: str | None = None) -> LocalPipelineSource | HubPipelineSource:
+def resolve(
+    source: str, revision: str | None = None, pipelines: PipelineKind = IMAGES
+) -> LocalPipelineSource | HubPipelineSource:
     """Return the source that `packaged:NAME`, a folder or a hub id names. Raises RecipeError, SourceUnavailable."""
     kind, _, name = source.partition(":")
     if kind == "packaged":
-        if name not in PACKAGED_PIPELINES:
-            raise RecipeError(f"There is no packaged pipeline {name!r}. Known: {', '.join(PACKAGED_PIPELINES)}.")
-        return LocalPipelineSource(PACKAGED_PIPELINES[name])
+        if name not in pipelines.packaged:
+            raise RecipeError(f"There is no packaged pipeline {name!r}. Known: {', '.join(pipelines.packaged)}.")
+        return LocalPipelineSource(pipelines.packaged[name], pipelines)
     path = Path(source).expanduser()
     if path.is_dir():
-        return LocalPipelineSource(path.resolve())
+        return LocalPipelineSource(path.resolve(), pipelines)
     if path.exists():
         raise SourceUnavailable(f"{source} is a file; a folder in diffusers' layout is wanted.")
     if sources.HUB_ID.fullmatch(source):
-        return HubPipelineSource(source, revision)
+        return HubPipelineSource(source, revision, pipelines)
     raise SourceUnavailable(
         f"There is no folder {source!r}, and it is not a Hugging Face id either (owner/name, such as "
-        "stabilityai/sdxl-turbo)."
+        f"{pipelines.example})."
     )
 
 
-def needed_files(index: dict[str, Any], names: list[str]) -> list[str]:
+def needed_files(index: Index, names: list[str], kind: PipelineKind = IMAGES) -> list[str]:
     """Return those of a pipeline's files that decide what is built.
 
     Repositories hold the same weights several times. Other formats are left out, and so are variants (`.fp16.`) if a
     component has plain weights. Safety checkers are left out: they are not built.
     """
-    denoiser = (
-        DENOISERS[PIPELINE_FAMILIES[index["_class_name"]]][0]
-        if index.get("_class_name") in PIPELINE_FAMILIES
-        else "unet"
-    )
     needed = ["model_index.json"]
-    folders = {denoiser, "vae", "scheduler"} | {
-        f"{kind}{number}" for kind in ("text_encoder", "tokenizer") for number in ("", "_2", "_3")
-    }
-    for folder in sorted(folder for folder in folders if component_class(index, folder) is not None):
+    for folder in sorted(folder for folder in set(kind.folders(index)) if component_class(index, folder) is not None):
         inside = [name for name in names if name.startswith(f"{folder}/") and name.count("/") == 1]
         weights = [name for name in inside if fnmatch(name, WEIGHT_FILES)]
         plain = [name for name in weights if Path(name).name.count(".") == 1]
@@ -173,15 +198,15 @@ def needed_files(index: dict[str, Any], names: list[str]) -> list[str]:
     return [name for name in needed if name in names]
 
 
-def _names(folder: Path) -> list[str]:
+def _names(folder: Path, kind: PipelineKind) -> list[str]:
     found = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-    return needed_files(_index(folder), found)
+    return needed_files(_index(folder, kind), found, kind)
 
 
-def _index(folder: Path) -> dict[str, Any]:
+def _index(folder: Path, kind: PipelineKind) -> dict[str, Any]:
     path = folder / "model_index.json"
     if not path.is_file():
         raise SourceUnavailable(f"{folder} is not a pipeline in diffusers' layout: it has no {path.name}.")
     index = read_json(path, needed=True)
-    check_index(index)
+    kind.check(index)
     return index

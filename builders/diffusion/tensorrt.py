@@ -3,15 +3,25 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from builders import tensorrt_plan
-from builders.diffusion.parts import PipelinePart, example_inputs
+from builders.diffusion.parts import Dimension, PipelinePart, concrete_size, example_inputs
 from builders.diffusion.pipeline import Pipeline, num_t5_tokens
 from builders.diffusion.triton_config import max_part_batch, size_options
 from builders.progress import Progress
 from builders.recipe import Precision, Recipe
 from builders.tensorrt_plan import Profile, Shape
+
+
+class PlanShapes(Protocol):
+    """The shapes that the plans of a pipeline take."""
+
+    def profile(self, part: PipelinePart) -> Profile:
+        """Return the shapes of a part's inputs."""
+
+    def examples(self, part: PipelinePart) -> Iterator[dict[str, Any]]:
+        """Yield inputs to compare a part's plan with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +40,9 @@ class PlanSizes:
         """Return the shapes of a part's inputs."""
         return {port.name: self._shapes(part, port.shape) for port in part.inputs}
 
-    def _shapes(self, part: PipelinePart, dims: tuple[int | str, ...]) -> tuple[Shape, Shape, Shape]:
+    def _shapes(self, part: PipelinePart, dims: tuple[Dimension, ...]) -> tuple[Shape, Shape, Shape]:
         least, usual, most = (
-            (batch, *(size if isinstance(size, int) else self._sizes(part, pixels)[size] for size in dims))
+            (batch, *(concrete_size(size, self._sizes(part, pixels)) for size in dims))
             for batch, pixels in zip(self.batch, self.pixels, strict=True)
         )
         return least, usual, most
@@ -68,7 +78,7 @@ def plan_sizes(recipe: Recipe, pipeline: Pipeline) -> PlanSizes:
 
 
 def build_plan(
-    part: PipelinePart, onnx: Path, plan: Path, sizes: PlanSizes, precision: Precision, progress: Progress
+    part: PipelinePart, onnx: Path, plan: Path, sizes: PlanShapes, precision: Precision, progress: Progress
 ) -> None:
     """Compile a part's ONNX file to `plan`, and compare the two. Raises ExportFailed, VerificationFailed."""
     progress.update(f"building the plan of {part.name}")

@@ -10,7 +10,7 @@ from builders.diffusion.parts import PipelinePart, TensorSpec
 from builders.diffusion.pipeline import Pipeline, PipelineFamily
 from builders.engine_targets import CUDA_OPTIONS, CUDA_PARAMETERS
 from builders.errors import RecipeError
-from builders.recipe import Recipe
+from builders.recipe import Recipe, SizeOptions
 
 DEFAULT_STEPS: dict[PipelineFamily, int] = {
     "stable-diffusion": 30,
@@ -75,7 +75,6 @@ def _tensor(port: TensorSpec) -> TensorConfig:
 
 def render_pipeline(recipe: Recipe, pipeline: Pipeline) -> str:
     """Return the `config.pbtxt` of the pipeline model. Raises RecipeError if its sizes do not suit the model."""
-    owner = recipe.source.split("/")[0] if recipe.source.count("/") == 1 and recipe.source[0] not in "./~" else "local"
     options = recipe.pictures
     return config_pbtxt.render(
         recipe.name,
@@ -87,7 +86,7 @@ def render_pipeline(recipe: Recipe, pipeline: Pipeline) -> str:
             "operations": ["generate_image", "edit_image"],
             "signature": "image",
             "modalities": ["text", "image"],
-            "owned_by": recipe.owned_by or owner,
+            "owned_by": owner(recipe),
             "created": int(time.time()),
             **size_options(recipe, pipeline),
             "default_steps": options.default_steps or DEFAULT_STEPS[pipeline.family],
@@ -101,13 +100,30 @@ def render_pipeline(recipe: Recipe, pipeline: Pipeline) -> str:
     )
 
 
+def owner(recipe: Recipe) -> str:
+    """Return the owner that clients see: the recipe's, or that of a Hugging Face id."""
+    is_id = recipe.source.count("/") == 1 and recipe.source[0] not in "./~"
+    return recipe.owned_by or (recipe.source.split("/")[0] if is_id else "local")
+
+
 def size_options(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
     """Return the parameters that name the model's image sizes: the recipe's, or from half to twice the native size.
 
     Raises RecipeError if a size of the recipe does not suit the model.
     """
-    options, multiple, native = recipe.pictures, pipeline.size_multiple, pipeline.native_size
-    limit = _position_limit(pipeline)
+    multiple, native, limit = pipeline.size_multiple, pipeline.native_size, _position_limit(pipeline)
+    smallest = max(multiple, native // 2 // multiple * multiple)
+    return choose_sizes(recipe.pictures, multiple, limit, (smallest, min(2 * native, limit)), (native, native))
+
+
+def choose_sizes(
+    options: SizeOptions, multiple: int, limit: int, between: tuple[int, int], usual: tuple[int, int]
+) -> dict[str, Any]:
+    """Return the parameters that name a model's sizes, in pixels. Raises RecipeError if a size does not suit the model.
+
+    Sides are multiples of `multiple` up to `limit`. A recipe that names no sizes gets all of them `between` two sides,
+    and `usual` as the default.
+    """
     chosen = [*(options.sizes or ()), *([options.default_size] if options.default_size else [])]
     for size in chosen:
         if any(side % multiple or side > limit for side in size):
@@ -122,12 +138,11 @@ def size_options(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
         if default not in options.sizes:
             raise RecipeError(f"default_size {default[0]}x{default[1]} is not one of the sizes.")
         return {"sizes": options.sizes, "default_size": default, "size_multiple": multiple}
-    smallest = max(multiple, native // 2 // multiple * multiple)
     return {
         "size_multiple": multiple,
-        "min_size": options.min_size or smallest,
-        "max_size": options.max_size or min(2 * native, limit),
-        "default_size": options.default_size or (native, native),
+        "min_size": options.min_size or between[0],
+        "max_size": options.max_size or between[1],
+        "default_size": options.default_size or usual,
     }
 
 

@@ -51,7 +51,7 @@ def _denoiser(pipeline: VideoPipeline) -> PipelinePart:
     sample = TensorSpec("sample", (channels, "frames", "height", "width"))
     # A network that attends to a picture splits its tokens from those of the text, of which it knows the number.
     tokens = pipeline.num_tokens if pipeline.has_image_encoder else "tokens"
-    inputs = (
+    inputs: tuple[TensorSpec, ...] = (
         sample,
         TensorSpec("timestep", ("frames",) if pipeline.expand_timesteps else ()),
         TensorSpec("encoder_hidden_states", (tokens, width)),

@@ -101,8 +101,8 @@ def check_index(index: dict[str, Any]) -> str:
         raise UnsupportedModel(f"The pipeline {name} cannot be built. Those that can: {', '.join(PIPELINES)}.")
     if index.get("boundary_ratio") is not None or component_class(index, "transformer_2") is not None:
         raise UnsupportedModel(
-            "This pipeline has a second transformer (transformer_2) for the last steps, which is not built. Wan 2.1 and "
-            "Wan 2.2 TI2V have one."
+            "This pipeline has a second transformer (transformer_2) for its last steps, which is not built. Wan 2.1 "
+            "and Wan 2.2 TI2V have a single one."
         )
     for component, classes in COMPONENTS.items():
         _check_component(index, component, classes)

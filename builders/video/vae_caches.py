@@ -1,9 +1,9 @@
 """The caches that a Wan VAE carries from one piece of a video to the next: their number and shapes."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from builders.video.pipeline import VideoPipeline
@@ -47,14 +47,17 @@ def _measured(config: str) -> tuple[tuple[CacheSpec, ...], tuple[CacheSpec, ...]
         pieces = [torch.empty(1, vae.config.in_channels, frames, side, side) for frames in (1, 4)]
         latents = [torch.empty(1, vae.config.z_dim, 1, _CELLS, _CELLS)] * 2
         return (
-            _specs(vae._cached_conv_counts["encoder"], pieces, vae.encoder),
-            _specs(vae._cached_conv_counts["decoder"], latents, vae.decoder),
+            _specs(vae._cached_conv_counts["encoder"], zip([vae.encoder] * 2, pieces, strict=True)),
+            _specs(
+                vae._cached_conv_counts["decoder"],
+                zip([partial(vae.decoder, first_chunk=True), vae.decoder], latents, strict=True),
+            ),
         )
 
 
-def _specs(positions: int, pieces: list[Any], run: Callable[..., Any]) -> tuple[CacheSpec, ...]:
+def _specs(positions: int, calls: Iterable[tuple[Callable[..., Any], Any]]) -> tuple[CacheSpec, ...]:
     caches: list[Any] = [None] * positions
-    for piece in pieces:
+    for run, piece in calls:
         run(piece, feat_cache=caches, feat_idx=[0])
     return tuple(
         CacheSpec(position, cache.shape[1], cache.shape[2], cache.shape[3] // _CELLS)

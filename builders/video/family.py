@@ -1,0 +1,86 @@
+"""The family `video`: Wan pipelines of diffusers, served by `backends/diffusion` on engines that Triton batches."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from builders.diffusion.family import DiffusionRecipe
+from builders.family import REVISION, Builder, Family, Option
+from builders.recipe import DEFAULT_VIDEO_RECIPE, SizeOptions
+
+
+class VideoOptions(SizeOptions):
+    """Options of video requests. Numbers of frames are multiples of 4 plus 1."""
+
+    max_steps: Annotated[int, Field(ge=1, le=1000)] = 100
+    default_num_frames: Annotated[int, Field(ge=1, le=4097)] = 81
+    """Frames of a video for requests that name no length."""
+    max_num_frames: Annotated[int, Field(ge=1, le=4097)] | None = None
+    """Largest number of frames. Default: `default_num_frames`, because models lose their way in longer videos."""
+    default_fps: Annotated[int, Field(ge=1, le=120)] = 16
+    """Frames per second at which the model's motion looks natural."""
+    max_fps: Annotated[int, Field(ge=1, le=120)] = 60
+
+    @model_validator(mode="after")
+    def _check_frames(self) -> Self:
+        for name in ("default_num_frames", "max_num_frames"):
+            count = getattr(self, name)
+            if count is not None and count % 4 != 1:
+                raise ValueError(f"{name} must be a multiple of 4 plus 1, not {count}")
+        if self.most_frames < self.default_num_frames:
+            raise ValueError("max_num_frames is below default_num_frames")
+        if self.max_fps < self.default_fps:
+            raise ValueError("max_fps is below default_fps")
+        return self
+
+    @property
+    def most_frames(self) -> int:
+        """The largest number of frames of a video."""
+        return self.max_num_frames or self.default_num_frames
+
+
+class VideoRecipe(DiffusionRecipe):
+    """A recipe of a video pipeline."""
+
+    max_rows: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Videos that are generated side by side."""
+    videos: VideoOptions = VideoOptions()
+
+
+def _load_builder() -> Builder:
+    from builders.video.builder import VideoBuilder
+
+    return VideoBuilder()
+
+
+def _summary(figures: Mapping[str, Any]) -> str:
+    together = figures["together"]
+    parts = [
+        max(figure["difference"], figure.get("fp16_difference", 0.0))
+        for key, figure in figures.items()
+        if key != "together"
+    ]
+    return (
+        f"Against diffusers: {together['frames']} frames in {together['steps']} steps, largest difference of a pixel "
+        f"{together['pixel_difference']:.2g} of 1; {len(parts)} parts, each within {max(parts):.2g} of its source."
+    )
+
+
+FAMILY = Family(
+    name="video",
+    command="video",
+    help="Build a video model from a Wan pipeline of diffusers: its parts become models, installed together.",
+    source_help="Hugging Face id, local diffusers folder, or packaged:moving-shapes. Default: packaged:moving-shapes.",
+    options=(
+        Option("precision", "fp32 (the default); for CUDA also fp16."),
+        Option("target", "What to compile for: onnx (the default) or tensorrt."),
+        Option("device", "cpu or cuda. Default: cpu for onnx, cuda for tensorrt."),
+        REVISION,
+        Option("max_rows", "Videos that are generated in one batch.", int),
+    ),
+    load_builder=_load_builder,
+    summary=_summary,
+    default_recipe=DEFAULT_VIDEO_RECIPE,
+    recipe=VideoRecipe,
+)
