@@ -95,7 +95,7 @@ class RecordingVideoSender:
 
 def read_video(file: bytes) -> tuple[Any, float, str]:
     """Return the frames of a video, uint8[n, height, width, 3], its seconds, and the name of its codec."""
-    with av.open(io.BytesIO(file)) as container:
+    with av.open(io.BytesIO(file), "r") as container:
         stream = container.streams.video[0]
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
         assert container.duration is not None
