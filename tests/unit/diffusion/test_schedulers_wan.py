@@ -16,7 +16,8 @@ CASES = [
 ]
 
 
-def compare(kind, options, steps, **edit):
+def compare(case, steps, **edit):
+    kind, options = case
     assert_alike(
         tritonic_loop(kind.__name__, options, steps, family="wan", **edit),
         diffusers_loop(kind(**options), steps, **edit),
@@ -26,11 +27,11 @@ def compare(kind, options, steps, **edit):
 @pytest.mark.parametrize("steps", [1, 4, 20, 50])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_text_to_video_loops_equal_those_of_diffusers(case, steps):
-    compare(*case, steps)
+    compare(case, steps)
 
 
 # 28 * 0.6 is 16.8: Wan's pipelines take 16 steps.
 @pytest.mark.parametrize(("steps", "strength"), [(28, 0.6), (10, 0.7), (4, 0.9), (50, 0.8)])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_video_to_video_loops_equal_those_of_diffusers(case, steps, strength):
-    compare(*case, steps, strength=strength)
+    compare(case, steps, strength=strength)

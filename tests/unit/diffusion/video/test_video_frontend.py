@@ -66,9 +66,10 @@ def test_invalid_options_are_refused_by_name(tiny: TinyVideoPipeline, options: d
 
 def test_a_model_refuses_references_that_it_does_not_take(tmp_path: Path) -> None:
     with open_tiny_video(tmp_path, "t2v", references="[]") as tiny:
-        for name, options in {"image": {"images": (FRAME,)}, "frames": {"frames": (FRAME,)}}.items():
-            with pytest.raises(UnsupportedOption, match=rf"\[unsupported_option:{name}\]"):
-                tiny.ask(**options).outcome()
+        with pytest.raises(UnsupportedOption, match=r"\[unsupported_option:image\]"):
+            tiny.ask(images=(FRAME,)).outcome()
+        with pytest.raises(UnsupportedOption, match=r"\[unsupported_option:frames\]"):
+            tiny.ask(frames=(FRAME,)).outcome()
 
 
 @pytest.mark.parametrize(
