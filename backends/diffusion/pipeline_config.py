@@ -74,13 +74,23 @@ class Vae:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageProcessor:
+    """The input of an image encoder: a square of `size` pixels, normalised by `mean` and `std`, one for each colour."""
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class VideoParts:
     """The parts of a pipeline only where it generates videos.
 
     The VAE computes one latent frame a call. The first one is that of `vae_decoder` and `vae_encoder`; these components
     take each further one, and the `decoder_caches` or `encoder_caches` arrays that the call before returned. With
     `frame_timesteps` the denoiser has a timestep for each latent frame. `image_conditioning` is the way in which it
-    takes a first frame: as a clean latent frame, as further channels, or not at all.
+    takes a first frame: as a clean latent frame, as further channels, or not at all. With `image_encoder`, a component,
+    it also gets the tokens of the first frame.
     """
 
     vae_decoder_next: str
@@ -89,6 +99,8 @@ class VideoParts:
     encoder_caches: int
     frame_timesteps: bool
     image_conditioning: ImageConditioning
+    image_encoder: str | None = None
+    image_processor: ImageProcessor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,4 +191,12 @@ def _parse_video(values: dict[str, Any], components: Mapping[str, Any], vae: Map
         encoder_caches=int(vae.get("encoder_caches", 0)),
         frame_timesteps=bool(values.pop("expand_timesteps", False)),
         image_conditioning=conditioning,
+        image_encoder=components.get("image_encoder"),
+        image_processor=_parse_image_processor(values.pop("image_processor", None)),
     )
+
+
+def _parse_image_processor(values: Mapping[str, Any] | None) -> ImageProcessor | None:
+    if values is None:
+        return None
+    return ImageProcessor(int(values["size"]), tuple(values["mean"]), tuple(values["std"]))

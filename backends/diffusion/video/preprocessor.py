@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from backends.diffusion.families.family import Floats
-from backends.diffusion.images import pixels_to_tensor, read_image
-from backends.diffusion.init_image import fill_transparent
+from backends.diffusion.components import Array
+from backends.diffusion.families import GuidedPrompt
+from backends.diffusion.images import read_image
 from backends.diffusion.options import Size
 from backends.diffusion.preprocessor import (
     DEFAULT_STRENGTH,
@@ -18,9 +18,8 @@ from backends.diffusion.preprocessor import (
     raise_if_cancelled,
 )
 from backends.diffusion.request import VideoRequest
-from backends.diffusion.schedulers import Latent
-from backends.diffusion.video.frame_encoder import FrameEncoder
 from backends.diffusion.video.options import VideoOptions
+from backends.diffusion.video.references import ReferenceEncoder, References
 from backends.serving.errors import InvalidValue, UnsupportedOption
 
 
@@ -32,14 +31,6 @@ class PreprocessedVideo(PreprocessedRequest):
     num_frames: int
     fps: int
     quality: int | None
-
-
-@dataclass(slots=True)
-class _Conditions:
-    """What the files of a request determine."""
-
-    init_latent: Latent | None = None
-    first_frame: Latent | None = None
 
 
 class VideoPreprocessor(Preprocessor[VideoRequest, PreprocessedVideo, VideoOptions]):
@@ -58,24 +49,28 @@ class VideoPreprocessor(Preprocessor[VideoRequest, PreprocessedVideo, VideoOptio
         raise_if_cancelled(is_cancelled)
         guided_prompt = self._family.encode_prompt(request.prompt, request.negative_prompt, scale, size)
         raise_if_cancelled(is_cancelled)
-        conditions = self._encode_files(request, size, num_frames, is_cancelled)
+        references = self._encode_references(request, size, num_frames, is_cancelled)
         video = self._config.video
         assert video is not None
         return PreprocessedVideo(
             shape=self._config.vae.latent_shape(size, num_frames),
             plan=plan,
-            guided_prompt=guided_prompt,
+            guided_prompt=_with_inputs(guided_prompt, references.denoiser_inputs),
             vae=self._config.vae,
             seeds=(first_seed(request),),
             previews=preview_schedule(len(plan.timesteps), request.partial_images),
-            init_latent=conditions.init_latent,
-            first_frame=conditions.first_frame,
+            init_latent=references.init_latent,
+            first_frame=references.first_frame,
             frame_timesteps=video.frame_timesteps,
             size=size,
             num_frames=num_frames,
             fps=self._options.default_fps if request.fps is None else request.fps,
             quality=request.quality,
         )
+
+    @property
+    def _needs_image(self) -> bool:
+        return self._config.video is not None and self._config.video.image_conditioning == "channels"
 
     def _check(self, request: VideoRequest) -> None:
         self._check_options(request)
@@ -92,6 +87,8 @@ class VideoPreprocessor(Preprocessor[VideoRequest, PreprocessedVideo, VideoOptio
             )
         if len(request.images) > 1:
             raise UnsupportedOption(f"This model takes one image, and {len(request.images)} were sent.", "image")
+        if self._needs_image and not request.images:
+            raise InvalidValue("This model needs an image, the first frame.", "image")
         if request.strength is not None:
             if not request.frames:
                 raise InvalidValue("This requires the frames of a video, and none were sent.", "strength")
@@ -116,27 +113,20 @@ class VideoPreprocessor(Preprocessor[VideoRequest, PreprocessedVideo, VideoOptio
             default = self._options.default_size
         return self._size(request, default)
 
-    def _encode_files(
+    def _encode_references(
         self, request: VideoRequest, size: Size, num_frames: int, is_cancelled: Callable[[], bool]
-    ) -> _Conditions:
-        files, name = (request.images, "image") if request.images else (request.frames, "frames")
-        if not files:
-            return _Conditions()
-
-        def read_frame(index: int) -> Floats:
-            raise_if_cancelled(is_cancelled)
-            return _read_frame(files[index], name, size)
-
-        encoder = FrameEncoder(self._components, self._config)
+    ) -> References:
+        encoder = ReferenceEncoder(self._components, self._config)
         if request.images:
-            return _Conditions(first_frame=encoder.encode(read_frame, 1))
-        return _Conditions(init_latent=encoder.encode(read_frame, num_frames))
+            return encoder.encode_image(request.images[0], size, num_frames, is_cancelled)
+        if request.frames:
+            return encoder.encode_frames(request.frames, size, num_frames, is_cancelled)
+        return References()
 
 
-def _read_frame(file: bytes, name: str, size: Size) -> Floats:
-    """Return an encoded picture in a width and a height, float32[3, height, width] in -1..1."""
-    image = read_image(file, name).resize(size)
-    pixels = image.pixels
-    if image.transparency is not None:
-        pixels = fill_transparent(pixels, image.transparency)
-    return pixels_to_tensor(pixels)
+def _with_inputs(prompt: GuidedPrompt, inputs: dict[str, Array]) -> GuidedPrompt:
+    """Add inputs of the denoiser that are the same for both conditions."""
+    if not inputs:
+        return prompt
+    negative = None if prompt.negative is None else {**prompt.negative, **inputs}
+    return GuidedPrompt({**prompt.positive, **inputs}, negative, prompt.scale)

@@ -19,6 +19,8 @@ TOLERANCE = 1e-4
 """Largest difference of a colour, of 0 to 1."""
 LEAST_DEVIATION = 0.02
 """Least standard deviation of the colours of a video: comparing flat videos would prove nothing."""
+TOKENS = {"max_sequence_length": 512}
+"""Those of `i2v`."""
 LUMA = (0.2126, 0.7152, 0.0722)
 """Weights of BT.709: the file has the other two components of a colour at half the size."""
 PICTURE = np.random.default_rng(3).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
@@ -37,7 +39,7 @@ def reference(tiny: TinyVideoPipeline, kind: str = "WanPipeline") -> Any:
     import diffusers
 
     pipeline = diffusers.DiffusionPipeline.from_pretrained(tiny.folder)
-    if kind == "WanImageToVideoPipeline":
+    if kind == "WanImageToVideoPipeline" and kind != type(pipeline).__name__:
         components = {**pipeline.components, "image_encoder": None, "image_processor": None}
         pipeline = diffusers.WanImageToVideoPipeline(**components, expand_timesteps=True)
     elif kind != type(pipeline).__name__:
@@ -52,11 +54,16 @@ def run(pipeline: Any, prompt: str, seed: int, **options: Any) -> Any:
     """Return the frames, float32[n, H, W, 3] in 0..1."""
     import torch
 
-    defaults = {"height": HEIGHT, "width": WIDTH, "num_inference_steps": STEPS, "guidance_scale": 3.0}
+    defaults = {
+        "height": HEIGHT,
+        "width": WIDTH,
+        "num_inference_steps": STEPS,
+        "guidance_scale": 3.0,
+        "max_sequence_length": T5_TOKENS,
+    }
     return pipeline(
         prompt=prompt,
         generator=torch.Generator().manual_seed(seed),
-        max_sequence_length=T5_TOKENS,
         output_type="np",
         **{**defaults, **options},
     ).frames[0]
@@ -112,6 +119,24 @@ def test_a_video_begins_with_the_image_that_was_sent(kind: str, tmp_path: Path) 
         tiny.ask("cat", seed=SEED, num_frames=FRAMES, images=(picture(PICTURE),)).outcome()
         expected = run(pipeline, "cat", SEED, num_frames=FRAMES, image=Image.fromarray(PICTURE))
         assert_same_frames(tiny, SEED, expected)
+
+
+def test_a_first_frame_may_be_channels_and_tokens_of_the_denoiser(tmp_path: Path) -> None:
+    """The picture has another aspect ratio than what the image encoder takes, which crops it."""
+    with open_tiny_video(tmp_path, "i2v", max_rows=2) as tiny:
+        pipeline = reference(tiny, "WanImageToVideoPipeline")
+        tiny.components.gate.clear()
+        senders = [
+            tiny.ask("cat", seed=seed, num_frames=FRAMES, images=(picture(pixels),), width=WIDTH, height=HEIGHT)
+            for seed, pixels in ((SEED, PICTURE), (8, MOVIE[0, :20]))
+        ]
+        tiny.components.gate.set()
+        for sender in senders:
+            sender.outcome()
+        expected = run(pipeline, "cat", SEED, num_frames=FRAMES, image=Image.fromarray(PICTURE), **TOKENS)
+        assert_same_frames(tiny, SEED, expected)
+        expected = run(pipeline, "cat", 8, num_frames=FRAMES, image=Image.fromarray(MOVIE[0, :20]), **TOKENS)
+        assert_same_frames(tiny, 8, expected)
 
 
 @pytest.mark.parametrize(("kind", "strength"), [("t2v", 0.7), ("t2v", 1.0), ("ti2v-small", 0.5)])
