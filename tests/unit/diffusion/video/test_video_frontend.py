@@ -72,6 +72,13 @@ def test_a_model_refuses_references_that_it_does_not_take(tmp_path: Path) -> Non
             tiny.ask(frames=(FRAME,)).outcome()
 
 
+def test_a_model_whose_denoiser_needs_an_image_asks_for_it(tmp_path: Path) -> None:
+    with open_tiny_video(tmp_path, "i2v") as tiny:
+        with pytest.raises(GenerationError, match=r"\[invalid_value:image\] This model needs an image"):
+            tiny.ask().outcome()
+        assert tiny.ask(images=(picture(NOISE[:1]),)).outcome().video  # sides of one and 64 pixels
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
