@@ -32,6 +32,7 @@ USER_OPTIONS = (
     "matryoshka",
     "truncate_prompt_tokens",
     "pictures",
+    "videos",
 )
 """Fields that a user may set to build a recipe differently, together with the options of the family's command."""
 
@@ -168,7 +169,7 @@ def find_outdated(folder: Path, recipe: Recipe, source_digest: str) -> OutdatedB
 def _is_chosen(built: Mapping[str, Any], recipe: Recipe) -> bool:
     wanted = recipe.model_dump(mode="json")
     options = [option.field for option in registry.find(recipe.family).options]
-    return any(built.get(field, wanted[field]) != wanted[field] for field in {*USER_OPTIONS, *options})
+    return any(built.get(field, wanted[field]) != wanted[field] for field in {*USER_OPTIONS, *options} & wanted.keys())
 
 
 def _is_edited(folder: Path, record: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """Read a pipeline folder in diffusers' layout, without torch or diffusers."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -172,20 +172,22 @@ def check_index(index: dict[str, Any]) -> PipelineFamily:
                 f"The {component} of this pipeline is {component_class(index, component)}; what can be built: "
                 f"{', '.join(classes)}."
             )
-    for component in (
-        *supported,
-        "tokenizer",
-        *(f"{kind}_{n}" for kind in ("text_encoder", "tokenizer") for n in (2, 3)),
-    ):
+    numbered = (f"{kind}_{number}" for kind in ("text_encoder", "tokenizer") for number in (2, 3))
+    check_libraries(index, (*supported, "tokenizer", *numbered))
+    for component in ("text_encoder_2", "text_encoder_3"):
+        if component_class(index, component) not in (None, *TEXT_ENCODERS):
+            raise UnsupportedModel(f"The {component} of this pipeline is {component_class(index, component)}.")
+    return family
+
+
+def check_libraries(index: Mapping[str, Any], components: Iterable[str]) -> None:
+    """Raise UnsupportedModel if a component's class is not of diffusers or transformers."""
+    for component in components:
         if component_class(index, component) is not None and index[component][0] not in LIBRARIES:
             raise UnsupportedModel(
                 f"The {component} of this pipeline is of {index[component][0]!r}, which is not diffusers or "
                 "transformers: code that comes with a checkpoint is not run."
             )
-    for component in ("text_encoder_2", "text_encoder_3"):
-        if component_class(index, component) not in (None, *TEXT_ENCODERS):
-            raise UnsupportedModel(f"The {component} of this pipeline is {component_class(index, component)}.")
-    return family
 
 
 def read(folder: Path) -> Pipeline:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from builders.checkpoint import read_json
-from builders.diffusion.pipeline import LIBRARIES, SCHEDULERS, PipelineFolder, component_class, tokenizer_folder
+from builders.diffusion.pipeline import SCHEDULERS, PipelineFolder, check_libraries, component_class, tokenizer_folder
 from builders.errors import SourceUnavailable, UnsupportedModel
 
 PIPELINES = ("WanPipeline", "WanImageToVideoPipeline")
@@ -104,24 +104,15 @@ def check_index(index: dict[str, Any]) -> str:
             "This pipeline has a second transformer (transformer_2) for its last steps, which is not built. Wan 2.1 "
             "and Wan 2.2 TI2V have a single one."
         )
-    for component, classes in COMPONENTS.items():
-        _check_component(index, component, classes)
-    if component_class(index, "image_encoder") is not None:
-        _check_component(index, "image_encoder", IMAGE_ENCODERS)
+    encoder = {"image_encoder": IMAGE_ENCODERS} if component_class(index, "image_encoder") is not None else {}
+    for component, classes in (COMPONENTS | encoder).items():
+        if component_class(index, component) not in classes:
+            raise UnsupportedModel(
+                f"The {component} of this pipeline is {component_class(index, component)}; what can be built: "
+                f"{', '.join(classes)}."
+            )
+    check_libraries(index, FOLDERS)
     return "wan"
-
-
-def _check_component(index: dict[str, Any], component: str, classes: tuple[str, ...]) -> None:
-    if component_class(index, component) not in classes:
-        raise UnsupportedModel(
-            f"The {component} of this pipeline is {component_class(index, component)}; what can be built: "
-            f"{', '.join(classes)}."
-        )
-    if index[component][0] not in LIBRARIES:
-        raise UnsupportedModel(
-            f"The {component} of this pipeline is of {index[component][0]!r}, which is not diffusers or transformers: "
-            "code that comes with a checkpoint is not run."
-        )
 
 
 def read(folder: Path) -> VideoPipeline:

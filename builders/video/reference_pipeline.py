@@ -125,12 +125,10 @@ def prepare_picture(processor: dict[str, Any], image: npt.NDArray[np.uint8]) -> 
     from PIL import Image
 
     side, (height, width) = processor["size"], image.shape[:2]
-    if height <= width:
-        resized = side, int(side * width / height)
-    else:
-        resized = int(side * height / width), side
-    picture = Image.fromarray(image).resize((resized[1], resized[0]), Image.Resampling.BICUBIC)
-    top, left = (resized[0] - side) // 2, (resized[1] - side) // 2
+    shorter = min(height, width)
+    height, width = int(side * height / shorter), int(side * width / shorter)
+    picture = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+    top, left = (height - side) // 2, (width - side) // 2
     pixels = np.asarray(picture.crop((left, top, left + side, top + side)), np.float32) / 255
     normalised = (pixels - np.array(processor["mean"], np.float32)) / np.array(processor["std"], np.float32)
     return np.ascontiguousarray(normalised.transpose(2, 0, 1)[None], np.float32)
@@ -180,7 +178,5 @@ def unscale(vae: dict[str, Any], latents: Array) -> Array:
 
 
 def _statistics(vae: dict[str, Any]) -> tuple[Array, Array]:
-    mean, deviation = (
-        np.array(vae[key], np.float32).reshape(1, -1, 1, 1, 1) for key in ("latents_mean", "latents_std")
-    )
-    return mean, deviation
+    mean, deviation = (np.array(vae[key], np.float32) for key in ("latents_mean", "latents_std"))
+    return mean.reshape(1, -1, 1, 1, 1), deviation.reshape(1, -1, 1, 1, 1)

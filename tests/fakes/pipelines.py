@@ -27,7 +27,7 @@ def make_pipeline(folder: Path, kind: str, *, seed: int = 0, scheduler: Any = No
     return folder
 
 
-def _reseed() -> None:
+def reseed() -> None:
     """Restart torch's generator at its last seed, so that a network's weights do not depend on those made before."""
     import torch
 
@@ -80,7 +80,7 @@ def clip(
         pad_token_id=tokenizer.pad_token_id,
         initializer_factor=3.0,
     )
-    _reseed()
+    reseed()
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config).eval()
 
 
@@ -100,7 +100,7 @@ def t5(tokenizer: Any, width: int) -> Any:
         pad_token_id=0,
         eos_token_id=1,
     )
-    _reseed()
+    reseed()
     return T5EncoderModel(config).eval()
 
 
@@ -108,7 +108,7 @@ def vae(levels: int = 2, latents: int = 4, **more: Any) -> Any:
     """An autoencoder with a factor of 2 to the power of `levels` - 1."""
     from diffusers import AutoencoderKL
 
-    _reseed()
+    reseed()
     return AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * levels,
         up_block_types=["UpDecoderBlock2D"] * levels,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.fakes.pipelines import t5_tokenizer
+from tests.fakes.pipelines import reseed, t5_tokenizer
 
 WIDTH = 32
 """Numbers of a text state."""
@@ -18,7 +18,8 @@ def make_wan_pipeline(folder: Path, kind: str, *, seed: int = 0, scheduler: Any 
     """Write a pipeline in diffusers' layout; `kind` is one of `KINDS`, `scheduler` replaces the usual one.
 
     `t2v` is Wan 2.1 for text, `ti2v` is Wan 2.2 for text or a first frame (`expand_timesteps`), `ti2v-small` is it with
-    the VAE of Wan 2.1, and `i2v` is Wan 2.1 for a first frame, which it gets as channels.
+    the VAE of Wan 2.1, and `i2v` is Wan 2.1 for a first frame, which it gets as channels. Text encoders and VAEs of the
+    same config and seed have the same weights in all kinds, so that tests can share what they export from them.
     """
     import torch
 
@@ -46,6 +47,7 @@ def wan_text_encoder(tokenizer: Any) -> Any:
         pad_token_id=0,
         eos_token_id=1,
     )
+    reseed()
     return UMT5EncoderModel(config).eval()
 
 
@@ -73,6 +75,7 @@ def wan_vae() -> Any:
     """The VAE of Wan 2.1: 8 pixels and 4 frames to a latent cell of 16 numbers."""
     from diffusers import AutoencoderKLWan
 
+    reseed()
     return AutoencoderKLWan(
         base_dim=4, z_dim=16, dim_mult=[1, 2, 2, 2], num_res_blocks=1, temperal_downsample=[False, True, True]
     ).eval()

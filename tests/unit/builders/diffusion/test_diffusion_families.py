@@ -2,23 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 from builders.build import build
 from builders.diffusion import export_step, pipeline, pipeline_json
 from builders.diffusion.networks import load_part
 from builders.diffusion.parts import pipeline_parts
-from builders.diffusion.reference_pipeline import Engines
 from builders.diffusion.triton_config import default_guidance
 from builders.diffusion.verify import verify_images, verify_part
 from builders.progress import NullProgress
 from tests.fakes.pipelines import KINDS
 from tests.unit.builders.diffusion.exported_parts import ExportedParts
 from tests.unit.builders.diffusion.family_checks import check_built_family
+from tests.unit.builders.diffusion.network_engines import NetworkEngines
 from tests.unit.builders.diffusion.tiny_image_recipe import image_recipe
 
 pytestmark = [pytest.mark.exports, pytest.mark.timeout(1800)]
@@ -51,27 +48,12 @@ def test_inputs_of_denoiser_variants_are_exported(
     assert figures.difference < 1e-5 and figures.largest > 1e-2
 
 
-class Networks(Engines):
-    """Runs the networks on PyTorch instead of exported engines, so that all kinds are tested in seconds."""
-
-    def __init__(self, read: pipeline.Pipeline, folder: Path) -> None:
-        super().__init__(folder, lambda name: Path(name))
-        self._parts = {pipeline_json.part_model_name("tiny", part.name): part for part in pipeline_parts(read)}
-        self._networks = {name: load_part(read, part) for name, part in self._parts.items()}
-
-    def run(self, name: str, **inputs: Any) -> list[Any]:
-        assert set(inputs) == {port.name for port in self._parts[name].inputs}
-        with torch.inference_mode():
-            tensors = {key: torch.from_numpy(np.array(value)) for key, value in inputs.items()}
-            outputs = self._networks[name](**tensors)
-        return [tensor.numpy() for tensor in (outputs if isinstance(outputs, tuple) else (outputs,))]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_reference_pipeline_generates_the_images_of_diffusers(kind: str, pipes: Pipes, tmp_path: Path) -> None:
     read = pipeline.read(pipes(kind))
     pipeline_json.write(read, "tiny", tmp_path)
     guidance = default_guidance(image_recipe(read.folder), read)
-    figures = verify_images(read, Networks(read, tmp_path), guidance)
+    engines = NetworkEngines(pipeline_parts(read), lambda part: load_part(read, part), tmp_path)
+    figures = verify_images(read, engines, guidance)
     assert figures.latent_difference < 1e-4
     assert figures.pixel_difference < 1e-4
