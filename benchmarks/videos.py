@@ -85,8 +85,8 @@ def brightness(video: bytes) -> Any:
     import av
 
     with av.open(io.BytesIO(video), "r") as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    return np.stack(frames) @ LUMA
+        frames: Any = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    return frames @ LUMA
 
 
 def onnxruntime_loop(repository: Path) -> Generate:
