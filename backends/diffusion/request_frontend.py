@@ -20,6 +20,8 @@ class DiffusionFrontend(RequestFrontend[RequestT, SenderT, ActiveT]):
 
     outputs = "images"
     """Plural of the output, for messages."""
+    file_threads = 1
+    """Threads that preprocess requests with files. A large image takes seconds to decode and to encode."""
 
     def __init__(self, denoiser: Denoiser, options: Options) -> None:
         """Own the denoiser: `close` closes it.
@@ -34,8 +36,7 @@ class DiffusionFrontend(RequestFrontend[RequestT, SenderT, ActiveT]):
         self._max_waiting_bytes = options.max_waiting_bytes
         # Two at once, so that Triton can put the prompts of requests that come together into one batch.
         self.prompt_pool = self.new_pool(2, "diffusion-prompts")
-        # A large image takes seconds to encode.
-        self.file_pool = self.new_pool(1, "diffusion-files")
+        self.file_pool = self.new_pool(self.file_threads, "diffusion-files")
 
     def queue_error(self, active: ActiveT) -> GenerationError | None:
         """Return `Overloaded` where a request is one output or one byte too many."""

@@ -18,6 +18,7 @@ class VideoFrontend(DiffusionFrontend[VideoRequest, VideoSender, ActiveVideoRequ
     """Preprocesses requests, and hands them to the denoiser, their latents to the decoder and frames to an encoder."""
 
     outputs = "videos"
+    file_threads = 2  # a first frame does not wait until a long video is encoded
 
     def __init__(
         self,
