@@ -17,6 +17,7 @@ from backends.diffusion.loading import load_pipeline
 from backends.diffusion.request import VideoRequest
 from backends.diffusion.stats import Stats
 from backends.diffusion.video.frontend import VideoFrontend
+from backends.diffusion.video.mp4_file import find_encoders
 from backends.serving.errors import GenerationError
 from builders.video import networks, pipeline, pipeline_json
 from builders.video.parts import pipeline_parts
@@ -153,6 +154,11 @@ def _record_frames(frontend: VideoFrontend) -> dict[int, list[Any]]:
 
     frontend.decoder.deliver = record  # type: ignore[method-assign]
     return decoded
+
+
+def has_nvenc() -> bool:
+    """Return whether this machine encodes videos on a GPU."""
+    return find_encoders("auto")[0] == "h264_nvenc"
 
 
 def picture(pixels: Any, kind: str = "PNG") -> bytes:
