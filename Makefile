@@ -41,7 +41,7 @@ $(BIN)/python:
 # A stamp. It is remade only when the dependencies change.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the pinned dependencies into $(VENV); the first time this loads about 1 GB (pip's output: $(INSTALL_LOG))"
-	@.ci/logged $(INSTALL_LOG) $(BIN)/python -m pip install --disable-pip-version-check -e '.[audio,embedded,build,dev]' -c constraints.txt
+	@.ci/logged $(INSTALL_LOG) $(BIN)/python -m pip install --disable-pip-version-check -e '.[audio,video,embedded,build,dev]' -c constraints.txt
 	@touch $@
 
 # Node and npm come from PyPI with the other dependencies; npm writes this file itself.

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
 # The project itself, and the packages that every new environment has.
 NOT_PINNED = {"tritonic", "pip", "setuptools", "wheel"}
-EXTRAS = "audio,embedded,build,bench,tracing,dev"
+EXTRAS = "audio,video,embedded,build,bench,tracing,dev"
 # Extras that are not pinned, because pip cannot resolve them together with the others.
 UNPINNED_EXTRAS = {
     "gpu": "onnxruntime-gpu has the files of onnxruntime; one environment holds one of them",

@@ -31,9 +31,8 @@ app.add_typer(models_app, name="models")
 app.add_typer(train_app, name="train")
 
 
-@train_app.callback()
-def train() -> None:
-    """Make `train` a group of commands: typer would merge a single command into it."""
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+"""Settings of a command that hands its arguments to the command of another package."""
 
 
 def _port(help: str, variable: str | None = None) -> Any:
@@ -207,7 +206,7 @@ def doctor(
 
 
 @app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    context_settings=PASSED_ON,
     help="Build a model from its weights and install it into the repository; see `tritonic build --help`.",
 )
 def build(context: typer.Context, state: State = Path(".tritonic")) -> None:
@@ -226,7 +225,7 @@ def build(context: typer.Context, state: State = Path(".tritonic")) -> None:
 
 
 @app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    context_settings=PASSED_ON,
     help="Measure Tritonic and its peers on this machine; see `tritonic bench --help`.",
 )
 def bench(context: typer.Context) -> None:
@@ -237,16 +236,21 @@ def bench(context: typer.Context) -> None:
         raise typer.Exit(run(context.args))
 
 
-@train_app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    help="Train the image model `shapes`; an interrupted run is resumed. See `tritonic train shapes --help`.",
-)
-def shapes(context: typer.Context) -> None:
-    """Run the training's own command."""
-    with _errors_as_messages():
-        from tritonic.train import train_shapes
+def _add_training(name: str, kind: str) -> None:
+    @train_app.command(
+        name,
+        context_settings=PASSED_ON,
+        help=f"Train the {kind} model `{name}`; an interrupted run is resumed. See `tritonic train {name} --help`.",
+    )
+    def run(context: typer.Context) -> None:
+        with _errors_as_messages():
+            from tritonic.train import train_model
 
-        train_shapes(context.args)
+            train_model(name, context.args)
+
+
+_add_training("shapes", "image")
+_add_training("moving-shapes", "video")
 
 
 @models_app.callback(invoke_without_command=True)

@@ -10,22 +10,20 @@ import numpy as np
 from backends.diffusion.components import Array, Components, run_in_batches
 from backends.diffusion.denoising_job import BatchRow, DenoisingJob
 from backends.diffusion.families.family import Conditioning, Family
-from backends.diffusion.pipeline_config import PipelineConfig
+from backends.diffusion.pipeline_config import LatentShape, PipelineConfig
 from backends.diffusion.schedulers import Latent
 from backends.diffusion.stats import Stats
 
 _log = logging.getLogger(__name__)
 
-LatentShape = tuple[int, int, int]
-"""Channels, height and width of a latent."""
-
 
 class Denoiser:
     """One thread that runs the denoiser. Rows join the batch at any step and leave when they are done.
 
-    Only latents of one size can share a run. The next size is the one that has had the least time, so that small images
-    get as many steps as fit into the time of a large one. If more images wait than there are free rows, those of the
-    request with the fewest active rows come first: a request for ten images does not delay a request for one.
+    Only latents of one shape can share a run: images of one size, or videos of one size and length. The next shape is
+    the one that has had the least time, so that small images get as many steps as fit into the time of a large one. If
+    more images wait than there are free rows, those of the request with the fewest active rows come first: a request
+    for ten images does not delay a request for one.
     """
 
     def __init__(
@@ -37,7 +35,7 @@ class Denoiser:
         stats: Stats | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`max_rows` is the most images of one size in a run; with guidance each takes two rows of the batch."""
+        """`max_rows` is the most images or videos in a run; with guidance each takes two rows of the batch."""
         self._components = components
         self._family = family
         self._name = config.denoiser
@@ -151,9 +149,9 @@ class Denoiser:
             self._advance(job, [(row, output) for row, output in zip(rows, outputs, strict=True) if row.job is job])
 
     def _denoise(self, rows: list[BatchRow]) -> list[Latent]:
-        """Return the denoiser's output of each row, after guidance: float32[C, h, w]."""
+        """Return the denoiser's output of each row, after guidance: float32 of the latents' shape."""
         samples = np.stack([row.denoiser_input() for row in rows])
-        timesteps = np.array([row.job.plan.timesteps[row.next_run] for row in rows], np.float32)
+        timesteps = np.array([row.timestep() for row in rows], np.float32)
         guided = [i for i, row in enumerate(rows) if row.job.guided_prompt.negative is not None]
         if guided:
             samples = np.concatenate([samples, samples[guided]])

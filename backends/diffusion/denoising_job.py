@@ -1,4 +1,4 @@
-"""The denoising of one request: a job of several rows, one for each image."""
+"""The denoising of one request: a job of several rows, one for each image or video."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ import numpy as np
 
 from backends.diffusion.families.family import Floats, GuidedPrompt
 from backends.diffusion.noise import NoiseGenerator
-from backends.diffusion.pipeline_config import Vae
+from backends.diffusion.pipeline_config import LatentShape, Vae
 from backends.diffusion.schedulers import Latent, Plan, SolverState
 
 _LOG_VARIANCE_RANGE = (-30.0, 20.0)
@@ -28,14 +28,14 @@ class EncodedImage:
 
 @dataclass(eq=False, slots=True)
 class DenoisingJob:
-    """The images of one request. The denoiser's thread calls the callbacks, which must return at once.
+    """The images or the video of one request. The denoiser's thread calls the callbacks, which must return at once.
 
     After each run it calls `on_progress` with the finished share of the work, 0 to 1, then `on_finished` with the rows
     that are complete. `on_preview` gets a row, the number of the preview and its latent when a preview is due.
     `on_failed` ends the job.
     """
 
-    shape: tuple[int, int, int]
+    shape: LatentShape
     plan: Plan
     guided_prompt: GuidedPrompt
     vae: Vae
@@ -47,6 +47,12 @@ class DenoisingJob:
     previews: Mapping[int, int] = field(default_factory=dict)
     """The number of the preview that is due, by the number of runs that a row has had."""
     encoded_image: EncodedImage | None = None
+    init_latent: Latent | None = None
+    """The latent of a video that denoising starts from, float32 of `shape`."""
+    first_frame: Latent | None = None
+    """The clean first frame of the latent, float32[C, 1, h, w]: the denoiser sees it at timestep 0, and it stays."""
+    frame_timesteps: bool = False
+    """Whether the denoiser has a timestep for each latent frame."""
     rows: list["BatchRow"] = field(init=False)
     ended: bool = field(default=False, init=False)
 
@@ -64,7 +70,7 @@ class DenoisingJob:
 
 
 class BatchRow:
-    """One image. Once its job is submitted, only the denoiser's thread uses it."""
+    """One image or video. Once its job is submitted, only the denoiser's thread uses it."""
 
     def __init__(self, job: DenoisingJob, index: int, seed: int) -> None:
         self.job = job
@@ -87,6 +93,9 @@ class BatchRow:
         """Draw the first latent. The draws have the order of diffusers' pipelines, so that seeds give equal images."""
         job = self.job
         self._noise, self._state, self.started = NoiseGenerator(self.seed), job.plan.begin(), True
+        if job.init_latent is not None:
+            self.sample = job.plan.add_noise(job.init_latent, self._noise.normal(job.shape), 0)
+            return
         if job.encoded_image is None:
             self.sample = self._noise.normal(job.shape) * np.float32(job.plan.initial_scale)
             return
@@ -103,8 +112,18 @@ class BatchRow:
             self.sample = job.plan.add_noise(self._init_latent, self._init_noise, 0)
 
     def denoiser_input(self) -> Latent:
-        """Return the latent that the denoiser gets, float32[C, h, w]."""
-        return self.job.plan.scale_input(self.next_run, self.sample)
+        """Return the latent that the denoiser gets, float32 of the job's shape."""
+        return self._with_first_frame(self.job.plan.scale_input(self.next_run, self.sample))
+
+    def timestep(self) -> np.float32 | Latent:
+        """Return the timestep that the denoiser gets: one number, or float32[F] with one for each latent frame."""
+        timestep = np.float32(self.job.plan.timesteps[self.next_run])
+        if not self.job.frame_timesteps:
+            return timestep
+        timesteps = np.full(self.job.shape[1], timestep)
+        if self.job.first_frame is not None:
+            timesteps[0] = 0
+        return timesteps
 
     def advance(self, output: Latent) -> Latent | None:
         """Take a step with the denoiser's output, and return the latent of a preview if one is due."""
@@ -123,8 +142,13 @@ class BatchRow:
             )
             after = (1 - mask) * unmasked + mask * after
             preview = None if preview is None else (1 - mask) * self._init_latent + mask * preview
-        self.sample = after
-        return preview
+        # diffusers' pipelines do not put the first frame back between two runs; no other frame depends on it there.
+        self.sample = self._with_first_frame(after) if self.done else after
+        return None if preview is None else self._with_first_frame(preview)
+
+    def _with_first_frame(self, latent: Latent) -> Latent:
+        first = self.job.first_frame
+        return latent if first is None else np.concatenate([first, latent[:, first.shape[1] :]], axis=1)
 
 
 def predict_final_latent(plan: Plan, run: int, before: Latent, after: Latent) -> Latent:

@@ -134,10 +134,11 @@ def pixels_to_tensor(pixels: Pixels) -> Floats:
 def tensor_to_pixels(image: Floats) -> Pixels:
     """Convert a VAE decoder's output, float32[3, height, width], to pixels; values are clipped to -1..1.
 
-    The rounding is that of diffusers' image processor.
+    Frames of a video, float32[3, frames, height, width], become uint8[frames, height, width, 3]. The rounding is that
+    of diffusers' image processor.
     """
     scaled = (image / 2 + np.float32(0.5)).clip(0, 1)
-    pixels: Pixels = (scaled.transpose(1, 2, 0) * 255).round().astype(np.uint8)
+    pixels: Pixels = (np.moveaxis(scaled, 0, -1) * 255).round().astype(np.uint8)
     return pixels
 
 

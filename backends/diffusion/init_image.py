@@ -67,11 +67,11 @@ def load_init_image(file: bytes, mask: bytes | None, choose_size: Callable[[Size
     image = image.resize(size)
     pixels = image.pixels
     if image.transparency is not None:
-        pixels = _fill_transparent(pixels, image.transparency)
+        pixels = fill_transparent(pixels, image.transparency)
     return InitImage(pixels, None if mutable is None else resize_mask(mutable, size))
 
 
-def _fill_transparent(pixels: Pixels, transparency: Floats) -> Pixels:
+def fill_transparent(pixels: Pixels, transparency: Floats) -> Pixels:
     """Fill transparent pixels, whose colour in a file is arbitrary, with the mean colour of the opaque ones."""
     opacity: Floats = 1 - transparency
     total = float(opacity.sum())

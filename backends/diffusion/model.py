@@ -11,9 +11,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import triton_python_backend_utils as pb_utils
 
+from backends.diffusion.image_frontend import ImageFrontend
 from backends.diffusion.loading import load_pipeline
 from backends.diffusion.metrics import COUNTERS, GAUGES
-from backends.diffusion.tensors import ImageResponseSender, read_request
+from backends.diffusion.tensors import ImageResponseSender, VideoResponseSender, read_request, read_video_request
 from backends.serving.bls import TritonComponents
 from backends.serving.dispatch import dispatch_requests
 from backends.serving.metrics_publisher import MetricsPublisher
@@ -41,12 +42,21 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> None:
         """Admit requests and return; their response senders answer them later."""
-        dispatch_requests(
-            requests,
-            ImageResponseSender,
-            lambda request, sender: read_request(Inputs(request)),
-            self._frontend.add_request,
-        )
+        frontend = self._frontend
+        if isinstance(frontend, ImageFrontend):
+            dispatch_requests(
+                requests,
+                ImageResponseSender,
+                lambda request, sender: read_request(Inputs(request)),
+                frontend.add_request,
+            )
+        else:
+            dispatch_requests(
+                requests,
+                VideoResponseSender,
+                lambda request, sender: read_video_request(Inputs(request)),
+                frontend.add_request,
+            )
 
     def finalize(self) -> None:
         """Fail the active requests, and end every thread."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from backends.serving.config_parameters import integer_value, json_value, string_values
 from backends.serving.errors import InvalidValue
@@ -16,9 +16,12 @@ class Options:
     """The options of a model, as docs/architecture.md describes them.
 
     If `sizes` are given, the model draws only these; otherwise sides are multiples of `size_multiple` within
-    `min_size` and `max_size`. All sizes are in pixels. `max_waiting` bounds the unanswered images and
+    `min_size` and `max_size`. All sizes are in pixels. `max_waiting` bounds the unanswered images or videos, and
     `max_waiting_bytes` the inputs that wait for preprocessing.
     """
+
+    outputs: ClassVar[str] = "images"
+    """Plural of what the model generates, for messages."""
 
     sizes: tuple[Size, ...] = ()
     size_multiple: int = 8
@@ -48,7 +51,7 @@ class Options:
             supported = f"sides that are multiples of {self.size_multiple}, {bounds}"
         if not is_supported:
             raise InvalidValue(
-                f"This model does not generate images of {size[0]}x{size[1]}; it supports {supported}.", "width"
+                f"This model does not generate {self.outputs} of {size[0]}x{size[1]}; it supports {supported}.", "width"
             )
 
     def nearest_size(self, size: Size) -> Size:

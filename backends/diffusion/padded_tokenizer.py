@@ -1,6 +1,7 @@
 """Tokenisation of prompts to token ids of a fixed length, as in diffusers' pipelines."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,18 @@ from backends.serving.tokenizer import load_tokenizer
 
 _MAX_TEXT_CHARS = 8_192
 """Length in characters above which only the beginning of a text is tokenised; it exceeds `max_length` anyway."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokens:
+    """The tokens of texts: `ids` and `mask`, int64[texts, max_length]; the mask is 0 where a text is padded.
+
+    `truncated` says for each text whether its end was cut off.
+    """
+
+    ids: npt.NDArray[np.int64]
+    mask: npt.NDArray[np.int64]
+    truncated: tuple[bool, ...]
 
 
 class PaddedTokenizer:
@@ -30,11 +43,14 @@ class PaddedTokenizer:
         tokenizer.enable_padding(length=config.max_length, pad_id=config.pad_id, pad_token=pad)
         self._tokenizer = tokenizer
 
-    def encode(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], list[bool]]:
-        """Return token ids, int64[texts, max_length], and for each text whether its end was cut off."""
+    def encode(self, texts: Sequence[str]) -> Tokens:
+        """Return the tokens of texts, each cut or padded to `max_length`."""
         encodings = self._tokenizer.encode_batch([self._shorten(text) for text in texts])
-        ids = np.array([encoding.ids for encoding in encodings], np.int64)
-        return ids, [bool(encoding.overflowing) for encoding in encodings]
+        return Tokens(
+            ids=np.array([encoding.ids for encoding in encodings], np.int64),
+            mask=np.array([encoding.attention_mask for encoding in encodings], np.int64),
+            truncated=tuple(bool(encoding.overflowing) for encoding in encodings),
+        )
 
     def _shorten(self, text: str) -> str:
         """Return the text, or a prefix of a long one that still exceeds `max_length` tokens."""

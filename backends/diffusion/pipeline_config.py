@@ -4,15 +4,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 PIPELINE_FILE = "pipeline.json"
 GUIDANCE_MODES = ("classifier-free", "embedded", "none")
+ImageConditioning = Literal["none", "first-frame", "channels"]
 
 Floats = npt.NDArray[np.float32]
+LatentShape = tuple[int, ...]
+"""Channels, height and width of an image's latent; channels, frames, height and width of a video's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +32,10 @@ class TokenizerConfig:
 
 @dataclass(frozen=True, slots=True)
 class Vae:
-    """The relation of images and latents: a latent is smaller by `factor` on each side and has `channels` channels.
+    """The relation of pixels and latents: a latent is smaller by `factor` on each side and has `channels` channels.
 
-    `mean` and `std`, one number for each channel, replace `shift_factor` if they are not empty.
+    `mean` and `std`, one number for each channel, replace `shift_factor` if they are not empty. The first frame of a
+    video is a latent frame of its own, and `temporal_factor` further ones share one; 0 if latents are those of images.
     """
 
     scaling_factor: float
@@ -40,22 +44,63 @@ class Vae:
     channels: int = 4
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    temporal_factor: int = 0
+
+    def latent_shape(self, size: tuple[int, int], num_frames: int = 1) -> LatentShape:
+        """Return the shape of a latent for a width and a height in pixels, and a number of frames of a video."""
+        width, height = size
+        area = (height // self.factor, width // self.factor)
+        if not self.temporal_factor:
+            return (self.channels, *area)
+        return (self.channels, 1 + (num_frames - 1) // self.temporal_factor, *area)
 
     def scale(self, encoded: Floats) -> Floats:
-        """Scale the encoder's output, float32[…, C, h, w], to the units in which the denoiser was trained."""
+        """Scale the encoder's output to the units in which the denoiser was trained.
+
+        The shape is [..., C, h, w], or [..., C, F, h, w] for videos.
+        """
         if self.mean:
-            return (encoded - _channels(self.mean)) * np.float32(self.scaling_factor) / _channels(self.std)
+            return (encoded - self._channels(self.mean)) * np.float32(self.scaling_factor) / self._channels(self.std)
         return (encoded - np.float32(self.shift_factor)) * np.float32(self.scaling_factor)
 
     def unscale(self, latent: Floats) -> Floats:
-        """Scale a latent, float32[…, C, h, w], to the units of the decoder's input."""
+        """Scale a latent, of a shape as in `scale`, to the units of the decoder's input."""
         if self.mean:
-            return latent * _channels(self.std) / np.float32(self.scaling_factor) + _channels(self.mean)
+            return latent * self._channels(self.std) / np.float32(self.scaling_factor) + self._channels(self.mean)
         return latent / np.float32(self.scaling_factor) + np.float32(self.shift_factor)
 
+    def _channels(self, values: tuple[float, ...]) -> Floats:
+        return np.array(values, np.float32).reshape(-1, *[1] * (3 if self.temporal_factor else 2))
 
-def _channels(values: tuple[float, ...]) -> Floats:
-    return np.array(values, np.float32)[:, None, None]
+
+@dataclass(frozen=True, slots=True)
+class ImageProcessor:
+    """The input of an image encoder: a square of `size` pixels, normalised by `mean` and `std`, one for each colour."""
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoParts:
+    """The parts of a pipeline only where it generates videos.
+
+    The VAE computes one latent frame a call. The first one is that of `vae_decoder` and `vae_encoder`; these components
+    take each further one, and the `decoder_caches` or `encoder_caches` arrays that the call before returned. With
+    `frame_timesteps` the denoiser has a timestep for each latent frame. `image_conditioning` is the way in which it
+    takes a first frame: as a clean latent frame, as further channels, or not at all. With `image_encoder`, a component,
+    it also gets the tokens of the first frame.
+    """
+
+    vae_decoder_next: str
+    vae_encoder_next: str | None
+    decoder_caches: int
+    encoder_caches: int
+    frame_timesteps: bool
+    image_conditioning: ImageConditioning
+    image_encoder: str | None = None
+    image_processor: ImageProcessor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +123,7 @@ class PipelineConfig:
     size_multiple: int
     guidance: str = "classifier-free"
     max_batch: int = 0
+    video: VideoParts | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -122,9 +168,35 @@ def _parse(values: dict[str, Any]) -> PipelineConfig:
             channels=int(vae.get("channels", 4)),
             mean=tuple(vae.get("latents_mean") or ()) if vae.get("latents_std") else (),
             std=tuple(vae.get("latents_std") or ()),
+            temporal_factor=int(vae.get("temporal_factor", 0)),
         ),
         size_multiple=int(values.pop("size_multiple", 8 * int(vae.get("factor", 8)))),
         guidance=guidance,
         max_batch=int(values.pop("max_batch", 0)),
+        video=_parse_video(values, components, vae) if vae.get("temporal_factor") else None,
         extras=values,
     )
+
+
+def _parse_video(values: dict[str, Any], components: Mapping[str, Any], vae: Mapping[str, Any]) -> VideoParts:
+    conditioning = values.pop("image_conditioning", "none")
+    if conditioning not in get_args(ImageConditioning):
+        raise ValueError(
+            f"the image_conditioning is {conditioning!r}, not one of {', '.join(get_args(ImageConditioning))}"
+        )
+    return VideoParts(
+        vae_decoder_next=str(components["vae_decoder_next"]),
+        vae_encoder_next=components.get("vae_encoder_next"),
+        decoder_caches=int(vae["decoder_caches"]),
+        encoder_caches=int(vae.get("encoder_caches", 0)),
+        frame_timesteps=bool(values.pop("expand_timesteps", False)),
+        image_conditioning=conditioning,
+        image_encoder=components.get("image_encoder"),
+        image_processor=_parse_image_processor(values.pop("image_processor", None)),
+    )
+
+
+def _parse_image_processor(values: Mapping[str, Any] | None) -> ImageProcessor | None:
+    if values is None:
+        return None
+    return ImageProcessor(int(values["size"]), tuple(values["mean"]), tuple(values["std"]))

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from backends.diffusion.components import Array, Components, run_in_batches
 from backends.diffusion.padded_tokenizer import PaddedTokenizer
 from backends.diffusion.pipeline_config import PipelineConfig
@@ -24,11 +26,19 @@ class TextEncoders:
 
     def check_length(self, text: str, param: str) -> None:
         """Raise `ContextLengthExceeded`, naming `param`, if the text is too long for every encoder."""
-        if all(tokenizer.encode([text])[1][0] for tokenizer in self._tokenizers):
+        if all(tokenizer.encode([text]).truncated[0] for tokenizer in self._tokenizers):
             max_length = max(tokenizer.max_length for tokenizer in self._tokenizers)
             raise ContextLengthExceeded(f"This has more than the {max_length} tokens that the model reads.", param)
 
     def encode(self, index: int, texts: Sequence[str], outputs: Sequence[str]) -> dict[str, Array]:
         """Return the named outputs of an encoder for texts, each cut to the length that the encoder takes."""
-        ids, _ = self._tokenizers[index].encode(texts)
-        return run_in_batches(self._components, self._names[index], {"input_ids": ids}, outputs, self._max_batch)
+        inputs = {"input_ids": self._tokenizers[index].encode(texts).ids}
+        return run_in_batches(self._components, self._names[index], inputs, outputs, self._max_batch)
+
+    def encode_masked(self, index: int, texts: Sequence[str]) -> Array:
+        """Return the states of an encoder that takes a mask, [texts, tokens, width], with zeros beyond each text."""
+        tokens = self._tokenizers[index].encode(texts)
+        inputs = {"input_ids": tokens.ids, "attention_mask": tokens.mask}
+        found = run_in_batches(self._components, self._names[index], inputs, ["hidden_states"], self._max_batch)
+        states: Array = np.where(tokens.mask[..., None] > 0, found["hidden_states"], np.float32(0))
+        return states

@@ -1,4 +1,4 @@
-"""Threads that send responses, so that the engine's thread never does."""
+"""Threads that send responses or encode files, so that the engine's thread never does."""
 
 import logging
 import queue
@@ -16,10 +16,10 @@ class SenderThreads:
     Sending a response costs a third of a millisecond within Triton, and two threads send nearly twice as fast as one.
     """
 
-    def __init__(self, threads: int = 2) -> None:
+    def __init__(self, threads: int = 2, name: str = "response-sender") -> None:
         self._queues: list[queue.SimpleQueue[Callback | None]] = [queue.SimpleQueue() for _ in range(threads)]
         self._threads = [
-            threading.Thread(target=self._run, args=[callbacks], name=f"response-sender-{number}", daemon=True)
+            threading.Thread(target=self._run, args=[callbacks], name=f"{name}-{number}", daemon=True)
             for number, callbacks in enumerate(self._queues)
         ]
         for thread in self._threads:

@@ -2,12 +2,14 @@
 
 SEEN = frozenset(
     {
+        "diffusion_frames_total",
         "diffusion_images_total",
         "diffusion_requests_cancelled_total",
         "diffusion_rows_active",
         "diffusion_rows_waiting",
         "diffusion_runs_total",
         "diffusion_steps_total",
+        "diffusion_videos_total",
         "embedding_padding_total",
         "embedding_requests_cancelled_total",
         "embedding_runs_total",

@@ -1,33 +1,25 @@
 """The image tensors of docs/architecture.md: Triton's client and a tiny Stable Diffusion, without the gateway."""
 
 import io
-import queue
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
-import tritonclient.grpc as client
 from PIL import Image
 
 from builders import recipe
 from builders.build import build
 from tests.fakes.pipelines import make_pipeline
+from tests.triton.tensor_client import TensorClient, diffusion_stat, until
 from tritonic.embedded import EmbeddedTriton
 
 # A machine that is busy takes minutes to export five engines.
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(1200)]
 
 NAME = "tiny"
-TYPES = {
-    **dict.fromkeys(("prompt", "negative_prompt", "output_format", "image", "mask"), "BYTES"),
-    **dict.fromkeys(("guidance_scale", "strength"), "FP32"),
-    "seed": "UINT64",
-}
-ARRAYS = {"BYTES": np.object_, "FP32": np.float32, "UINT64": np.uint64, "INT32": np.int32}
 LONG = 900
 """A number of steps that takes many seconds."""
 
@@ -49,74 +41,22 @@ def triton(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield running
 
 
-class TensorClient:
-    """A stream of requests, which may overlap."""
-
-    def __init__(self, url: str) -> None:
-        self.server = client.InferenceServerClient(url)
-        self.received: queue.Queue[tuple[Any, Any]] = queue.Queue()
-        self.server.start_stream(lambda result, error: self.received.put((result, error)))
-
-    def send(self, request: str = "", parameters: dict[str, Any] | None = None, **tensors: Any) -> None:
-        inputs = []
-        for name, value in {"prompt": "a red cat", **tensors}.items():
-            kind = TYPES.get(name, "INT32")
-            value = value.encode() if isinstance(value, str) else value
-            array = np.array(value if isinstance(value, list) else [value], ARRAYS[kind])
-            inputs.append(client.InferInput(name, array.shape, kind))
-            inputs[-1].set_data_from_numpy(array)
-        self.server.async_stream_infer(
-            NAME, inputs, request_id=request, parameters=parameters, enable_empty_final_response=True
-        )
-
-    def responses(self, requests: int = 1) -> list[dict[str, Any]]:
-        """Return all responses of `requests` requests. Raises the error of any of them."""
-        found = []
-        while requests:
-            result, error = self.received.get(timeout=120)
-            if error is not None:
-                raise error
-            response = result.get_response()
-            outputs = {output.name: result.as_numpy(output.name)[0] for output in response.outputs}
-            found.append({"request": response.id, **outputs})
-            requests -= response.parameters["triton_final_response"].bool_param
-        return found
-
-    def __call__(self, **tensors: Any) -> list[dict[str, Any]]:
-        self.send(**tensors)
-        return self.responses()
-
-
 @pytest.fixture
 def infer(triton: EmbeddedTriton) -> Iterator[TensorClient]:
-    tensor_client = TensorClient(triton.grpc_url)
+    tensor_client = TensorClient(triton.grpc_url, NAME)
     yield tensor_client
-    tensor_client.server.stop_stream(cancel_requests=True)
-    tensor_client.server.close()
+    tensor_client.close()
 
 
 @pytest.fixture
 def stat(triton: EmbeddedTriton) -> Callable[[str], int]:
-    def read(name: str) -> int:
-        text = httpx.get(triton.metrics_url, trust_env=False).text
-        (line,) = (line for line in text.splitlines() if line.startswith(f'diffusion_{name}{{model="{NAME}"}}'))
-        return int(float(line.rsplit(" ", 1)[1]))
-
-    return read
+    return lambda name: diffusion_stat(triton, NAME, name)
 
 
 def images(responses: list[dict[str, Any]]) -> dict[int, Any]:
     """Return the pixels of the finished images by index."""
     found = [response for response in responses if "image" in response and "partial" not in response]
     return {int(each["index"]): np.asarray(Image.open(io.BytesIO(each["image"]))).astype(int) for each in found}
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> float:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-    return time.monotonic()
 
 
 def test_images_equal_those_of_diffusers(infer: TensorClient, pipeline: Path) -> None:
@@ -162,7 +102,7 @@ def test_concurrent_requests_share_denoiser_runs_and_keep_their_images(
 def test_a_disconnect_frees_the_rows_of_the_denoiser(
     triton: EmbeddedTriton, infer: TensorClient, stat: Callable[[str], int]
 ) -> None:
-    disconnecting_client = TensorClient(triton.grpc_url)
+    disconnecting_client = TensorClient(triton.grpc_url, NAME)
     disconnecting_client.send(steps=LONG, num_images=6)
     until(lambda: stat("rows_active") == 4 and stat("rows_waiting") == 2)
     disconnecting_client.server.stop_stream(cancel_requests=True)

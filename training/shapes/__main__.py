@@ -35,9 +35,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from training.shapes.process_group import run_in_processes
+    from training.common.process_group import run_in_processes
+    from training.common.training_loop import TimestampedLog
     from training.shapes.train import TrainingConfig, train, with_steps
-    from training.shapes.training_loop import TimestampedLog
 
     config = with_steps(TrainingConfig(), options.vae_steps, options.text_steps, options.unet_steps)
     options.work.mkdir(parents=True, exist_ok=True)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from training.common.training_loop import LogLine
 from training.shapes.rendering import ImageArray, render_dataset
 from training.shapes.scenes import COLOURS, Scene
 from training.shapes.train_vae import to_tensor
-from training.shapes.training_loop import LogLine
 
 CHUNK = 64
 OBJECT_WEIGHT = 3.0

@@ -4,15 +4,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from training.common.process_group import ProcessGroup
+from training.common.training_loop import LogLine, StageConfig
 from training.shapes.evaluation import evaluate
 from training.shapes.latent_dataset import load_or_encode_latents
 from training.shapes.networks import NetworkSizes, make_pipeline, save_pipeline
-from training.shapes.process_group import ProcessGroup
 from training.shapes.tokenizer import make_tokenizer
 from training.shapes.train_text_encoder import train_text_encoder
 from training.shapes.train_unet import train_unet
 from training.shapes.train_vae import train_vae
-from training.shapes.training_loop import LogLine, StageConfig
 
 VAE_STAGE = StageConfig("vae", 3_000, 2e-3, warmup_steps=50, weight_decay=1e-4)
 TEXT_STAGE = StageConfig("text", 1_500, 1e-3, final_fraction=0.1)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from training.common.training_loop import LogLine, StageConfig, run_training_loop
 from training.shapes.networks import NetworkSizes, new_text_encoder
 from training.shapes.scenes import COLOURS, PLACES, RADIUS, SHAPES, Scene, sample_scene, scene_prompt
 from training.shapes.tokenizer import tokenize
-from training.shapes.training_loop import LogLine, StageConfig, run_training_loop
 
 OBJECT_ATTRIBUTES = (
     ("colour", tuple(COLOURS)),

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
+from training.common.process_group import ProcessGroup
+from training.common.training_loop import LogLine, StageConfig, run_training_loop
 from training.shapes.latent_dataset import LatentDataset
 from training.shapes.networks import NetworkSizes, new_scheduler, new_unet
-from training.shapes.process_group import ProcessGroup
 from training.shapes.tokenizer import tokenize
 from training.shapes.train_text_encoder import classification_loss, scene_labels, training_prompt
-from training.shapes.training_loop import LogLine, StageConfig, run_training_loop
 
 BATCH = 32
 PROMPT_DROPOUT = 0.1

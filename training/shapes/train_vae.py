@@ -7,11 +7,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from training.common.training_loop import LogLine, StageConfig, run_training_loop
 from training.shapes.judge import judge
 from training.shapes.networks import NetworkSizes, new_vae
 from training.shapes.rendering import IMAGE_SIZE, ImageArray, render_dataset
 from training.shapes.scenes import Scene
-from training.shapes.training_loop import LogLine, StageConfig, run_training_loop
 from training.shapes.vae_initialization import init_colour_passthrough
 
 CROP_SIZE = 64

@@ -7,6 +7,7 @@ from backends.diffusion.families.flux import Flux
 from backends.diffusion.families.stable_diffusion import StableDiffusion
 from backends.diffusion.families.stable_diffusion_3 import StableDiffusion3
 from backends.diffusion.families.stable_diffusion_xl import StableDiffusionXL
+from backends.diffusion.families.wan import Wan
 from backends.diffusion.pipeline_config import PipelineConfig
 from backends.diffusion.text_encoders import TextEncoders
 
@@ -17,6 +18,7 @@ FAMILIES: dict[str, Callable[[PipelineConfig, TextEncoders], Family]] = {
     "stable-diffusion-xl": StableDiffusionXL,
     "stable-diffusion-3": StableDiffusion3,
     "flux": Flux,
+    "wan": Wan,
 }
 
 

@@ -28,14 +28,17 @@ class Family(Protocol):
     """The rules of a pipeline's family. May be used from any thread."""
 
     def encode_prompt(self, prompt: str, negative: str | None, scale: float, size: tuple[int, int]) -> GuidedPrompt:
-        """Encode a prompt for an image of `size`: width and height in pixels.
+        """Encode a prompt for an image or a video of `size`: width and height in pixels.
 
         Raises `ContextLengthExceeded`, `InvalidValue` or `UnsupportedOption`, naming the input, or what `Components`
         raise.
         """
 
     def denoiser_inputs(self, samples: Floats, timesteps: Floats) -> dict[str, Array]:
-        """Return the denoiser's inputs for latents, float32[n, C, h, w], at timesteps, float32[n]."""
+        """Return the denoiser's inputs for latents, float32[n, C, h, w], at timesteps, float32[n].
+
+        Those of videos are [n, C, F, h, w], and [n, F] where each latent frame has a timestep of its own.
+        """
 
     def denoiser_output(self, predicted: Floats, shape: tuple[int, ...]) -> Floats:
-        """Convert the denoiser's output to float32 of the latents' `shape`, [n, C, h, w]."""
+        """Convert the denoiser's output to float32 of the latents' `shape`."""

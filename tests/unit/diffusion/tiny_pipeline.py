@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from backends.diffusion.image_frontend import ImageFrontend
 from backends.diffusion.loading import load_pipeline
-from backends.diffusion.request import Request
-from backends.diffusion.request_frontend import DiffusionFrontend
+from backends.diffusion.request import ImageRequest
 from backends.diffusion.stats import Stats
 from backends.serving.errors import GenerationError
 from builders.diffusion import networks, pipeline, pipeline_json
@@ -25,10 +25,10 @@ NAME = "tiny"
 class TorchComponents:
     """Implements `backends.diffusion.components.Components` by the builder's networks. Calls wait at `gate`."""
 
-    def __init__(self, folder: Path) -> None:
-        source = pipeline.read(folder)
-        self._parts: dict[str, PipelinePart] = {f"{NAME}-{part.name}": part for part in pipeline_parts(source)}
-        self._networks = {name: networks.load_part(source, part) for name, part in self._parts.items()}
+    def __init__(self, parts: Iterable[PipelinePart], load: Callable[[PipelinePart], Any]) -> None:
+        """`load` returns the network of a part."""
+        self._parts: dict[str, PipelinePart] = {f"{NAME}-{part.name}": part for part in parts}
+        self._networks = {name: load(part) for name, part in self._parts.items()}
         self._lock = threading.Lock()
         self.gate = threading.Event()
         self.gate.set()
@@ -48,7 +48,10 @@ class TorchComponents:
             assert inputs[port.name].dtype == (np.int64 if port.type == "INT64" else np.float32), port.name
         with self._lock, torch.inference_mode():
             tensors = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in inputs.items()}
-            results = self._networks[name](**tensors)
+            caches = [tensors.pop(port.name) for port in part.inputs if port.name.startswith("cache_")]
+            results = (
+                self._networks[name](*tensors.values(), tuple(caches)) if caches else self._networks[name](**tensors)
+            )
         results = results if isinstance(results, tuple) else (results,)
         by_name = {port.name: value.numpy() for port, value in zip(part.outputs, results, strict=True)}
         return {output: by_name[output] for output in outputs}
@@ -119,14 +122,14 @@ class RecordingSender:
 class TinyPipeline:
     """A frontend with a tiny pipeline, and the folder of the pipeline."""
 
-    frontend: DiffusionFrontend
+    frontend: ImageFrontend
     stats: Stats
     components: TorchComponents
     folder: Path
 
     def ask(self, prompt: str = "a red cat", **options: Any) -> RecordingSender:
         sender = RecordingSender()
-        self.frontend.add_request(Request(prompt=prompt, **options), sender)
+        self.frontend.add_request(ImageRequest(prompt=prompt, **options), sender)
         return sender
 
 
@@ -136,11 +139,13 @@ def open_tiny_pipeline(folder: Path, kind: str, scheduler: Any = None, **paramet
     pipeline_folder = make_pipeline(folder / "pipeline", kind, scheduler=scheduler)
     (folder / "1").mkdir()
     pipeline_json.write(pipeline.read(pipeline_folder), NAME, folder / "1")
-    components = TorchComponents(pipeline_folder)
+    source = pipeline.read(pipeline_folder)
+    components = TorchComponents(pipeline_parts(source), lambda part: networks.load_part(source, part))
     values = {"default_size": "[32, 32]", "default_steps": "4", "max_steps": "50", "max_size": "256", **parameters}
     frontend, stats = load_pipeline(
         folder / "1", {name: {"string_value": str(value)} for name, value in values.items()}, components
     )
+    assert isinstance(frontend, ImageFrontend)
     try:
         yield TinyPipeline(frontend, stats, components, pipeline_folder)
     finally:

@@ -1,4 +1,4 @@
-"""`tritonic train shapes` where the training code is missing, as in an installed wheel, and where it is found."""
+"""`tritonic train` where the training code is missing, as in an installed wheel, and where it is found."""
 
 import sys
 from collections.abc import Callable
@@ -47,12 +47,26 @@ def test_the_current_folder_may_be_the_checkout(elsewhere: Path, monkeypatch: py
     module = ModuleType("training.shapes.__main__")
     module.main = calls.append  # type: ignore[attr-defined]
     fake_import(monkeypatch, lambda name: module)
-    train.train_shapes(["--work", "x"])
+    train.train_model("shapes", ["--work", "x"])
     assert calls == [["train", "--work", "x"]]
     assert sys.path[0] == str(elsewhere)
+
+
+def test_a_command_runs_the_training_of_its_model(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+
+    def import_module(name: str) -> ModuleType:
+        assert name == "training.moving_shapes.__main__"
+        module = ModuleType(name)
+        module.main = calls.append  # type: ignore[attr-defined]
+        return module
+
+    fake_import(monkeypatch, import_module)
+    assert CliRunner().invoke(app, ["train", "moving-shapes", "--work", "y", "--vae-steps", "3"]).exit_code == 0
+    assert calls == [["train", "--work", "y", "--vae-steps", "3"]]
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_import(monkeypatch, lacking("torch"))
     with pytest.raises(train.TrainingError, match="Training needs the package 'torch': pip install"):
-        train.train_shapes([])
+        train.train_model("shapes", [])

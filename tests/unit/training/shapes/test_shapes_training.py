@@ -10,17 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
+from training.common.process_group import SINGLE_PROCESS, ProcessGroup, run_in_processes
+from training.common.training_loop import StageConfig, run_training_loop
 from training.shapes.contact_sheet import write_contact_sheet
 from training.shapes.evaluation import evaluate, generate_images, image_to_image, inpaint, score
 from training.shapes.networks import TINY, load_pipeline, new_vae, tiny_pipeline
-from training.shapes.process_group import SINGLE_PROCESS, ProcessGroup, run_in_processes
 from training.shapes.rendering import render_dataset
 from training.shapes.scenes import sample_scene, scene_prompt, vocabulary
 from training.shapes.tokenizer import MAX_PROMPT_TOKENS, make_tokenizer, tokenize
 from training.shapes.train import TrainingConfig, train
 from training.shapes.train_text_encoder import NUM_CLASSES, scene_labels
 from training.shapes.train_vae import reconstruction_quality, to_images, to_tensor
-from training.shapes.training_loop import StageConfig, run_training_loop
 from training.shapes.vae_initialization import init_colour_passthrough
 
 SHORT = TrainingConfig(

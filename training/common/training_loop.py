@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from training.shapes.process_group import SINGLE_PROCESS, ProcessGroup
+from training.common.process_group import SINGLE_PROCESS, ProcessGroup
 
 LogLine = Callable[[str], None]
 """Writes one line of progress."""

@@ -1,0 +1,168 @@
+"""A frontend with a tiny Wan pipeline. Its components run in PyTorch, without export and without Triton."""
+
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from PIL import Image
+
+from backends.diffusion.loading import load_pipeline
+from backends.diffusion.request import VideoRequest
+from backends.diffusion.stats import Stats
+from backends.diffusion.video.frontend import VideoFrontend
+from backends.diffusion.video.mp4_file import find_encoders
+from backends.serving.errors import GenerationError
+from builders.video import networks, pipeline, pipeline_json
+from builders.video.parts import pipeline_parts
+from tests.fakes.tiny_wan import make_wan_pipeline
+from tests.unit.diffusion.tiny_pipeline import NAME, TorchComponents
+
+# The tensors are too small to split among threads.
+torch.set_num_threads(1)
+
+WIDTH, HEIGHT = 64, 32
+PARAMETERS = {
+    "default_size": [WIDTH, HEIGHT],
+    "max_size": 128,
+    "default_steps": 3,
+    "max_steps": 50,
+    "default_num_frames": 5,
+    "max_num_frames": 33,
+    "default_fps": 8,
+    "default_guidance": 3.0,
+}
+REFERENCES = {"t2v": '["frames"]', "i2v": '["image"]'}
+"""What the kinds take that do not take both."""
+
+
+@dataclass
+class RecordingVideoSender:
+    """A response sender that records its responses."""
+
+    disconnected: bool = False
+    progress: list[float] = field(default_factory=list)
+    previews: list[tuple[int, bytes]] = field(default_factory=list)
+    video: bytes = b""
+    size: tuple[int, int] = (0, 0)
+    num_frames: int = 0
+    fps: int = 0
+    seed: int = -1
+    error: GenerationError | None = None
+    ends: int = 0
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def is_cancelled(self) -> bool:
+        return self.disconnected
+
+    def send_progress(self, fraction: float) -> None:
+        assert not self.ends
+        self.progress.append(fraction)
+
+    def send_preview(self, image: bytes, number: int) -> None:
+        assert not self.ends
+        self.previews.append((number, image))
+
+    def send_video(self, video: bytes, size: tuple[int, int], num_frames: int, fps: int, seed: int) -> None:
+        assert not self.ends
+        self.video, self.size, self.num_frames, self.fps, self.seed = video, size, num_frames, fps, seed
+        self._end()
+
+    def fail(self, error: GenerationError) -> None:
+        self.error = error
+        self._end()
+
+    def _end(self) -> None:
+        self.ends += 1
+        self.ended.set()
+
+    def outcome(self, seconds: float = 60) -> "RecordingVideoSender":
+        assert self.ended.wait(seconds)
+        assert self.ends == 1
+        if self.error:
+            raise self.error
+        return self
+
+    def frames(self) -> Any:
+        """Return the decoded frames, uint8[n, height, width, 3]."""
+        return read_video(self.video)[0]
+
+
+def read_video(file: bytes) -> tuple[Any, float, str]:
+    """Return the frames of a video, uint8[n, height, width, 3], its seconds, and the name of its codec."""
+    with av.open(io.BytesIO(file), "r") as container:
+        stream = container.streams.video[0]
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
+        assert container.duration is not None
+        return frames, container.duration / 1e6, stream.codec_context.codec.canonical_name
+
+
+@dataclass(frozen=True)
+class TinyVideoPipeline:
+    """A frontend with a tiny pipeline, and the folder of the pipeline. `decoded` are the frames of each seed."""
+
+    frontend: VideoFrontend
+    stats: Stats
+    components: TorchComponents
+    folder: Path
+    decoded: dict[int, list[Any]]
+
+    def ask(self, prompt: str = "a red cat", **options: Any) -> RecordingVideoSender:
+        sender = RecordingVideoSender()
+        self.frontend.add_request(VideoRequest(prompt=prompt, **options), sender)
+        return sender
+
+
+@contextmanager
+def open_tiny_video(
+    folder: Path, kind: str, scheduler: Any = None, **parameters: object
+) -> Iterator[TinyVideoPipeline]:
+    """Write a tiny pipeline under `folder` and open a frontend for it; `parameters` are those of `config.pbtxt`."""
+    pipeline_folder = make_wan_pipeline(folder / "pipeline", kind, scheduler=scheduler)
+    (folder / "1").mkdir()
+    source = pipeline.read(pipeline_folder)
+    pipeline_json.write(source, NAME, folder / "1")
+    components = TorchComponents(pipeline_parts(source), lambda part: networks.load_part(source, part))
+    references = REFERENCES.get(kind, '["image", "frames"]')
+    values = {
+        name: {"string_value": str(value)}
+        for name, value in {**PARAMETERS, "references": references, **parameters}.items()
+    }
+    frontend, stats = load_pipeline(folder / "1", values, components)
+    assert isinstance(frontend, VideoFrontend)
+    try:
+        yield TinyVideoPipeline(frontend, stats, components, pipeline_folder, _record_frames(frontend))
+    finally:
+        components.gate.set()
+        frontend.close()
+
+
+def _record_frames(frontend: VideoFrontend) -> dict[int, list[Any]]:
+    """Record what the decoder delivers: float32[3, n, H, W] for each latent frame, by the seed of the request."""
+    decoded: dict[int, list[Any]] = {}
+    deliver = frontend.decoder.deliver
+
+    def record(task: Any, result: Any) -> None:
+        decoded.setdefault(task.job.seeds[0], []).append(result[0])
+        deliver(task, result)
+
+    frontend.decoder.deliver = record  # type: ignore[method-assign]
+    return decoded
+
+
+def has_nvenc() -> bool:
+    """Return whether this machine encodes videos on a GPU."""
+    return find_encoders("auto")[0] == "h264_nvenc"
+
+
+def picture(pixels: Any, kind: str = "PNG") -> bytes:
+    """Encode pixels, uint8[height, width, 3]."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()

@@ -1,0 +1,1 @@
+"""What the trainings share: the loop over steps, which saves and resumes, and groups of processes."""
