@@ -19,6 +19,7 @@ from tests.fakes.scripted_model import (
     LISTENING_INPUTS,
     SAMPLING_PARAMETERS,
     TTS_INPUTS,
+    VIDEO_INPUTS,
     Echo,
     IfSeed,
     Pause,
@@ -33,7 +34,8 @@ def wire_type(kind: int) -> str:
 
 
 _WIRE_TYPES = {
-    name: wire_type(kind) for name, kind, _ in INPUTS + LISTENING_INPUTS + TTS_INPUTS + EMBEDDING_INPUTS + IMAGE_INPUTS
+    name: wire_type(kind)
+    for name, kind, _ in INPUTS + LISTENING_INPUTS + TTS_INPUTS + EMBEDDING_INPUTS + IMAGE_INPUTS + VIDEO_INPUTS
 }
 
 
