@@ -66,8 +66,6 @@ class Videos:
         settings = self._settings
         most = settings.video_frames_max_bytes
         try:
-            if spool.size > settings.video_max_bytes:
-                raise InvalidMedia(f"the video is larger than the limit of {settings.video_max_bytes} bytes")
             task = {
                 **self._task(spool),
                 "task": "clip",
@@ -83,6 +81,17 @@ class Videos:
             return Clip(frames=_split(body), is_cut=bool(head.get("more")))
         except InvalidMedia as error:
             raise invalid(error, param) from None
+
+    async def last_frame(self, spool: SpoolFile, *, size: tuple[int, int], param: str, caller: str) -> bytes:
+        """Return the last frame of a complete file in `size` (PNG). Raises as `read_clip` does."""
+        try:
+            task = {**self._task(spool), "task": "last_frame", "width": size[0], "height": size[1]}
+            _, body = await self._pool.decode_file(
+                task, spool.open(), caller=caller, max_body_bytes=_MAX_PREVIEW_BYTES + 4 * size[0] * size[1]
+            )
+        except InvalidMedia as error:
+            raise invalid(error, param) from None
+        return body
 
     async def preview(self, spool: SpoolFile, variant: PreviewVariant, *, caller: str) -> bytes:
         """Return a preview of a video that a model made, in the format of `PREVIEW_TYPES`.
@@ -100,6 +109,8 @@ class Videos:
         """Return the fields that the tasks of a video share. Raises `InvalidMedia` for another file."""
         if importlib.util.find_spec("av") is None:
             raise InvalidMedia("this gateway decodes no videos, as its extra 'audio' (PyAV) is not installed")
+        if spool.size > self._settings.video_max_bytes:
+            raise InvalidMedia(f"the video is larger than the limit of {self._settings.video_max_bytes} bytes")
         sniffed = sniffing.sniff(read_head(spool))
         container = sniffing.VIDEO_CONTAINERS.get(sniffed.media_type)
         if container is None:

@@ -138,7 +138,7 @@ class TaskQueue:
         return task
 
     async def delete(self, id: str, owner: str) -> None:
-        """Delete a task of `owner` with its outputs; one that has not ended is cancelled first. Raises as `get` does."""
+        """Delete a task of `owner` with its outputs; it is cancelled first if it has not ended. Raises as `get`."""
         task = await self.cancel(id, owner)
         await self._files.delete(*(output.file for output in task.outputs))
         await (await self._get_runtime()).store.delete(id)

@@ -97,7 +97,7 @@ def expand_script(script, call: InferCall):
 
 _NUMBERS = {"BOOL": np.bool_, "INT32": np.int32, "FP32": np.float32, "UINT64": np.uint64}
 _MAX_LISTED = 100_000
-_LISTS = ("token_ids", "literal_spans", "image", "mask", "audio", "text", "token_counts")
+_LISTS = ("token_ids", "literal_spans", "image", "mask", "frames", "audio", "text", "token_counts")
 
 
 def parse_tensors(request: pb.ModelInferRequest) -> dict[str, list[Any]]:

@@ -5,7 +5,7 @@ Input: a JSON message with `task`, `size` of the file, `memory` in bytes of addr
 head, JSON with `refusal`, which is null or the reason why the file cannot be used; and the body, which is text in
 UTF-8, samples, or bytes.
 
-The tasks `clip` and `preview` read their file, a video, from a descriptor.
+The tasks `clip`, `last_frame` and `preview` read their file, a video, from a descriptor.
 
 The task `recording` reads its file from a descriptor, too, and answers piece by piece, as fast as its pieces are read:
 each has a `PIECE_PREFIX`. The first is JSON with `seconds`, the length that the file declares, or null; then samples
@@ -160,7 +160,7 @@ def run_file_task(task: dict[str, Any], file: IO[bytes]) -> tuple[dict[str, Any]
     """Run a task on an open file. Returns and raises as `run_task` does."""
     from gateway.media.decoders import video
 
-    return (video.read_clip if task["task"] == "clip" else video.preview)(file, task)
+    return {"clip": video.read_clip, "last_frame": video.last_frame, "preview": video.preview}[task["task"]](file, task)
 
 
 def run_task(task: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:

@@ -15,6 +15,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.WebPImagePlugin",
     ),
     "clip": ("gateway.media.decoders.video", "av", "PIL.ImageOps", "PIL.JpegImagePlugin"),
+    "last_frame": ("gateway.media.decoders.video", "av", "PIL.ImageOps", "PIL.PngImagePlugin"),
     "preview": ("gateway.media.decoders.video", "av", "PIL.JpegImagePlugin", "PIL.WebPImagePlugin"),
     "audio": ("gateway.media.decoders.audio", "av"),
     "encode": ("gateway.media.encoders.stream",),

@@ -120,7 +120,7 @@ class VideoDecoder:
                 continue
             for frame in frames:
                 found = True
-                yield frame  # type: ignore[misc]  # a packet of this stream has frames of video
+                yield frame
         if failure and not found:
             raise failure
 
@@ -168,6 +168,18 @@ def read_clip(source: IO[bytes], task: dict[str, Any]) -> tuple[dict[str, Any], 
     else:
         add_until(max(decoder.end, Fraction(1, 10**6) + _ROUNDING))
     return {"count": count, "more": more}, bytes(body)
+
+
+def last_frame(source: IO[bytes], task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Return the last frame of a video as a PNG of `width` × `height` pixels. Raises as `VideoDecoder` does."""  # noqa: RUF002
+    decoder = VideoDecoder(source, task["container"], max_seconds=task["max_seconds"], max_pixels=task["max_pixels"])
+    last: av.VideoFrame | None = None
+    for _, frame in decoder:
+        last = frame
+    assert last is not None  # else the decoder has raised
+    file = BytesIO()
+    cover(_upright(last), (task["width"], task["height"])).save(file, "PNG")
+    return {}, file.getvalue()
 
 
 def preview(source: IO[bytes], task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -226,7 +238,7 @@ def _upright(frame: "av.VideoFrame") -> "Image.Image":
     """Return the picture of a frame as players show it: rotated, and with square pixels."""
     from PIL import Image
 
-    picture: Image.Image = frame.to_image()
+    picture: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
     aspect = getattr(frame, "sample_aspect_ratio", None)
     if aspect and aspect != 1 and Fraction(1, 8) <= aspect <= 8:
         width, height = picture.size
