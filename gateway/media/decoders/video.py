@@ -25,6 +25,8 @@ _ATTACHED_PICTURE = 0x400
 """FFmpeg's flag of a stream that is the cover of a recording."""
 _DECLARED_LENGTH_TOLERANCE = 1.1
 """A file whose declared length exceeds the limit by this factor is refused at once. Such lengths may be estimates."""
+_MISSING_SHARE = 0.1
+"""Part of the declared length that may be missing at the end."""
 _ROUNDING = Fraction(1, 1000)
 """Seconds by which the times of frames may be rounded."""
 _FRAME_QUALITY = 95
@@ -68,6 +70,7 @@ class VideoDecoder:
             raise self._too_long()
         stream.thread_type = "NONE"  # a thread takes memory, and the time of all threads counts
         codec.thread_count = 1
+        self._expected_end = declared if len(self._file.streams) == 1 or stream.duration is not None else None
         self._frame_seconds = 1 / Fraction(stream.average_rate or stream.guessed_rate or 25)
         self.end = Fraction(0)
         """The time at which the last frame ends, once the frames have been read."""
@@ -99,6 +102,9 @@ class VideoDecoder:
                 yield time, frame
         if not self.end:
             raise InvalidMedia("the video has no frames")
+        end, expected = float(self.end), self._expected_end
+        if expected and expected - end > max(2 * float(self._frame_seconds), _MISSING_SHARE * expected):
+            raise InvalidMedia(f"the video ends after {end:.3g} of {expected:.3g} seconds: it is truncated")
 
     def _frames(self) -> Iterator["av.VideoFrame"]:
         import av
@@ -154,7 +160,7 @@ def read_clip(source: IO[bytes], task: dict[str, Any]) -> tuple[dict[str, Any], 
             if count == most:
                 more = True
                 return
-            encoded = encoded or _encode(_upright(current), size)
+            encoded = encoded or _encode(_upright(current, size), size)
             body.extend(FRAME_PREFIX.pack(len(encoded)) + encoded)
             count += 1
             if len(body) > task["max_bytes"]:
@@ -177,8 +183,9 @@ def last_frame(source: IO[bytes], task: dict[str, Any]) -> tuple[dict[str, Any],
     for _, frame in decoder:
         last = frame
     assert last is not None  # else the decoder has raised
+    size = task["width"], task["height"]
     file = BytesIO()
-    cover(_upright(last), (task["width"], task["height"])).save(file, "PNG")
+    cover(_upright(last, size), size).save(file, "PNG")
     return {}, file.getvalue()
 
 
@@ -190,7 +197,7 @@ def preview(source: IO[bytes], task: dict[str, Any]) -> tuple[dict[str, Any], by
     file = BytesIO()
     if task["variant"] == "thumbnail":
         _, frame = next(iter(decoder))
-        picture = _upright(frame)
+        picture = _upright(frame, (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
         picture.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
         picture.save(file, "WEBP", quality=_PREVIEW_QUALITY)
         return {}, file.getvalue()
@@ -210,7 +217,7 @@ def _tiles(decoder: VideoDecoder) -> "list[Image.Image]":
             stride *= 2
             if number % stride:
                 continue
-        tile = _upright(frame)
+        tile = _upright(frame, (_TILE_SIDE, _TILE_SIDE))
         tile.thumbnail((_TILE_SIDE, _TILE_SIDE))
         kept.append(tile)
     count = min(_MAX_TILES, len(kept))
@@ -234,11 +241,16 @@ def _encode(picture: "Image.Image", size: tuple[int, int]) -> bytes:
     return file.getvalue()
 
 
-def _upright(frame: "av.VideoFrame") -> "Image.Image":
-    """Return the picture of a frame as players show it: rotated, and with square pixels."""
+def _upright(frame: "av.VideoFrame", size: tuple[int, int]) -> "Image.Image":
+    """Return the picture of a frame as players show it: rotated, and with square pixels.
+
+    A frame that is much larger than `size` is scaled down, to at least twice that size.
+    """
     from PIL import Image
 
-    picture: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
+    smaller = 2 * max(size) / min(frame.width, frame.height)
+    scaled = {"width": round(frame.width * smaller), "height": round(frame.height * smaller), "interpolation": "AREA"}
+    picture: Image.Image = frame.to_image(**(scaled if smaller < 1 else {}))  # type: ignore[no-untyped-call]
     aspect = getattr(frame, "sample_aspect_ratio", None)
     if aspect and aspect != 1 and Fraction(1, 8) <= aspect <= 8:
         width, height = picture.size
