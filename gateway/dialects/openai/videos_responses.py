@@ -122,7 +122,6 @@ DELETE = _lookup(
 )
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 CONTENT: Responses = {
-    **_lookup(Video, "", _EXAMPLE),
     200: {
         "description": "The file.",
         "content": {"video/mp4": _BINARY, "image/webp": _BINARY, "image/jpeg": _BINARY},
@@ -131,5 +130,9 @@ CONTENT: Responses = {
     304: {"description": "The client has this version of the file already."},
     416: {"description": "The file ends before the requested part."},
 }
+for _status, _failure in OPENAI_DOCS.responses(
+    Video, (*LOOKUP_FAILURES, 502, 507), description="", example=_EXAMPLE
+).items():
+    CONTENT.setdefault(_status, _failure)
 CONTENT[400]["description"] = "The video is not ready, or has failed."
 CONTENT[404]["description"] = "The video does not exist or belongs to another API key, or its file has expired."
