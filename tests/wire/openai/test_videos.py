@@ -108,6 +108,28 @@ async def test_a_form_with_a_video(gateway: RunningGateway, filming: FakeTriton)
     assert pictures[3].tobytes() != pictures[4].tobytes() and pictures[7].tobytes() == pictures[8].tobytes()
 
 
+@pytest.mark.parametrize(("num_frames", "tensor"), [(1, "image"), (9, "frames")])
+async def test_a_gif_is_a_picture_or_a_video(
+    gateway: RunningGateway, filming: FakeTriton, num_frames: int, tensor: str
+) -> None:
+    gif = video_file((64, 64), num_frames, 8, container="gif", codec="gif")
+    done = await finished(gateway, await create(gateway, files={"input_reference": ("a.gif", gif, "image/gif")}))
+    assert done["status"] == "completed", done
+    assert {"image", "frames"} & filming.calls[-1].tensors.keys() == {tensor}
+
+
+async def test_a_stored_video_by_its_url(gateway: RunningGateway, filming: FakeTriton) -> None:
+    """The gateway reads a file of its own from the store: it may not connect to its own address."""
+    body = {"model": "film", "messages": [{"role": "user", "content": "a red circle"}]}
+    answer = (await gateway.http.post("/v1/chat/completions", json=body, headers=KEY)).json()
+    url = answer["choices"][0]["message"]["content"].removeprefix("[video](").removesuffix(")")
+    done = await finished(gateway, await create(gateway, input_reference=url, strength=0.3))
+    assert done["status"] == "completed" and len(filming.calls[-1].tensors["frames"]) == 17
+    gone = url.replace("/files/", "/files/a")
+    response = await post(gateway, json={"prompt": "x", "input_reference": gone})
+    check_error(response, 400, param="input_reference")
+
+
 async def test_a_remix_changes_a_video(gateway: RunningGateway, filming: FakeTriton) -> None:
     source = await finished(gateway, await create(gateway, seconds="1", size="96x64", seed=4, steps=7))
     video = await create(gateway, f"{PATH}/{source['id']}/remix", prompt="a blue circle")
