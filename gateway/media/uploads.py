@@ -14,7 +14,9 @@ from gateway.settings import Settings
 
 _HEAD_BYTES = 8192
 """First bytes of a file, which show its type."""
-_DISK_MESSAGE = "The open recordings of this caller take the most disk space that is allowed; try again later."
+_DISK_MESSAGE = (
+    "The open recordings and videos of this caller take the most disk space that is allowed; try again later."
+)
 
 
 class Uploads:
