@@ -36,7 +36,11 @@ class RequestImages:
 
     async def store(self, data: bytes, output_format: OutputFormat) -> str:
         """Store an image and return its URL. Raises `StorageFull`, and `Overloaded` if the store fails."""
-        file = await self._files.put(data, f"image/{output_format}")
+        return await self.store_file(data, f"image/{output_format}")
+
+    async def store_file(self, data: bytes, content_type: str) -> str:
+        """Store a generated file and return its URL. Raises as `store` does."""
+        file = await self._files.put(data, content_type)
         self._stored.append(file)
         return self._files.url(file, self._base)
 
@@ -67,6 +71,14 @@ class RequestImages:
 
         Raises `Overloaded` if the store does not respond.
         """
+        file = self.find(url)
+        try:
+            return None if file is None else await self._files.read(file)
+        except NotFound:
+            return None
+
+    def find(self, url: str) -> str | None:
+        """Return the id of the file at a URL of this service, which may have been removed; None for any other URL."""
         if not url.startswith(self._base + _FILES_PATH) or len(url) > MAX_URL_LENGTH:
             return None  # parsing a query of megabytes would block the event loop
         parts = urlsplit(url)
@@ -74,6 +86,6 @@ class RequestImages:
         file = parts.path.rpartition(_FILES_PATH)[2]
         try:
             self._files.verify(file, query.get("expires", [""])[0], query.get("signature", [""])[0])
-            return await self._files.read(file)
+            return file
         except (Forbidden, NotFound):
             return None
