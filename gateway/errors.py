@@ -3,7 +3,8 @@
 GatewayError                          500  a fault of the gateway itself
 ├── InvalidRequest                    400  the request is wrong; `param` names the field
 │   ├── UnsupportedOption             400  the request is valid, but the model cannot carry out an option of it
-│   └── ContextLengthExceeded         400  the prompt exceeds the context of the model
+│   ├── ContextLengthExceeded         400  the prompt exceeds the context of the model
+│   └── NotReady                      400  the task has no outputs, as it has not completed
 ├── Unauthorized                      401  the API key is missing or unknown
 ├── Forbidden                         403  the API key is known, but lacks the permission
 ├── NotFound                          404
@@ -66,6 +67,15 @@ class ContextLengthExceeded(InvalidRequest):
     """The prompt has more tokens than the context of the model."""
 
     code = "context_length_exceeded"
+
+
+class NotReady(InvalidRequest):
+    """The task has no outputs: it has not ended, or it has failed.
+
+    Clients of OpenAI repeat a request that was answered with 409, so this is a 400.
+    """
+
+    code = "not_ready"
 
 
 class Unauthorized(GatewayError):

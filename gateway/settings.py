@@ -169,6 +169,18 @@ class Settings(BaseSettings):
     """Most recordings that are decoded at a time, each in a process of its own; shared fairly among callers."""
     recording_timeout: Annotated[float, Field(gt=0)] = 300.0
     """CPU seconds for decoding one recording. A process that sends nothing for twice as long is ended."""
+    video_max_bytes: Annotated[int, Field(gt=0)] = 256 * 1024 * 1024
+    """Largest video that a request may start from, in bytes."""
+    video_max_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """Longest video that a request may start from, in seconds. The model reads as much of it as it can generate."""
+    video_max_pixels: Annotated[int, Field(gt=0)] = 9_000_000
+    """Most pixels of a frame of such a video: width × height. The default takes 4K and refuses 8K."""  # noqa: RUF001
+    video_frames_max_bytes: Annotated[int, Field(gt=0)] = 128 * 1024 * 1024
+    """Most bytes of the frames that a model gets, each a JPEG of the size of the new video."""
+    video_workers: Annotated[int, Field(gt=0)] = 4
+    """Most videos that are decoded at a time, each in a process of its own; shared fairly among callers."""
+    video_timeout: Annotated[float, Field(gt=0)] = 60.0
+    """CPU seconds for decoding one video. The limit of wall-clock time is twice as long."""
     state: Path = Path(".tritonic")
     """Folder for persistent state: files, tasks, and the key that signs URLs of files."""
     files: str | None = None

@@ -1,21 +1,16 @@
 """GET /files/{id}: returns a generated file to anyone with its signed URL. No API key is required."""
 
-import re
 import time
-from dataclasses import replace
-from email.utils import format_datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.files.content_types import content_type
-from gateway.files.file_store import FileStore, StoredFile
-from gateway.http import delivery
+from gateway.files.file_store import FileStore
+from gateway.http import stored_files
 
 router = APIRouter(tags=["Files"])
 
-_RANGE_HEADER = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file.", "content": {"image/png": _BINARY, "image/jpeg": _BINARY, "image/webp": _BINARY}},
@@ -34,58 +29,4 @@ async def fetch(file: str, request: Request, expires: str = "", signature: str =
     """Return a file or a part of it (RFC 9110, section 14). Raises `Forbidden` and `FileNotFound`."""
     files: FileStore = request.app.state.files
     expires_at = files.verify(file, expires, signature)
-    part = None
-    requested = _RANGE_HEADER.fullmatch(request.headers.get("range", ""))
-    known_etags = request.headers.get("if-none-match", "")
-    # `get` makes the store send the file. If the content may not be needed, `head` is called first.
-    found = await files.head(file) if request.method == "HEAD" or known_etags or requested else None
-    if found:
-        if known_etags.strip() == "*" or (found.etag and found.etag in known_etags):
-            return Response(status_code=304, headers=_headers(file, found, expires_at))
-        if requested and (if_range := request.headers.get("if-range")) and not _is_unchanged(if_range, found):
-            requested = None  # a task that is executed again replaces its files
-        if requested:
-            part = _byte_range(requested, found.size)
-            if part is None:
-                return Response(status_code=416, headers={"Content-Range": f"bytes */{found.size}"})
-    if found is None or request.method != "HEAD":
-        found = await files.get(file, part)
-    elif part:
-        found = replace(found, start=part[0], end=part[1])
-    headers = _headers(file, found, expires_at)
-    headers["Content-Length"] = str(found.end - found.start)
-    if part:
-        headers["Content-Range"] = f"bytes {found.start}-{found.end - 1}/{found.size}"
-    status = 206 if part else 200
-    if request.method == "HEAD":
-        return Response(status_code=status, headers=headers, media_type=found.content_type)
-    return await delivery.raw(request, found.chunks, found.content_type, headers=headers, status=status)
-
-
-def _headers(file: str, found: StoredFile, expires_at: int) -> dict[str, str]:
-    headers = {
-        "Accept-Ranges": "bytes",
-        "Cache-Control": f"private, max-age={max(0, expires_at - int(time.time()))}",
-        "Content-Disposition": f'inline; filename="{file}"',
-        "Content-Security-Policy": "default-src 'none'; sandbox",
-        "Content-Type": content_type(file),
-        "Last-Modified": format_datetime(found.modified, usegmt=True),
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
-    }
-    return headers | ({"ETag": found.etag} if found.etag else {})
-
-
-def _is_unchanged(if_range: str, found: StoredFile) -> bool:
-    """Return whether `If-Range` matches the file, so that a range may be served (RFC 9110, section 13.1.5)."""
-    return if_range in (found.etag, format_datetime(found.modified, usegmt=True))
-
-
-def _byte_range(requested: re.Match[str], size: int) -> tuple[int, int] | None:
-    """Return the offsets of the first byte and of the byte after the last; None if the file has no requested byte."""
-    first, last, suffix = requested.groups()
-    if suffix is not None:
-        start, end = max(0, size - int(suffix)), size
-    else:
-        start, end = int(first), min(int(last) + 1, size) if last else size
-    return (start, end) if start < end else None
+    return await stored_files.respond(request, file, filename=file, max_age=expires_at - int(time.time()))

@@ -67,6 +67,14 @@ class RequestImages:
 
         Raises `Overloaded` if the store does not respond.
         """
+        file = self.find(url)
+        try:
+            return None if file is None else await self._files.read(file)
+        except NotFound:
+            return None
+
+    def find(self, url: str) -> str | None:
+        """Return the id of the file at a URL of this service, which may have been removed; None for any other URL."""
         if not url.startswith(self._base + _FILES_PATH) or len(url) > MAX_URL_LENGTH:
             return None  # parsing a query of megabytes would block the event loop
         parts = urlsplit(url)
@@ -74,6 +82,6 @@ class RequestImages:
         file = parts.path.rpartition(_FILES_PATH)[2]
         try:
             self._files.verify(file, query.get("expires", [""])[0], query.get("signature", [""])[0])
-            return await self._files.read(file)
+            return file
         except (Forbidden, NotFound):
             return None

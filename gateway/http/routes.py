@@ -27,8 +27,8 @@ from gateway.http.json_limits import JSONLimits
 from gateway.http.rates import RateLimits
 from gateway.http.spooled_forms import SpooledFormRequest
 from gateway.http.wire_model import UNION_TAG
-from gateway.media.recordings import Recordings
 from gateway.media.spool import SpoolFile
+from gateway.media.uploads import Uploads
 from gateway.observability.telemetry import Trace
 from gateway.settings import Settings
 
@@ -78,9 +78,9 @@ def route_class(
                         scope, receive = _with_json_content_type(request.scope), request.receive
                         limited: LimitedRequest[Any]
                         if is_form and recordings and not is_gzipped(request.headers):
-                            media: Recordings = request.app.state.media.recordings
-                            new_spool = partial(_new_spool, media, trace)
-                            limited = SpooledFormRequest(scope, receive, request.headers, new_spool, media.max_bytes)
+                            uploads: Uploads = request.app.state.media.uploads
+                            new_spool = partial(_new_spool, uploads, trace)
+                            limited = SpooledFormRequest(scope, receive, request.headers, new_spool, uploads.max_bytes)
                         else:
                             limited = (FormRequest if is_form else JSONRequest)(scope, receive, request.headers)
                         await limited.read(
@@ -119,9 +119,9 @@ def route_class(
     return DialectRoute
 
 
-def _new_spool(recordings: Recordings, trace: Trace) -> SpoolFile:
+def _new_spool(uploads: Uploads, trace: Trace) -> SpoolFile:
     """Return a file that is closed when the request of `trace` has been answered."""
-    spool = recordings.new_spool(trace.caller)
+    spool = uploads.new_spool(trace.caller)
     trace.cleanup.callback(spool.close)
     return spool
 

@@ -33,7 +33,7 @@ class DecoderPool:
         memory: int,
         slot_timeout: float | None = None,
     ) -> None:
-        """`label` is the word for a file in error messages: "image" or "file".
+        """`label` is the word for a file in error messages: "image", "video" or "file".
 
         `timeout` limits the CPU time of one file in seconds, `memory` its address space in bytes. `slot_timeout` is the
         longest wait for a slot in seconds; None: as long as the limit of wall time.
@@ -83,6 +83,19 @@ class DecoderPool:
         finally:
             self._fork_server.end(job)
 
+    async def decode_file(
+        self, task: Mapping[str, object], descriptor: int, *, caller: str, max_body_bytes: int
+    ) -> tuple[dict[str, object], bytes]:
+        """Return the response to `task` for the file of `descriptor`, which is taken over.
+
+        Returns and raises as `decode` does.
+        """
+        try:
+            job = await self._begin(task, caller, size=0, file=descriptor)
+        finally:
+            os.close(descriptor)
+        return await self._finish(job, b"", max_body_bytes)
+
     async def decode(
         self, task: Mapping[str, object], data: bytes, *, budget: Budget, max_body_bytes: int
     ) -> tuple[dict[str, object], bytes]:
@@ -92,6 +105,10 @@ class DecoderPool:
         no slot becomes free for this caller in time, or the machine is too busy.
         """
         job = await self._begin(task, budget.caller, size=len(data), waiting=budget.waiting_for_slot())
+        return await self._finish(job, data, max_body_bytes)
+
+    async def _finish(self, job: Job, data: bytes, max_body_bytes: int) -> tuple[dict[str, object], bytes]:
+        """Send `data`, and return the head and the body of the response."""
         try:
             async with asyncio.timeout(self._wall_timeout):
                 response = await job.send_file(data, max_body_bytes=max_body_bytes)

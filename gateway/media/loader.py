@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, TypeVar
 from gateway.errors import RETRY_AFTER_SECONDS, InvalidRequest, Overloaded
 from gateway.fair_sharing import MemoryPool
 from gateway.media import inline_data, sniffing
+from gateway.media.blobs import Blob, sniff_blob
 from gateway.media.budget import Budget
 from gateway.media.decoder_pool import DecoderPool
 from gateway.media.decoders import percent_encoding
@@ -17,35 +18,23 @@ from gateway.media.fetch_slots import FetchSlots
 from gateway.media.fork_server import ForkServer
 from gateway.media.invalid_media import InvalidMedia
 from gateway.media.recordings import Recordings
-from gateway.media.sniffing import MediaKind, SniffedType
+from gateway.media.sniffing import MediaKind
 from gateway.media.speech_encoder import SpeechEncoder
+from gateway.media.uploads import Uploads
 from gateway.media.url_fetcher import FetchedFile, ResolveHost, UrlFetcher
+from gateway.media.videos import Videos
 from gateway.settings import Settings
 
 _SAMPLE_RATE = 16_000
 _MAX_INLINE_ESCAPE_BYTES = 64 * 1024
+_MAX_FRAME_OVERHEAD = 64 * 1024
+"""Bytes of a PNG besides its pixels."""
 _HTML_SUFFIXES = (".html", ".htm", ".xhtml")
-_EXPECTED = {
-    "image": "an image (PNG, JPEG, WebP, GIF or BMP)",
-    "document": "a document (PDF, DOCX, PPTX, XLSX, HTML or a text file)",
-    "audio": "an audio file (WAV, MP3, FLAC, Ogg, M4A, AAC or WebM)",
-}
 _IMAGE: tuple[MediaKind, ...] = ("image",)
 _DOCUMENT: tuple[MediaKind, ...] = ("document",)
 _AUDIO: tuple[MediaKind, ...] = ("audio",)
 AudioFormat: TypeAlias = Literal["wav", "mp3", "flac", "ogg", "opus", "m4a", "mp4", "aac", "webm"]
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blob:
-    """The bytes of a file. `media_type` is detected; `declared_type` and `name` are not trusted and may be empty."""
-
-    data: bytes
-    kind: MediaKind
-    media_type: str
-    declared_type: str = ""
-    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +85,10 @@ class MediaLoader:
         """Encodes the speech of answers, in processes of the same fork server."""
         self._fetch_slots = FetchSlots(settings.media_concurrency, settings.media_timeout)
         self._memory = MemoryPool(settings.media_held_bytes)
-        self.recordings = Recordings(settings, self._fork_server, self._fetcher, self._fetch_slots, self._memory)
+        self.uploads = Uploads(settings, self._fetcher, self._fetch_slots)
+        """Receives recordings and videos."""
+        self.recordings = Recordings(settings, self._fork_server, self.uploads, self._memory)
+        self.videos = Videos(settings, self._fork_server)
         self.request_timeout = settings.media_request_timeout
         """Timeout of all references of one request together, in seconds (`Budget.run_with_timeout`)."""
         self._active_tasks: set[asyncio.Task[object]] = set()
@@ -141,7 +133,32 @@ class MediaLoader:
             if len(data) > self._settings.media_max_bytes:
                 raise inline_data.too_large_error(self._settings.media_max_bytes)
             budget.acquire(len(data))
-            return await self._verify_image(_sniffed(data, _IMAGE), budget)
+            return await self._verify_image(sniff_blob(data, _IMAGE), budget)
+
+        return await self._run(param, budget, load)
+
+    async def load_first_frame(self, data: bytes, size: tuple[int, int], *, param: str, budget: Budget) -> bytes:
+        """Return the first frame of a video of `size`: `data`, an encoded image, scaled and cropped (PNG).
+
+        Raises as `load_image` does.
+        """
+
+        async def load() -> bytes:
+            if len(data) > self._settings.media_max_bytes:
+                raise inline_data.too_large_error(self._settings.media_max_bytes)
+            budget.acquire(len(data))
+            blob = sniff_blob(data, _IMAGE)
+            task = {
+                "task": "first_frame",
+                "media_type": blob.media_type,
+                "max_pixels": self._settings.picture_max_pixels,
+                "width": size[0],
+                "height": size[1],
+            }
+            _, frame = await self._image_pool.decode(
+                task, data, budget=budget, max_body_bytes=_MAX_FRAME_OVERHEAD + 4 * size[0] * size[1]
+            )
+            return frame
 
         return await self._run(param, budget, load)
 
@@ -230,7 +247,7 @@ class MediaLoader:
         else:
             alternatives = "a data URL or base64" if allow_base64 else "or a data URL"
             raise InvalidMedia(f"expected an http or https URL, {alternatives}")
-        return replace(_sniffed(data, accept), declared_type=declared, name=name)
+        return replace(sniff_blob(data, accept), declared_type=declared, name=name)
 
     async def _decode_inline(self, text: inline_data.EncodedText, budget: Budget) -> bytes:
         limit = self._settings.media_max_bytes
@@ -262,17 +279,3 @@ def _dimension(found: Mapping[str, object], name: str) -> int:
     if not isinstance(side, int) or side < 1:
         raise InvalidMedia("the image is damaged or truncated")
     return side
-
-
-def _sniffed(data: bytes, accept: Collection[MediaKind]) -> Blob:
-    if not data:
-        raise InvalidMedia("the file is empty")
-    sniffed = sniffing.sniff(data)
-    if sniffed.kind not in accept:
-        raise _unexpected_type(sniffed, accept)
-    return Blob(data=data, kind=sniffed.kind, media_type=sniffed.media_type)
-
-
-def _unexpected_type(sniffed: SniffedType, accept: Collection[MediaKind]) -> InvalidMedia:
-    expected = " or ".join(_EXPECTED[kind] for kind in accept)
-    return InvalidMedia(f"expected {expected}, got {sniffed.description}")

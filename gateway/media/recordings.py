@@ -3,26 +3,21 @@
 import asyncio
 import importlib.util
 import math
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
-from gateway.errors import RETRY_AFTER_SECONDS, GatewayError, InvalidRequest, Overloaded
-from gateway.fair_sharing import MemoryPool, MemoryReservation
-from gateway.media import inline_data, sniffing
+from gateway.errors import RETRY_AFTER_SECONDS, Overloaded
+from gateway.fair_sharing import MemoryPool
+from gateway.media import sniffing
 from gateway.media.decoder_pool import DecoderPool
-from gateway.media.fetch_slots import FetchSlots
 from gateway.media.fork_server import ForkServer
 from gateway.media.invalid_media import InvalidMedia
 from gateway.media.spool import SpoolFile
-from gateway.media.url_fetcher import UrlFetcher
+from gateway.media.uploads import Uploads, invalid, read_head
 from gateway.operations.recording import Recording
 from gateway.settings import Settings
 
-_HEAD_BYTES = 8192
-"""First bytes of a file, which show its type."""
-_DISK_MESSAGE = "The open recordings of this caller take the most disk space that is allowed; try again later."
 _MEMORY_MESSAGE = "Too many recordings are being decoded now; try again later."
 _SLOT_SECONDS = 60.0
 """Seconds that a recording waits for a process."""
@@ -33,7 +28,7 @@ OpenSpool = Callable[[], Awaitable[SpoolFile]]
 
 
 class Recordings:
-    """Receives and decodes recordings within limits of bytes, seconds, memory and processes.
+    """Decodes recordings within limits of seconds, memory and processes.
 
     The methods raise `InvalidRequest` with the given `param` for a bad recording, and `Overloaded`.
     """
@@ -42,16 +37,13 @@ class Recordings:
         self,
         settings: Settings,
         fork_server: ForkServer,
-        fetcher: UrlFetcher,
-        fetch_slots: FetchSlots,
+        uploads: Uploads,
         memory: MemoryPool,
     ) -> None:
-        """`memory` bounds the decoded samples that wait for a model."""
+        """`uploads` receives the files. `memory` bounds the decoded samples that wait for a model."""
         self._settings = settings
-        self._fetcher = fetcher
-        self._fetch_slots = fetch_slots
+        self.uploads = uploads
         self._memory = memory
-        self._disk = MemoryPool(max(settings.recordings_held_bytes, 2 * settings.recording_max_bytes))
         self._pool = DecoderPool(
             fork_server,
             label="recording",
@@ -61,65 +53,17 @@ class Recordings:
             slot_timeout=_SLOT_SECONDS,
         )
 
-    @property
-    def max_bytes(self) -> int:
-        """Most bytes of a recording."""
-        return self._settings.recording_max_bytes
-
-    def new_spool(self, caller: str) -> SpoolFile:
-        """Return an empty file for a recording of `caller`, who must close it."""
-        return SpoolFile(self._settings.state / "uploads", MemoryReservation(self._disk, caller, _DISK_MESSAGE))
-
-    async def load(self, reference: str, *, param: str, caller: str) -> SpoolFile:
-        """Return the file at an http(s) URL, or that of a data URL or base64."""
-        spool = self.new_spool(caller)
-        try:
-            if reference[:8].lower().startswith(("http://", "https://")):
-                await self._fetch(reference, spool, caller)
-            else:
-                await self._decode_inline(reference, spool)
-            await spool.finish()
-            return spool
-        except InvalidMedia as error:
-            spool.close()
-            raise _invalid(error, param) from None
-        except BaseException:
-            spool.close()
-            raise
-
     def recording(self, spool: SpoolFile, *, param: str, caller: str) -> Recording:
         """Return the recording in a complete file. Reads its first bytes; the samples are decoded later."""
         try:
             _container(spool)
         except InvalidMedia as error:
-            raise _invalid(error, param) from None
+            raise invalid(error, param) from None
         return _SpooledRecording(self, spool, param=param, caller=caller)
 
     def stored(self, chunks: Callable[[], AsyncGenerator[bytes]], *, param: str, caller: str) -> Recording:
         """Return a recording whose file is read with `chunks` when it is needed."""
         return _StoredRecording(self, chunks, param=param, caller=caller)
-
-    async def _fetch(self, url: str, spool: SpoolFile, caller: str) -> None:
-        await self._fetch_slots.acquire(caller)
-        try:
-            await self._fetcher.fetch_to(
-                url, spool.write, caller=caller, max_bytes=self.max_bytes, timeout=self._settings.body_timeout
-            )
-        finally:
-            self._fetch_slots.release(caller)
-
-    async def _decode_inline(self, reference: str, spool: SpoolFile) -> None:
-        if reference[:5].lower() == "data:":
-            encoded, _ = inline_data.parse_data_url(reference, limit=self.max_bytes)
-        elif "://" in reference[:64]:
-            raise InvalidMedia("expected an http or https URL, a data URL or base64")
-        else:
-            encoded = inline_data.parse_base64(reference, limit=self.max_bytes)
-        if not encoded.base64 or encoded.has_percent_escapes():
-            raise InvalidMedia("expected base64; its form is 'data:<media type>;base64,<data>'")
-        for part in inline_data.iter_base64(encoded):
-            await spool.write(part)
-            await asyncio.sleep(0)
 
     def pieces(self, spool: SpoolFile, caller: str) -> AsyncGenerator[dict[str, Any] | bytes]:
         """Decode a file, see `DecoderPool.decode_recording`. Raises `InvalidMedia`."""
@@ -171,7 +115,7 @@ class _StoredRecording(Recording):
         return _Reader(self._recordings, self._copy, self._param, self._caller, owns_spool=True)
 
     async def _copy(self) -> SpoolFile:
-        spool = self._recordings.new_spool(self._caller)
+        spool = self._recordings.uploads.new_spool(self._caller)
         try:
             async with aclosing(self._chunks()) as chunks:
                 async for chunk in chunks:
@@ -214,7 +158,7 @@ class _Reader:
                 else:
                     self._set_length(piece.get("seconds"))
         except InvalidMedia as error:
-            raise _invalid(error, self._param) from None
+            raise invalid(error, self._param) from None
         return min(size, len(self._samples))
 
     def peek(self, size: int) -> bytes:
@@ -246,21 +190,10 @@ def _container(spool: SpoolFile) -> str:
     """Return FFmpeg's name of the container of a file. Raises `InvalidMedia`."""
     if importlib.util.find_spec("av") is None:
         raise InvalidMedia("this gateway decodes no audio, as its extra 'audio' (PyAV) is not installed")
-    descriptor = spool.open()
-    try:
-        head = os.pread(descriptor, _HEAD_BYTES, 0)
-    finally:
-        os.close(descriptor)
-    if not head:
-        raise InvalidMedia("the file is empty")
-    sniffed = sniffing.sniff(head)
+    sniffed = sniffing.sniff(read_head(spool))
     if sniffed.kind != "audio":
         raise InvalidMedia(
             "expected an audio file (FLAC, M4A, MP3, MP4, Ogg, WAV, WebM or another container with sound), "
             f"got {sniffed.description}"
         )
     return sniffing.AUDIO_CONTAINERS[sniffed.media_type]
-
-
-def _invalid(error: InvalidMedia, param: str) -> GatewayError:
-    return InvalidRequest(f"Invalid value for '{param}': {error}.", param=param)

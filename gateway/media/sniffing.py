@@ -39,6 +39,13 @@ AUDIO_CONTAINERS = {
 }
 """Audio that can be decoded, with FFmpeg's name of the container. Of a video, the sound track is decoded."""
 
+VIDEO_CONTAINERS = {
+    media_type: container
+    for media_type, container in AUDIO_CONTAINERS.items()
+    if media_type.startswith("video/") or media_type in ("audio/mp4", "audio/ogg", "audio/webm")
+} | {"image/gif": "gif"}
+"""Containers whose frames can be decoded. Some of them may hold sound alone."""
+
 _ALIASES = {
     "image/apng": "image/png",  # an animation, whose first frame PNG decoders show
     "image/x-ms-bmp": "image/bmp",

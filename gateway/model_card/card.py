@@ -12,9 +12,11 @@ from typing import Any, Literal, TypeAlias
 from gateway.model_card.image_limits import DEFAULT_MAX_IMAGES, ImageLimits, Size
 from gateway.model_card.speech import SpeechCard, parse_speech
 from gateway.model_card.transcription_limits import TranscriptionLimits, parse_transcription
+from gateway.model_card.video_limits import VideoLimits, parse_video
 from gateway.operations.chat import Chat
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage
+from gateway.operations.generate_video import GenerateVideo
 from gateway.operations.speak import Speak
 from gateway.operations.transcribe import Transcribe
 from gateway.triton.model_config import ModelConfig
@@ -36,7 +38,8 @@ _FALSE_WORDS = frozenset({"false", "no", "0", "f", "n"})
 """Values that mean false for models of TensorRT-LLM (inflight_batcher_llm/preprocessing/1/model.py)."""
 
 _NO_SPEECH = SpeechCard()
-_IMAGE_OPERATIONS = frozenset({GenerateImage.operation, EditImage.operation})
+_IMAGE_OPERATIONS = frozenset({GenerateImage.operation, EditImage.operation, GenerateVideo.operation})
+"""Operations whose models declare sizes and steps."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,6 +103,7 @@ class ModelCard:
     image: ImageLimits
     transcription: TranscriptionLimits = field(default_factory=TranscriptionLimits)
     speech: SpeechCard = _NO_SPEECH
+    video: VideoLimits = field(default_factory=VideoLimits)
     adapter: str | None = None
     """The LoRA adapter that requests to this model use; None: it is the model itself."""
     base_name: str | None = None
@@ -139,6 +143,7 @@ def parse(config: ModelConfig) -> ModelCard:
         created=int(parameters.get("created", 0)),
         text=text,
         image=parse_image(parameters) if operations & _IMAGE_OPERATIONS else ImageLimits(),
+        video=parse_video(parameters) if GenerateVideo.operation in operations else VideoLimits(),
         speech=parse_speech(parameters) if Speak.operation in operations else _NO_SPEECH,
         transcription=(
             parse_transcription(parameters) if Transcribe.operation in operations else TranscriptionLimits()

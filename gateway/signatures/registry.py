@@ -27,6 +27,7 @@ _NAMES = (
     "transcription",
     "whisper_bls",
     "image",
+    "video",
     "speech",
     "voice_cloning",
 )

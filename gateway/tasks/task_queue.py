@@ -148,6 +148,12 @@ class TaskQueue:
             task = await self.get(id, owner)
         return task
 
+    async def delete(self, id: str, owner: str) -> None:
+        """Delete a task of `owner` with its outputs; it is cancelled first if it has not ended. Raises as `get`."""
+        task = await self.cancel(id, owner)
+        await self._files.delete(*(output.file for output in task.outputs))
+        await (await self._get_runtime()).store.delete(id)
+
     async def list(
         self,
         owner: str,
@@ -156,8 +162,9 @@ class TaskQueue:
         after: str | None = None,
         states: Collection[TaskState] = (),
         kinds: Collection[str] = (),
+        oldest_first: bool = False,
     ) -> list[Task]:
-        """Return up to `limit` tasks of `owner`, newest first; with `after`, those created before that task.
+        """Return up to `limit` tasks of `owner`, the newest first; with `after`, those that follow that task.
 
         `states` filters by state, `kinds` by operation; empty: all. Raises `TaskNotFound` if the task `after` does not
         exist, and `Overloaded`.
@@ -168,7 +175,7 @@ class TaskQueue:
         last = await self.get(after, owner) if after else None
         return [
             self._with_live_progress(task, runtime)
-            for task in await runtime.store.list(owner, states, last, limit, kinds)
+            for task in await runtime.store.list(owner, states, last, limit, kinds, oldest_first=oldest_first)
         ]
 
     @property

@@ -1,6 +1,7 @@
 """Reads and writes tasks in the database, in threads and with a timeout, so that the event loop is never blocked."""
 
 import asyncio
+import operator
 import time
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -124,14 +125,22 @@ class TaskStore:
         return task_from_row(rows[0]) if rows else None
 
     async def list(
-        self, owner: str, states: Collection[TaskState], before: Task | None, limit: int, kinds: Collection[str] = ()
+        self,
+        owner: str,
+        states: Collection[TaskState],
+        last: Task | None,
+        limit: int,
+        kinds: Collection[str] = (),
+        *,
+        oldest_first: bool = False,
     ) -> list[Task]:
-        """Return the `limit` newest tasks of an owner; with `before`, of those that are older than that task.
+        """Return the first `limit` tasks of an owner, the newest first; with `last`, of those that follow that task.
 
         `kinds` filters by operation; empty: all.
         """
         statuses = [name for name, state in STATES.items() if state in states] if states else None
-        until = None if before is None else datetime.fromtimestamp(before.created, UTC).isoformat()
+        from_time = None if last is None else datetime.fromtimestamp(last.created, UTC).isoformat()
+        follows: Callable[[Any, Any], bool] = operator.gt if oldest_first else operator.lt
         num_rows = limit + 50
         while True:
             rows = await self._call(
@@ -139,18 +148,19 @@ class TaskStore:
                 user=owner,
                 name=WORKFLOW_NAME,
                 status=statuses,
-                end_time=until,
+                start_time=from_time if oldest_first else None,
+                end_time=None if oldest_first else from_time,
                 limit=num_rows,
-                sort_desc=True,
+                sort_desc=not oldest_first,
             )
-            tasks = sorted(map(task_from_row, rows), key=_sort_key, reverse=True)
+            tasks = sorted(map(task_from_row, rows), key=_sort_key, reverse=not oldest_first)
             if len(rows) == num_rows:
-                # SQLite (of Python 3.11) has a resolution of one second: the oldest second may be incomplete here.
-                tasks = [task for task in tasks if task.created > tasks[-1].created]
+                # SQLite (of Python 3.11) has a resolution of one second: the last second may be incomplete here.
+                tasks = [task for task in tasks if follows(tasks[-1].created, task.created)]
             if kinds:
                 tasks = [task for task in tasks if task.kind in kinds]
-            if before is not None:
-                tasks = [task for task in tasks if _sort_key(task) < _sort_key(before)]
+            if last is not None:
+                tasks = [task for task in tasks if follows(_sort_key(task), _sort_key(last))]
             if len(tasks) >= limit or len(rows) < num_rows:
                 return tasks[:limit]
             num_rows *= 4
@@ -171,6 +181,10 @@ class TaskStore:
     async def cancel(self, id: str) -> None:
         """Mark a task as cancelled if it has not ended. The gateway that runs it notices and stops."""
         await self._call(self._client.cancel_workflows, [id])
+
+    async def delete(self, id: str) -> None:
+        """Delete a task that has ended."""
+        await self._call(self._client.delete_workflows, [id])
 
     async def save_progress(self, id: str, percent: int) -> None:
         """Store the progress of a task."""

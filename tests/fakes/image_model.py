@@ -22,7 +22,7 @@ def color_of_seed(seed: int) -> tuple[int, int, int]:
     return (seed * 40 % 256, seed * 90 % 256, 200)
 
 
-def _one(call: InferCall, name: str, default: Any) -> Any:
+def one_value(call: InferCall, name: str, default: Any) -> Any:
     value = call.tensors.get(name, [default])[0]
     return value.decode() if isinstance(value, bytes) else value
 
@@ -30,7 +30,7 @@ def _one(call: InferCall, name: str, default: Any) -> Any:
 def _fault(call: InferCall) -> str | None:
     """Return the error of the backend for invalid input images."""
     for name in ("width", "height"):
-        if int(_one(call, name, 128)) > MAX_SIDE:
+        if int(one_value(call, name, 128)) > MAX_SIDE:
             return f"[unsupported_option:{name}] No side is longer than {MAX_SIDE} pixels."
     try:
         images = [ImageOps.exif_transpose(Image.open(io.BytesIO(data))) for data in call.tensors.get("image", [])]
@@ -44,7 +44,7 @@ def _fault(call: InferCall) -> str | None:
     return None
 
 
-def _response(
+def tensor_response(
     model: ScriptedModel, call: InferCall, final: bool = False, **outputs: tuple[str, Any]
 ) -> pb.ModelInferResponse:
     response = pb.ModelInferResponse(model_name=model.name, model_version="1", id=call.id)
@@ -67,9 +67,9 @@ MAX_SIDE = 4096
 
 def _encoded(call: InferCall, seed: int) -> bytes:
     file = io.BytesIO()
-    size = (int(_one(call, "width", 128)), int(_one(call, "height", 128)))
-    form = _one(call, "output_format", "png")
-    Image.new("RGB", size, color_of_seed(seed)).save(file, form.upper(), quality=int(_one(call, "quality", 90)))
+    size = (int(one_value(call, "width", 128)), int(one_value(call, "height", 128)))
+    form = one_value(call, "output_format", "png")
+    Image.new("RGB", size, color_of_seed(seed)).save(file, form.upper(), quality=int(one_value(call, "quality", 90)))
     return file.getvalue()
 
 
@@ -80,20 +80,20 @@ async def generate_images(
     if fault := _fault(call):
         yield Fail(fault)
         return
-    count, seed = int(_one(call, "num_images", 1)), int(_one(call, "seed", DEFAULT_SEED))
-    previews = int(_one(call, "partial_images", 0))
+    count, seed = int(one_value(call, "num_images", 1)), int(one_value(call, "seed", DEFAULT_SEED))
+    previews = int(one_value(call, "partial_images", 0))
     shown = 0
     for at in range(1, step.steps + 1):
         await asyncio.sleep(step.pause)
-        yield _response(model, call, progress=("FP32", at / step.steps))
+        yield tensor_response(model, call, progress=("FP32", at / step.steps))
         while shown < previews and at * (previews + 1) >= step.steps * (shown + 1):
             for index in range(count):
                 data = _encoded(call, seed + index)
                 position: dict[str, Any] = {"index": ("INT32", index), "partial": ("INT32", shown)}
-                yield _response(model, call, image=("BYTES", data), **position)
+                yield tensor_response(model, call, image=("BYTES", data), **position)
             shown += 1
     for index in range(count - step.num_missing):
-        yield _response(
+        yield tensor_response(
             model,
             call,
             final=index == count - 1,
@@ -102,4 +102,4 @@ async def generate_images(
             index=("INT32", index),
         )
     if step.num_missing:
-        yield _response(model, call, final=True)
+        yield tensor_response(model, call, final=True)

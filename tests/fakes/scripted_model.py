@@ -88,6 +88,21 @@ class DrawImages:
 
 
 @dataclass(frozen=True, slots=True)
+class FilmVideo:
+    """The requested video, after `steps` steps with a pause before each (`tests.fakes.video_model`).
+
+    With `is_garbled`, the data are no video; with `num_videos`, another number than one is sent. `padding` is the
+    number of bytes that make the file larger.
+    """
+
+    steps: int = 4
+    pause: float = 0.0
+    is_garbled: bool = False
+    num_videos: int = 1
+    padding: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SpeakSentences:
     """A tone for each sentence of the text, with `rate` samples a second, and a pause before each.
 
@@ -111,7 +126,7 @@ class Listen:
     pause: float = 0.0
 
 
-Step = SpeakSentences | Say | Echo | Pause | Fail | Close | DrawImages | RawOutputs | IfSeed | Listen
+Step = SpeakSentences | Say | Echo | Pause | Fail | Close | DrawImages | FilmVideo | RawOutputs | IfSeed | Listen
 HELLO = (Say("\n\nHello"), Say(" there"), Say(", how may I assist you today?", "stop", tokens=7))
 
 
@@ -135,6 +150,8 @@ class ScriptedModel:
     """The model speaks. Its script has `SpeakSentences` steps."""
     is_image_model: bool = False
     """The model generates images. Its script has `DrawImages` steps."""
+    is_video_model: bool = False
+    """The model generates videos. Its script has `FilmVideo` steps."""
     missing_inputs: tuple[str, ...] = ()
     """Optional inputs that the model lacks, as models of older builds or of other tools do."""
     is_described: bool = True
@@ -194,6 +211,16 @@ class ScriptedModel:
             for name, kind, dims in IMAGE_OUTPUTS:
                 config.output.add(name=name, data_type=kind, dims=dims)
             for key, value in (_IMAGE_PARAMETERS | self.parameters).items():
+                if value is not None:
+                    config.parameters[key].string_value = value
+            return config
+        if self.is_video_model:
+            for name, kind, dims in VIDEO_INPUTS:
+                if name not in self.missing_inputs:
+                    config.input.add(name=name, data_type=kind, dims=dims, optional=name != "prompt")
+            for name, kind, dims in VIDEO_OUTPUTS:
+                config.output.add(name=name, data_type=kind, dims=dims)
+            for key, value in (_VIDEO_PARAMETERS | self.parameters).items():
                 if value is not None:
                     config.parameters[key].string_value = value
             return config
@@ -279,6 +306,20 @@ IMAGE_OUTPUTS = [
     ("index", config_pb.TYPE_INT32, [1]),
     ("partial", config_pb.TYPE_INT32, [1]),
 ]
+VIDEO_INPUTS = [
+    *((name, config_pb.TYPE_STRING, [1]) for name in ("prompt", "negative_prompt")),
+    *((name, config_pb.TYPE_INT32, [1]) for name in ("width", "height", "steps", "num_frames", "fps", "quality")),
+    ("partial_images", config_pb.TYPE_INT32, [1]),
+    *((name, config_pb.TYPE_FP32, [1]) for name in ("guidance_scale", "strength")),
+    ("seed", config_pb.TYPE_UINT64, [1]),
+    *((name, config_pb.TYPE_STRING, [-1]) for name in ("image", "frames")),
+]
+VIDEO_OUTPUTS = [
+    ("progress", config_pb.TYPE_FP32, [1]),
+    *((name, config_pb.TYPE_STRING, [1]) for name in ("video", "preview")),
+    *((name, config_pb.TYPE_INT32, [1]) for name in ("width", "height", "num_frames", "fps", "partial")),
+    ("seed", config_pb.TYPE_UINT64, [1]),
+]
 OUTPUTS = [
     ("text_output", config_pb.TYPE_STRING, [-1]),
     ("finish_reason", config_pb.TYPE_STRING, [-1]),
@@ -309,6 +350,23 @@ _IMAGE_PARAMETERS: dict[str, str | None] = {
     "max_steps": "50",
     "default_guidance": "3.0",
     "max_images": "10",
+    "created": "1763683200",
+    "owned_by": "tritonic",
+}
+_VIDEO_PARAMETERS: dict[str, str | None] = {
+    "operations": '["generate_video"]',
+    "signature": "video",
+    "modalities": '["text", "image", "video"]',
+    "sizes": "[[64, 64], [96, 64], [1280, 720]]",
+    "default_size": "[64, 64]",
+    "default_steps": "20",
+    "max_steps": "50",
+    "default_num_frames": "17",
+    "max_num_frames": "33",
+    "frame_multiple": "4",
+    "default_fps": "8",
+    "max_fps": "16",
+    "references": '["image", "frames"]',
     "created": "1763683200",
     "owned_by": "tritonic",
 }

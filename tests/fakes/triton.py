@@ -9,11 +9,12 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
-from tests.fakes import image_model, listening_model, speech_model, triton_messages
+from tests.fakes import image_model, listening_model, speech_model, triton_messages, video_model
 from tests.fakes.scripted_model import (
     Close,
     DrawImages,
     Fail,
+    FilmVideo,
     Listen,
     Pause,
     RawOutputs,
@@ -198,6 +199,10 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # tri
                 case DrawImages():
                     async for response in image_model.generate_images(model, call, step):
                         yield response
+                case FilmVideo():
+                    async for response in video_model.generate_video(model, call, step):
+                        yield response
+                    return
                 case SpeakSentences():
                     async for response in speech_model.speak(model, call, step):
                         yield response

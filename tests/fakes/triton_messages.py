@@ -19,6 +19,7 @@ from tests.fakes.scripted_model import (
     LISTENING_INPUTS,
     SAMPLING_PARAMETERS,
     TTS_INPUTS,
+    VIDEO_INPUTS,
     Echo,
     IfSeed,
     Pause,
@@ -33,7 +34,8 @@ def wire_type(kind: int) -> str:
 
 
 _WIRE_TYPES = {
-    name: wire_type(kind) for name, kind, _ in INPUTS + LISTENING_INPUTS + TTS_INPUTS + EMBEDDING_INPUTS + IMAGE_INPUTS
+    name: wire_type(kind)
+    for name, kind, _ in INPUTS + LISTENING_INPUTS + TTS_INPUTS + EMBEDDING_INPUTS + IMAGE_INPUTS + VIDEO_INPUTS
 }
 
 
@@ -95,7 +97,7 @@ def expand_script(script, call: InferCall):
 
 _NUMBERS = {"BOOL": np.bool_, "INT32": np.int32, "FP32": np.float32, "UINT64": np.uint64}
 _MAX_LISTED = 100_000
-_LISTS = ("token_ids", "literal_spans", "image", "mask", "audio", "text", "token_counts")
+_LISTS = ("token_ids", "literal_spans", "image", "mask", "frames", "audio", "text", "token_counts")
 
 
 def parse_tensors(request: pb.ModelInferRequest) -> dict[str, list[Any]]:

@@ -17,6 +17,7 @@ _ROUTES = (
     "images",
     "speech",
     "transcriptions",
+    "videos",
     "models",
 )
 """Modules of this package. The most frequent come first: a path is compared with one route after the other."""

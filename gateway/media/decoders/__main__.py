@@ -1,7 +1,7 @@
 """The fork server: it forks a child for each file, so that the child has its libraries loaded from the start.
 
 Input: JSON messages on stdin, a SOCK_SEQPACKET socket. A message with `task` starts a job, and carries the descriptor
-of a stream socket and, for a recording, that of its file (`gateway.media.decoders.child_process`). Without a
+of a stream socket and, for a recording or video, that of its file (`gateway.media.decoders.child_process`). Without a
 descriptor, it only loads the libraries of the task. A message with `kill` kills the job of that number.
 
 Output, on the same socket: `ended`, the number of a job, its wait `status`, and its CPU time in `seconds`.

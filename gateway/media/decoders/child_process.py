@@ -5,9 +5,11 @@ Input: a JSON message with `task`, `size` of the file, `memory` in bytes of addr
 head, JSON with `refusal`, which is null or the reason why the file cannot be used; and the body, which is text in
 UTF-8, samples, or bytes.
 
-The task `recording` reads its file from a descriptor and answers piece by piece, as fast as its pieces are read: each
-has a `PIECE_PREFIX`. The first is JSON with `seconds`, the length that the file declares, or null; then samples follow;
-the last is JSON with `refusal`.
+The tasks `clip`, `last_frame` and `preview` read their file, a video, from a descriptor.
+
+The task `recording` reads its file from a descriptor, too, and answers piece by piece, as fast as its pieces are read:
+each has a `PIECE_PREFIX`. The first is JSON with `seconds`, the length that the file declares, or null; then samples
+follow; the last is JSON with `refusal`.
 """
 
 import ctypes
@@ -21,7 +23,7 @@ import socket
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gateway.media.invalid_media import InvalidMedia
 
@@ -42,7 +44,7 @@ _libc = ctypes.CDLL(None)
 
 
 def run(request: dict[str, Any], descriptors: Sequence[int]) -> None:
-    """Handle `request`, and end this process. `descriptors` are the socket and, for a recording, its file."""
+    """Handle `request`, and end this process. `descriptors` are the socket and, for a recording or video, its file."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     null = os.open(os.devnull, os.O_RDWR)
@@ -54,14 +56,14 @@ def run(request: dict[str, Any], descriptors: Sequence[int]) -> None:
     # Before the file is read, because a malicious file may take over its parser.
     set_resource_limits(request["memory"], request["seconds"])
     with socket.socket(fileno=kept[0]) as connection:
-        if len(kept) > 1:
+        if request["task"]["task"] == "recording":
             _respond_in_pieces(request, connection, kept[1])
         else:
-            _respond(request, connection)
+            _respond(request, connection, *kept[1:])
     os._exit(0)  # runs no exit handlers, which a parser may have installed
 
 
-def _respond(request: dict[str, Any], connection: socket.socket) -> None:
+def _respond(request: dict[str, Any], connection: socket.socket, descriptor: int | None = None) -> None:
     if request["task"]["task"] == "encode":
         from gateway.media.encoders import stream
 
@@ -70,7 +72,11 @@ def _respond(request: dict[str, Any], connection: socket.socket) -> None:
     head: dict[str, Any] = {}
     body = b""
     try:
-        head, body = run_task(request["task"], _receive(connection, request["size"]))
+        if descriptor is None:
+            head, body = run_task(request["task"], _receive(connection, request["size"]))
+        else:
+            with os.fdopen(descriptor, "rb") as file:
+                head, body = run_file_task(request["task"], file)
     except Exception as error:
         head["refusal"] = _refusal(error, request)
     start = json.dumps({"refusal": None, **head}).encode()
@@ -150,6 +156,13 @@ def set_resource_limits(memory: int, seconds: float) -> None:
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
+def run_file_task(task: dict[str, Any], file: IO[bytes]) -> tuple[dict[str, Any], bytes]:
+    """Run a task on an open file. Returns and raises as `run_task` does."""
+    from gateway.media.decoders import video
+
+    return {"clip": video.read_clip, "last_frame": video.last_frame, "preview": video.preview}[task["task"]](file, task)
+
+
 def run_task(task: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
     """Run the task. Return further fields of the head, and the body. Raises `InvalidMedia`, and errors of parsers."""
     match task["task"]:
@@ -160,6 +173,11 @@ def run_task(task: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
                 data, task["media_type"], max_pixels=task["max_pixels"], pixels_left=task["pixels_left"]
             )
             return {"width": width, "height": height}, b""
+        case "first_frame":
+            from gateway.media.decoders import pictures
+
+            size = (task["width"], task["height"])
+            return {}, pictures.first_frame(data, task["media_type"], size=size, max_pixels=task["max_pixels"])
         case "audio":
             from gateway.media.decoders import audio
 

@@ -10,6 +10,13 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "gateway.media.decoders.images", "PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin",
         "PIL.PngImagePlugin", "PIL.WebPImagePlugin",
     ),
+    "first_frame": (
+        "gateway.media.decoders.pictures", "PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.ImageOps",
+        "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.WebPImagePlugin",
+    ),
+    "clip": ("gateway.media.decoders.video", "av", "PIL.ImageOps", "PIL.JpegImagePlugin"),
+    "last_frame": ("gateway.media.decoders.video", "av", "PIL.ImageOps", "PIL.PngImagePlugin"),
+    "preview": ("gateway.media.decoders.video", "av", "PIL.JpegImagePlugin", "PIL.WebPImagePlugin"),
     "audio": ("gateway.media.decoders.audio", "av"),
     "encode": ("gateway.media.encoders.stream",),
     "recording": ("gateway.media.decoders.audio", "av"),

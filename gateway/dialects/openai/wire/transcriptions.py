@@ -224,12 +224,12 @@ async def _load(body: SpeechFields, request: Request) -> Recording:
         case SpooledUpload():
             spool = value.file
         case Upload():
-            spool = recordings.new_spool(caller)
+            spool = recordings.uploads.new_spool(caller)
             request.state.trace.cleanup.callback(spool.close)
             await spool.write(value.data)
             await spool.finish()
         case str():
-            spool = await delivery.whole(request, recordings.load(value, param=param, caller=caller))
+            spool = await delivery.whole(request, recordings.uploads.load(value, param=param, caller=caller))
             request.state.trace.cleanup.callback(spool.close)
         case None:
             raise InvalidRequest("The field 'file' is required.", param="file")

@@ -1,0 +1,211 @@
+"""Pictures and videos that a video request starts from: received, decoded, and fitted to the model."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+from fastapi import Request
+
+from gateway.errors import FileNotFound, InvalidRequest, UnsupportedOption
+from gateway.files.file_store import FileStore
+from gateway.http import delivery
+from gateway.http.forms import Upload
+from gateway.http.offload import LARGE_BYTES
+from gateway.http.request_images import RequestImages
+from gateway.http.spooled_forms import SpooledUpload
+from gateway.media.loader import MediaLoader
+from gateway.media.spool import SpoolFile
+from gateway.media.videos import Clip
+from gateway.model_card.video_limits import VideoLimits
+from gateway.models.servers import Model
+from gateway.operations.generate_video import GenerateVideo
+from gateway.settings import Settings
+
+
+def check(operation: GenerateVideo, model: Model) -> None:
+    """Raise the `GatewayError` with which the model refuses `operation`, before anything is fetched or decoded."""
+    model.codec(operation.operation).open(operation, model.card)
+
+
+async def add_reference(
+    operation: GenerateVideo, value: Any, request: Request, model: Model, *, param: str, seconds_given: bool
+) -> GenerateVideo:
+    """Return `operation` with what the field `param` refers to: a picture becomes its first frame, a video its frames.
+
+    `value` is a file of a form, a URL, a data URL, base64, an object with `image_url`, or a list of one of these. A
+    video determines the length, unless `seconds_given`. Raises `InvalidRequest`, `UnsupportedOption`, `Overloaded`,
+    `StorageFull`, and `ClientDisconnected` as soon as the client disconnects.
+    """
+    media: MediaLoader = request.app.state.media
+    spool = await receive(value, request, param)
+    if media.videos.is_video(spool, param=param) and "frames" in model.card.video.references:
+        return await add_clip(operation, spool, request, model, param=param, seconds_given=seconds_given)
+    if media.videos.is_video(spool, param=param):
+        raise UnsupportedOption("This model does not change another video: send a picture.", param=param)
+    return await _add_picture(operation, spool, request, model, param=param)
+
+
+async def add_clip(
+    operation: GenerateVideo, spool: SpoolFile, request: Request, model: Model, *, param: str, seconds_given: bool
+) -> GenerateVideo:
+    """Return `operation` with the frames of the video in `spool`. Raises as `add_reference` does."""
+    media: MediaLoader = request.app.state.media
+    limits = model.card.video
+    if "frames" not in limits.references:
+        raise UnsupportedOption("This model does not change another video.", param=param)
+    assert operation.width and operation.height and operation.fps and operation.num_frames
+    reading = media.videos.read_clip(
+        spool,
+        size=(operation.width, operation.height),
+        fps=operation.fps,
+        max_frames=operation.num_frames if seconds_given else limits.max_num_frames,
+        param=param,
+        caller=request.state.trace.caller,
+    )
+    clip = await delivery.whole(request, reading)
+    fitted = _fit(operation, clip, limits, param, seconds_given=seconds_given)
+    _count(request, sum(map(len, set(fitted.frames))))
+    return fitted
+
+
+async def add_last_frame(
+    operation: GenerateVideo, spool: SpoolFile, request: Request, model: Model, *, param: str
+) -> GenerateVideo:
+    """Return `operation` with the last frame of the video in `spool` as its first. Raises as `add_reference` does."""
+    media: MediaLoader = request.app.state.media
+    if "image" not in model.card.video.references:
+        raise UnsupportedOption("This model does not start from a picture, so it cannot continue a video.", param=param)
+    assert operation.width and operation.height
+    reading = media.videos.last_frame(
+        spool, size=(operation.width, operation.height), param=param, caller=request.state.trace.caller
+    )
+    frame = await delivery.whole(request, reading)
+    _count(request, len(frame))
+    return replace(operation, image=frame)
+
+
+async def receive_stored(file: str, request: Request) -> SpoolFile:
+    """Return a copy of a stored file, which is closed with the request. Raises `FileNotFound`, and as above."""
+    files: FileStore = request.app.state.files
+
+    async def copy() -> SpoolFile:
+        async with aclosing((await files.get(file)).chunks) as chunks:
+            return await _spool(request, chunks)
+
+    return await delivery.whole(request, copy())
+
+
+async def receive(value: Any, request: Request, param: str) -> SpoolFile:
+    """Return the file that the field `param` refers to, which is closed with the request. Raises as `add_reference`."""
+    media: MediaLoader = request.app.state.media
+    if isinstance(value, list):
+        if len(value) != 1:
+            raise UnsupportedOption(f"'{param}' may hold one picture or video, not {len(value)}.", param=param)
+        value = value[0]
+    if isinstance(value, dict):
+        if value.get("file_id") is not None:
+            raise UnsupportedOption(
+                f"'{param}.file_id': this service does not store files; send the file itself.", param=f"{param}.file_id"
+            )
+        value, param = value.get("image_url"), f"{param}.image_url"
+        value = value.get("url") if isinstance(value, dict) else value
+    match value:
+        case SpooledUpload():
+            return value.file
+        case Upload():
+            return await _spool(request, _parts(value.data))
+        case str() if value:
+            if (stored := RequestImages(request).find(value)) is not None:
+                return await _receive_own(stored, request, param)
+            caller = request.state.trace.caller
+            spool = await delivery.whole(request, media.uploads.load(value, param=param, caller=caller))
+            request.state.trace.cleanup.callback(spool.close)
+            return spool
+        case _:
+            raise InvalidRequest(f"'{param}' must be a file, a URL, a data URL, or base64.", param=param)
+
+
+async def _receive_own(file: str, request: Request, param: str) -> SpoolFile:
+    try:
+        return await receive_stored(file, request)
+    except FileNotFound as error:
+        raise InvalidRequest(f"Invalid value for '{param}': {error.message}", param=param) from None
+
+
+async def _spool(request: Request, chunks: AsyncGenerator[bytes]) -> SpoolFile:
+    media: MediaLoader = request.app.state.media
+    spool = media.uploads.new_spool(request.state.trace.caller)
+    request.state.trace.cleanup.callback(spool.close)
+    async for chunk in chunks:
+        await spool.write(chunk)
+    await spool.finish()
+    return spool
+
+
+async def _parts(data: bytes) -> AsyncGenerator[bytes]:
+    yield data
+
+
+async def _add_picture(
+    operation: GenerateVideo, spool: SpoolFile, request: Request, model: Model, *, param: str
+) -> GenerateVideo:
+    media: MediaLoader = request.app.state.media
+    settings: Settings = request.app.state.settings
+    if spool.size > settings.media_max_bytes:
+        raise InvalidRequest(
+            f"Invalid value for '{param}': the image is larger than the limit of {settings.media_max_bytes} bytes.",
+            param=param,
+        )
+    assert operation.width and operation.height
+    size = operation.width, operation.height
+
+    async def load() -> bytes:
+        data = b"".join([chunk async for chunk in spool.chunks()])
+        with media.new_budget(request.state.trace.caller) as budget:
+            loading = media.load_first_frame(data, size, param=param, budget=budget)
+            return await budget.run_with_timeout(media.request_timeout, loading, param=param)
+
+    picture = await delivery.whole(request, load())
+    if "image" not in model.card.video.references:
+        raise UnsupportedOption("This model does not start from a picture.", param=param)
+    if operation.strength is not None:
+        raise UnsupportedOption(
+            "'strength' requires a video to change; a picture is the first frame.", param="strength"
+        )
+    _count(request, len(picture))
+    return replace(operation, image=picture)
+
+
+def _fit(
+    operation: GenerateVideo, clip: Clip, limits: VideoLimits, param: str, *, seconds_given: bool
+) -> GenerateVideo:
+    """Return `operation` with as many frames as the model generates; the last one may be repeated for the rest."""
+    assert operation.fps and operation.num_frames
+    count, fps = operation.num_frames, operation.fps
+    if not seconds_given:
+        most = limits.round_down(limits.max_num_frames)
+        if clip.is_cut:
+            raise InvalidRequest(
+                f"Invalid value for '{param}': this model generates up to {limits.seconds(most, fps):g} seconds at "
+                f"{fps} frames a second, and the video is longer. Set 'seconds' to change its beginning.",
+                param=param,
+            )
+        count = min(most, limits.round_up(len(clip.frames)))
+        operation = replace(operation, num_frames=count, seconds=limits.seconds(count, fps))
+    missing = count - len(clip.frames)
+    if missing >= max(2, limits.frame_multiple):
+        raise InvalidRequest(
+            f"Invalid value for 'seconds': at {fps} frames a second the video has {len(clip.frames)} frames, and "
+            f"{count} are needed.",
+            param="seconds",
+        )
+    return replace(operation, frames=(clip.frames + clip.frames[-1:] * missing)[:count])
+
+
+def _count(request: Request, size: int) -> None:
+    """Count `size` bytes as part of the request. Raises `Overloaded` if the requests of the caller hold too much."""
+    trace = request.state.trace
+    trace.is_large |= size > LARGE_BYTES
+    if trace.reservation:
+        trace.reservation.acquire(size)

@@ -1,0 +1,139 @@
+"""Videos of requests and of the file store, decoded in processes that can be killed."""
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from gateway.errors import ModelFailed
+from gateway.media import sniffing
+from gateway.media.decoder_pool import DecoderPool
+from gateway.media.decoders.video import FRAME_PREFIX
+from gateway.media.fork_server import ForkServer
+from gateway.media.invalid_media import InvalidMedia
+from gateway.media.spool import SpoolFile
+from gateway.media.uploads import invalid, read_head
+from gateway.settings import Settings
+
+PreviewVariant: TypeAlias = Literal["thumbnail", "spritesheet"]
+
+PREVIEW_TYPES: dict[PreviewVariant, str] = {"thumbnail": "image/webp", "spritesheet": "image/jpeg"}
+"""The media types of previews."""
+_SLOT_SECONDS = 60.0
+"""Seconds that a video waits for a process."""
+_MAX_PREVIEW_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """Frames of a video, JPEG files in order. `is_cut` is True if the video goes on."""
+
+    frames: tuple[bytes, ...]
+    is_cut: bool
+
+
+class Videos:
+    """Decodes videos within limits of bytes, pixels, seconds, frames, memory and processes."""
+
+    def __init__(self, settings: Settings, fork_server: ForkServer) -> None:
+        self._settings = settings
+        self._pool = DecoderPool(
+            fork_server,
+            label="video",
+            num_slots=settings.video_workers,
+            timeout=settings.video_timeout,
+            memory=settings.document_memory_bytes,
+            slot_timeout=_SLOT_SECONDS,
+        )
+
+    def is_video(self, spool: SpoolFile, *, param: str) -> bool:
+        """Return whether a complete file is a container of videos, and no image. Reads its first bytes.
+
+        Raises `InvalidRequest` with `param` for an empty file.
+        """
+        try:
+            media_type = sniffing.sniff(read_head(spool)).media_type
+        except InvalidMedia as error:
+            raise invalid(error, param) from None
+        return media_type in sniffing.VIDEO_CONTAINERS
+
+    async def read_clip(
+        self, spool: SpoolFile, *, size: tuple[int, int], fps: int, max_frames: int, param: str, caller: str
+    ) -> Clip:
+        """Return the frames of a complete file at `fps` frames a second, in `size`, up to `max_frames`.
+
+        Raises `InvalidRequest` with `param` for a bad file, and `Overloaded`.
+        """
+        settings = self._settings
+        most = settings.video_frames_max_bytes
+        try:
+            task = {
+                **self._task(spool),
+                "task": "clip",
+                "width": size[0],
+                "height": size[1],
+                "fps": fps,
+                "max_frames": max_frames,
+                "max_bytes": most,
+            }
+            head, body = await self._pool.decode_file(
+                task, spool.open(), caller=caller, max_body_bytes=most + _MAX_PREVIEW_BYTES
+            )
+            return Clip(frames=_split(body), is_cut=bool(head.get("more")))
+        except InvalidMedia as error:
+            raise invalid(error, param) from None
+
+    async def last_frame(self, spool: SpoolFile, *, size: tuple[int, int], param: str, caller: str) -> bytes:
+        """Return the last frame of a complete file in `size` (PNG). Raises as `read_clip` does."""
+        try:
+            task = {**self._task(spool), "task": "last_frame", "width": size[0], "height": size[1]}
+            _, body = await self._pool.decode_file(
+                task, spool.open(), caller=caller, max_body_bytes=_MAX_PREVIEW_BYTES + 4 * size[0] * size[1]
+            )
+        except InvalidMedia as error:
+            raise invalid(error, param) from None
+        return body
+
+    async def preview(self, spool: SpoolFile, variant: PreviewVariant, *, caller: str) -> bytes:
+        """Return a preview of a video that a model made, in the format of `PREVIEW_TYPES`.
+
+        Raises `ModelFailed` if the video cannot be decoded, and `Overloaded`.
+        """
+        try:
+            task = {**self._task(spool), "task": "preview", "variant": variant}
+            _, body = await self._pool.decode_file(task, spool.open(), caller=caller, max_body_bytes=_MAX_PREVIEW_BYTES)
+        except InvalidMedia as error:
+            raise ModelFailed(f"The model returned a video that cannot be decoded: {error}.") from None
+        return body
+
+    def _task(self, spool: SpoolFile) -> dict[str, object]:
+        """Return the fields that the tasks of a video share. Raises `InvalidMedia` for another file."""
+        if importlib.util.find_spec("av") is None:
+            raise InvalidMedia("this gateway decodes no videos, as its extra 'audio' (PyAV) is not installed")
+        if spool.size > self._settings.video_max_bytes:
+            raise InvalidMedia(f"the video is larger than the limit of {self._settings.video_max_bytes} bytes")
+        sniffed = sniffing.sniff(read_head(spool))
+        container = sniffing.VIDEO_CONTAINERS.get(sniffed.media_type)
+        if container is None:
+            raise InvalidMedia(f"expected a video (MP4, MOV, WebM, Matroska, AVI or GIF), got {sniffed.description}")
+        return {
+            "container": container,
+            "max_seconds": self._settings.video_max_seconds,
+            "max_pixels": self._settings.video_max_pixels,
+        }
+
+
+def _split(body: bytes) -> tuple[bytes, ...]:
+    """Return the frames of a response. Raises `InvalidMedia` for one that no child of ours sends."""
+    frames, at = [], 0
+    while at < len(body):
+        if len(body) - at < FRAME_PREFIX.size:
+            raise InvalidMedia("the video is damaged")
+        (size,) = FRAME_PREFIX.unpack_from(body, at)
+        at += FRAME_PREFIX.size
+        if size > len(body) - at:
+            raise InvalidMedia("the video is damaged")
+        frames.append(body[at : at + size])
+        at += size
+    if not frames:
+        raise InvalidMedia("the video has no frames")
+    return tuple(frames)

@@ -1,0 +1,125 @@
+"""The tensors of videos (docs/architecture.md), which `backends/diffusion` generates."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+
+from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
+from gateway.model_card.card import ModelCard
+from gateway.model_card.image_limits import format_size
+from gateway.operations.generate_video import GenerateVideo, Video, VideoEvent
+from gateway.operations.operation import Progress
+from gateway.signatures.call import Signature, SingleRequestCodec
+from gateway.triton.tensors import (
+    InferResponse,
+    Tensor,
+    bytes_tensor,
+    float32_tensor,
+    int32_tensor,
+    string_tensor,
+    uint64_tensor,
+)
+
+INPUTS: Mapping[str, str] = {"prompt": "BYTES"}
+OUTPUTS: Mapping[str, str] = {"video": "BYTES"}
+
+_PARAM_NAMES = {
+    "width": "size",
+    "height": "size",
+    "num_frames": "seconds",
+    "image": "input_reference",
+    "frames": "input_reference",
+}
+"""Fields of the request, by the tensors that have other names."""
+_REFERENCE_PHRASES = {"image": "start from a picture", "frames": "change another video"}
+
+
+def encode(request: GenerateVideo, card: ModelCard) -> list[Tensor]:
+    """Return the tensors of `request`.
+
+    Raises `UnsupportedOption` for a size or length that the model does not generate, and for an option that it has no
+    tensor for.
+    """
+    _check_limits(request, card)
+    tensors = [string_tensor("prompt", request.prompt)]
+    if request.negative_prompt is not None:
+        tensors.append(string_tensor("negative_prompt", request.negative_prompt))
+    for name in ("width", "height", "num_frames", "fps", "steps", "quality"):
+        number = getattr(request, name)
+        if number is not None:
+            tensors.append(int32_tensor(name, number))
+    for name in ("guidance_scale", "strength"):
+        value = getattr(request, name)
+        if value is not None:
+            tensors.append(float32_tensor(name, value))
+    if request.seed is not None:
+        tensors.append(uint64_tensor("seed", request.seed))
+    if request.image is not None:
+        tensors.append(bytes_tensor("image", request.image))
+    if request.frames:
+        tensors.append(bytes_tensor("frames", *request.frames))
+    for tensor in tensors:
+        if not card.has_input(tensor.name):
+            raise UnsupportedOption(
+                f"This model does not support '{_PARAM_NAMES.get(tensor.name, tensor.name)}'.", param=tensor.name
+            )
+    return tensors
+
+
+def _check_limits(request: GenerateVideo, card: ModelCard) -> None:
+    """Raise `UnsupportedOption` for what the model's parameters exclude."""
+    limits, sizes = card.video, card.image
+    size = (request.width, request.height)
+    if size[0] is not None and size[1] is not None and not sizes.supports_size(size[0], size[1]):
+        raise UnsupportedOption(
+            f"This model does not generate videos of {format_size((size[0], size[1]))}; supported: "
+            f"{sizes.describe_sizes()}.",
+            param="width",
+        )
+    fps = request.fps or limits.default_fps
+    if fps > limits.max_fps:
+        raise UnsupportedOption(f"'fps' must be at most {limits.max_fps} for this model.", param="fps")
+    count = request.num_frames
+    if count is not None and count > limits.max_num_frames:
+        longest = limits.seconds(limits.round_down(limits.max_num_frames), fps)
+        raise UnsupportedOption(
+            f"This model generates up to {limits.max_num_frames} frames, {longest:g} seconds at {fps} frames a second.",
+            param="num_frames",
+        )
+    if sizes.max_steps is not None and (request.steps or 0) > sizes.max_steps:
+        raise UnsupportedOption(f"'steps' must be at most {sizes.max_steps} for this model.", param="steps")
+    if request.image is not None and request.frames:
+        raise UnsupportedOption("A video starts either from a picture or from another video.", param="frames")
+    for name, phrase in _REFERENCE_PHRASES.items():
+        if getattr(request, name) and name not in limits.references:
+            raise UnsupportedOption(f"This model does not {phrase}.", param=name)
+
+
+def explain(error: GatewayError) -> GatewayError:
+    """Replace the name of a tensor in `error.param` by that of the caller's field, and return the error."""
+    if error.param:
+        error.param = _PARAM_NAMES.get(error.param, error.param)
+    return error
+
+
+async def decode(
+    request: GenerateVideo, responses: AsyncIterator[InferResponse], card: ModelCard
+) -> AsyncGenerator[VideoEvent]:
+    """Yield progress and the video. Previews are left out. Raises `ModelFailed` unless there is one MP4 file."""
+    found = False
+    async for response in responses:
+        for fraction in response.float32s("progress"):
+            yield Progress(min(max(0.0, fraction), 1.0))  # in this order, since every comparison with NaN is false
+        for data in response.bytes_values("video"):
+            if found:
+                raise ModelFailed("The model returned more than one video.")
+            if data[4:8] != b"ftyp":
+                raise ModelFailed("The model returned data that is not an MP4 file.")
+            found = True
+            numbers = {name: next(iter(response.int32s(name)), None) for name in _NUMBERS}
+            yield Video(data=data, seed=next(iter(response.uint64s("seed")), None), **numbers)
+    if not found:
+        raise ModelFailed("The model returned no video.")
+
+
+_NUMBERS = ("width", "height", "num_frames", "fps")
+_CODEC = SingleRequestCodec(encode, decode, explain)
+SIGNATURE = Signature(inputs=INPUTS, outputs=OUTPUTS, codecs={GenerateVideo.operation: _CODEC})
