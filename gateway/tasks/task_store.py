@@ -183,8 +183,9 @@ class TaskStore:
         await self._call(self._client.cancel_workflows, [id])
 
     async def delete(self, id: str) -> None:
-        """Delete a task that has ended."""
+        """Delete a task that has ended, with its webhook: nothing is sent any more."""
         await self._call(self._client.delete_workflows, [id])
+        await self.webhooks.delete(id)
 
     async def save_progress(self, id: str, percent: int) -> None:
         """Store the progress of a task."""

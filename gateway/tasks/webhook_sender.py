@@ -57,15 +57,14 @@ class WebhookSender:
     async def deliver(self, delivery: Delivery, store: "TaskStore") -> str:
         """Make one attempt, and store the next one if it fails. Return its outcome, as the metrics name it.
 
-        Waits for the database while it does not answer. A task that was deleted before has the outcome `deleted`.
+        Waits for the database while it does not answer. If the task has been deleted, the outcome is `deleted`, and
+        nothing is sent.
         """
-        if delivery.event is None:
-            task = await _persist(lambda: store.find(delivery.task, delivery.owner))
-            if task is None:
-                return "deleted"
-            delivery = replace(delivery, began=time.time(), event=event_of(task))
-        assert delivery.event is not None and delivery.began is not None
-        headers, body = encode(delivery.event, self._secrets, int(time.time()))
+        task = await _persist(lambda: store.find(delivery.task, delivery.owner))
+        if task is None:
+            return "deleted"
+        event, began_at = event_of(task), delivery.began or time.time()
+        headers, body = encode(event, self._secrets, int(time.time()))
         began = time.monotonic()
         status, reason = None, None
         try:
@@ -78,17 +77,17 @@ class WebhookSender:
             self._log.exception("sending a webhook failed", task=delivery.task)
             reason = "the gateway failed because of an internal error"
         wait = wait_seconds(delivery.attempt)
-        ends = status == _STATUS_GONE or time.time() + wait > delivery.began + self._retry_seconds
+        ends = status == _STATUS_GONE or time.time() + wait > began_at + self._retry_seconds
         outcome = "delivered" if reason is None else "abandoned" if ends else "failed"
         if outcome == "failed":
-            following = replace(delivery, attempt=delivery.attempt + 1)
+            following = replace(delivery, attempt=delivery.attempt + 1, began=began_at)
             await _persist(lambda: store.webhooks.add(following, wait))
         self._attempts.labels(outcome).inc()
         write = self._log.info if reason is None else self._log.warning
         write(
             f"webhook {outcome}",
             task=delivery.task,
-            type=delivery.event["type"],
+            type=event["type"],
             attempt=delivery.attempt,
             status=status,
             milliseconds=round((time.monotonic() - began) * 1000, 1),

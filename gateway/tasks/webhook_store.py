@@ -71,6 +71,18 @@ class WebhookStore:
         url: str = rows[0].input["args"][0]["url"]
         return url
 
+    async def delete(self, task_id: str) -> None:
+        """Delete all attempts to send the webhook of a task, those to come and those that were made."""
+        rows = await self._call(
+            self._client.list_workflows,
+            workflow_id_prefix=first_delivery_id(task_id),
+            name=WORKFLOW_NAME,
+            load_input=False,
+            load_output=False,
+        )
+        if rows:
+            await self._call(self._client.delete_workflows, [row.workflow_id for row in rows])
+
     async def release_due(self) -> None:
         """Let the parked attempts begin whose tasks have ended."""
         while await self._call(self._release_due) == _MAX_RELEASED:

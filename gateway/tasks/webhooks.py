@@ -28,8 +28,7 @@ _JITTER = 0.2
 class Delivery:
     """One attempt to send the event of a task. The database stores it as JSON.
 
-    `attempt` counts from 1. `began` is the time of the first attempt in Unix seconds, and `event` the event that it
-    built; both are None before.
+    `attempt` counts from 1. `began` is the time of the first attempt in Unix seconds, None before it.
     """
 
     task: str
@@ -37,7 +36,6 @@ class Delivery:
     url: str
     attempt: int = 1
     began: float | None = None
-    event: Mapping[str, Any] | None = None
 
     @property
     def id(self) -> str:

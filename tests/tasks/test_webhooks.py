@@ -232,3 +232,22 @@ async def test_database_has_no_secret_and_forgets_webhooks_with_their_tasks(
                 ):
                     await asyncio.sleep(0.1)
         assert await store.find(task.id, OWNER) is None
+
+
+@pytest.mark.usefixtures("short_waits")
+async def test_deleted_task_takes_its_webhook_along(
+    triton: FakeTriton, tmp_path: Path, receiver: WebhookReceiver
+) -> None:
+    receiver.responses += [web.Response(status=500)] * 100
+    async with task_harness(triton.url, tmp_path, **UNSIGNED) as home:
+        task = await home.tasks.submit(image_request(), OWNER, "key", receiver.url())
+        await receiver.until(2)
+        await home.tasks.delete(task.id, OWNER)
+        await asyncio.sleep(1.5)
+        count = len(receiver.calls)
+        await asyncio.sleep(2.5)
+        assert len(receiver.calls) == count
+        receiver.responses.clear()
+        again = await home.tasks.submit(image_request(), OWNER, "key", receiver.url())
+        await receiver.until(count + 1)
+    assert again.id == task.id
