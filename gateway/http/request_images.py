@@ -36,7 +36,11 @@ class RequestImages:
 
     async def store(self, data: bytes, output_format: OutputFormat) -> str:
         """Store an image and return its URL. Raises `StorageFull`, and `Overloaded` if the store fails."""
-        file = await self._files.put(data, f"image/{output_format}")
+        return await self.store_file(data, f"image/{output_format}")
+
+    async def store_file(self, data: bytes, content_type: str) -> str:
+        """Store a generated file and return its URL. Raises as `store` does."""
+        file = await self._files.put(data, content_type)
         self._stored.append(file)
         return self._files.url(file, self._base)
 

@@ -1,6 +1,7 @@
 """Videos of requests and of the file store, decoded in processes that can be killed."""
 
 import importlib.util
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -20,6 +21,8 @@ PREVIEW_TYPES: dict[PreviewVariant, str] = {"thumbnail": "image/webp", "spritesh
 """The media types of previews."""
 _SLOT_SECONDS = 60.0
 """Seconds that a video waits for a process."""
+_GIF_FRAME = b"\x21\xf9\x04"
+"""The beginning of a frame in an animated GIF: the graphic control extension."""
 _MAX_PREVIEW_BYTES = 8 * 1024 * 1024
 
 
@@ -45,8 +48,8 @@ class Videos:
             slot_timeout=_SLOT_SECONDS,
         )
 
-    def is_video(self, spool: SpoolFile, *, param: str) -> bool:
-        """Return whether a complete file is a container of videos, and no image. Reads its first bytes.
+    async def is_video(self, spool: SpoolFile, *, param: str) -> bool:
+        """Return whether a complete file is a container of videos, or a GIF with several frames. Decodes nothing.
 
         Raises `InvalidRequest` with `param` for an empty file.
         """
@@ -54,7 +57,13 @@ class Videos:
             media_type = sniffing.sniff(read_head(spool)).media_type
         except InvalidMedia as error:
             raise invalid(error, param) from None
-        return media_type in sniffing.VIDEO_CONTAINERS
+        if media_type != "image/gif":
+            return media_type in sniffing.VIDEO_CONTAINERS
+        frames = 0
+        async with aclosing(spool.chunks()) as chunks:
+            async for chunk in chunks:
+                frames += chunk.count(_GIF_FRAME)
+        return frames > 1
 
     async def read_clip(
         self, spool: SpoolFile, *, size: tuple[int, int], fps: int, max_frames: int, param: str, caller: str

@@ -5,7 +5,7 @@ import os
 
 from hypothesis import HealthCheck, Phase, settings
 
-from tests.fakes.scripted_model import DrawImages, Say, ScriptedModel, SpeakSentences
+from tests.fakes.scripted_model import DrawImages, FilmVideo, Say, ScriptedModel, SpeakSentences
 
 _TOKEN = {"5": {"logprob": -0.25, "rank": 1, "decoded_token": "a", "bytes": [97]}}
 _LOGPROBS = json.dumps([_TOKEN])
@@ -21,8 +21,9 @@ FUZZED_MODELS = [
     ScriptedModel("speaker", (SpeakSentences(),), is_speech_model=True),
     ScriptedModel("vectors", is_embedding_model=True),
     ScriptedModel("shapes", (DrawImages(1),), is_image_model=True),
+    ScriptedModel("film", (FilmVideo(1),), is_video_model=True),
 ]
-TEXT_MODELS = [model.name for model in FUZZED_MODELS[:-3]]
+TEXT_MODELS = [model.name for model in FUZZED_MODELS[:-4]]
 
 NUM_EXAMPLES = int(os.environ.get("TRITONIC_FUZZ_EXAMPLES", "0"))
 

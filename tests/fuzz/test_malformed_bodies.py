@@ -86,6 +86,21 @@ BODIES: dict[str, dict[str, Any]] = {
         "strength": None,
         "markup": None,
     },
+    "/v1/videos": {
+        "model": "film",
+        "prompt": "p",
+        "seconds": "0.5",
+        "size": "64x64",
+        "fps": 8,
+        "seed": 1,
+        "steps": 2,
+        "guidance_scale": 2.0,
+        "negative_prompt": "q",
+        "quality": 50,
+        "input_reference": None,
+        "strength": None,
+        "webhook_url": "https://hooks.example/",
+    },
     "/v1/embeddings": {"model": "vectors", "input": [[1, 2], [3]], "encoding_format": "base64", "user": "u"},
 }
 # JSON that Python's own encoder cannot write. Each mark is replaced in the encoded body.

@@ -31,7 +31,12 @@ def document() -> Any:
         if name.endswith(("ImageRequest", "ImageEditRequest", "ImageVariationRequest")):
             schema["properties"]["model"] = {"const": "shapes"}
             schema["properties"].pop("async", None)
-    for path in [path for path in openapi["paths"] if path.endswith("}") and path != MODEL_PATH]:
+        if name.endswith("VideoRequest"):
+            schema["properties"]["model"] = {"const": "film"}
+            if "video" in schema["properties"]:
+                schema["properties"]["video"] = {"type": "string"}  # there is no task that an id could name
+    tasks = [path for path in openapi["paths"] if "{video_id}" in path or "{task_id}" in path]
+    for path in {*tasks, *(path for path in openapi["paths"] if path.endswith("}") and path != MODEL_PATH)}:
         del openapi["paths"][path]  # files and tasks that do not exist have no response but 403 and 404
     for path, methods in openapi["paths"].items():
         for operation in methods.values():
@@ -42,7 +47,7 @@ def document() -> Any:
             ]
             forms = operation.get("requestBody", {}).get("content", {}).get("multipart/form-data")
             if forms:
-                forms["schema"]["properties"]["model"] = {"const": "shapes"}
+                forms["schema"]["properties"]["model"] = {"const": "film" if "/videos" in path else "shapes"}
                 forms["schema"]["properties"].pop("async", None)
             if path.startswith("/{platform}/"):
                 operation["parameters"][0]["schema"] = {"const": "tritonic"}

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.dialects.openai.response_models import CreateChatCompletionResponse, CreateChatCompletionStreamResponse
-from gateway.dialects.openai.wire import audio_chat, audio_chat_responses, image_chat
+from gateway.dialects.openai.wire import audio_chat, audio_chat_responses, media_chat
 from gateway.dialects.openai.wire.chat import (
     MAX_JSON_VALUES,
     CreateChatCompletionRequest,
@@ -84,16 +84,15 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
         body,
         catalog.models,
         lambda name: catalog.get(name, Speak),
-        writes_text=not image_chat.is_image_chat(model),
+        writes_text=not media_chat.is_media_chat(model),
     )
     if speech is not None:
         operation = await parse_request(body, model, request)
         spoken = audio_chat.run(catalog, model, operation, speech, request)
         return await audio_chat_responses.respond(body, request, spoken, speech, head, nulls=True, more=_SUCCESS)
     events: AsyncGenerator[ChatEvent]
-    if image_chat.is_image_chat(model):
-        drawing = await image_chat.parse_request(body, model, request)
-        events = image_chat.run(catalog, model, drawing, request, progress=streams)
+    if media_chat.is_media_chat(model):
+        events = await media_chat.open_answer(body, model, request, progress=streams)
     else:
         chat = await parse_request(body, model, request)
         events = catalog.run(model, chat, request.state.trace)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Query, Request
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
 from gateway.dialects.openai import videos_responses as responses
@@ -33,6 +34,15 @@ from gateway.tasks.task_queue import TaskQueue
 router = APIRouter(route_class=route_class(OPENAI_ERRORS, recordings=True), tags=["Videos"])
 
 _SUCCESS = {"code": 0, "message": "success"}
+
+
+class _VideoId(StringConvertor):
+    """The id of a video in a path: any text but the names of other routes, which answer wrong methods by 405."""
+
+    regex = "(?!(?:edits|extensions)(?:/|$))[^/]+"
+
+
+register_url_convertor("video_id", _VideoId())
 
 
 @router.post(
@@ -88,7 +98,7 @@ async def create_video_extension(body: ExtendVideoRequest, request: Request) -> 
 
 
 @router.post(
-    "/v1/videos/{video_id}/remix",
+    "/v1/videos/{video_id:video_id}/remix",
     summary="Remix a video",
     responses=responses.CREATE,
     openapi_extra=videos.form_request_body(RemixVideoRequest),
@@ -115,13 +125,13 @@ async def list_videos(
     return _json({"object": "list", "data": data, **ends, "has_more": len(found) > limit, **_SUCCESS})
 
 
-@router.get("/v1/videos/{video_id}", summary="Retrieve a video", responses=responses.RETRIEVE)
+@router.get("/v1/videos/{video_id:video_id}", summary="Retrieve a video", responses=responses.RETRIEVE)
 async def retrieve_video(video_id: str, request: Request) -> Response:
     """Return the state of a video of the same key."""
     return _answer(await video_tasks.find(request, video_id, _owner(request)), request)
 
 
-@router.delete("/v1/videos/{video_id}", summary="Delete a video", responses=responses.DELETE)
+@router.delete("/v1/videos/{video_id:video_id}", summary="Delete a video", responses=responses.DELETE)
 async def delete_video(video_id: str, request: Request) -> Response:
     """Delete a video with its files. One that is queued or in progress is cancelled first."""
     owner = _owner(request)
@@ -129,8 +139,8 @@ async def delete_video(video_id: str, request: Request) -> Response:
     return _json({"id": video_id, "object": "video.deleted", "deleted": True, **_SUCCESS})
 
 
-@router.head("/v1/videos/{video_id}/content", include_in_schema=False)
-@router.get("/v1/videos/{video_id}/content", summary="Download a video", responses=responses.CONTENT)
+@router.head("/v1/videos/{video_id:video_id}/content", include_in_schema=False)
+@router.get("/v1/videos/{video_id:video_id}/content", summary="Download a video", responses=responses.CONTENT)
 async def download_video(
     video_id: str,
     request: Request,

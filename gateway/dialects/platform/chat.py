@@ -11,7 +11,7 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.dialects.openai.wire import audio_chat, audio_chat_responses, image_chat
+from gateway.dialects.openai.wire import audio_chat, audio_chat_responses, media_chat
 from gateway.dialects.openai.wire.chat import (
     MAX_JSON_VALUES,
     CreateChatCompletionRequest,
@@ -75,16 +75,15 @@ async def create_chat_completion(platform: str, body: CreateChatCompletionReques
         body,
         lambda: access.list_models(request),
         lambda name: access.find_model(request, name, Speak),
-        writes_text=not image_chat.is_image_chat(model),
+        writes_text=not media_chat.is_media_chat(model),
     )
     if speech is not None:
         operation = await parse_request(body, model, request, allow_base64=True)
         spoken = audio_chat.run(catalog, model, operation, speech, request)
         return await audio_chat_responses.respond(body, request, spoken, speech, head, nulls=False, more={})
     events: AsyncGenerator[ChatEvent]
-    if image_chat.is_image_chat(model):
-        drawing = await image_chat.parse_request(body, model, request, allow_base64=True)
-        events = image_chat.run(catalog, model, drawing, request, progress=streams)
+    if media_chat.is_media_chat(model):
+        events = await media_chat.open_answer(body, model, request, progress=streams, allow_base64=True)
     else:
         events = catalog.run(model, await parse_request(body, model, request, allow_base64=True), request.state.trace)
     if streams:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, RootModel
 
-from gateway.dialects.openai import images_responses, response_models, transcriptions
+from gateway.dialects.openai import images_responses, response_models, transcriptions, videos_responses
 from gateway.dialects.openai.wire import speech_models, transcription_models
 from gateway.dialects.openai.wire.error_models import ErrorResponse
 
@@ -21,6 +21,8 @@ RESPONSE_MODELS: dict[str, type[BaseModel]] = {
         ("/v1/audio/transcriptions", "/v1/audio/translations"),
         RootModel[transcriptions.CreateTranscriptionResponse | transcriptions.CreateVerboseTranscriptionResponse],
     ),
+    "/v1/videos": RootModel[videos_responses.CreateVideoResponse | videos_responses.ListVideosResponse],
+    **dict.fromkeys(("/v1/videos/edits", "/v1/videos/extensions"), videos_responses.CreateVideoResponse),
     "/v1/models": response_models.ListModelsResponse,
     "/v1/models/{model_id}": response_models.RetrieveModelResponse,
 }

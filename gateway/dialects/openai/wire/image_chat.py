@@ -13,22 +13,18 @@ from typing import Any
 from fastapi import Request
 
 from gateway.dialects.openai.wire.chat import CreateChatCompletionRequest
-from gateway.dialects.openai.wire.images import MAX_PROMPT_CHARACTERS
+from gateway.dialects.openai.wire.media_prompts import ProgressLines, last_prompt, reject_text_options, text_of
 from gateway.dialects.openai.wire.message_parser import MessageParser
-from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
+from gateway.errors import GatewayError
 from gateway.http.media_references import MediaReferences
 from gateway.http.request_images import RequestImages
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
-from gateway.operations.chat import Chat, ImagePart, Message, TextPart
+from gateway.operations.chat import Chat, ImagePart, Message
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, Image, Progress
 from gateway.operations.text import Delta, Finish
 
-_PROGRESS_STEP = 0.1
-"""Fraction of the work between two progress lines."""
-_ROUNDING = 1e-4
-"""Tolerance for progress fractions, which are float32."""
 _MARKDOWN_IMAGE = re.compile(r"!\[image\]\(([^()\s]++)\)")
 """An image in an earlier answer. The pattern never backtracks: matching takes linear time."""
 _MAX_URLS = 64
@@ -50,7 +46,7 @@ async def parse_request(
     With `allow_base64`, images may be plain base64. Raises `InvalidRequest`, `UnsupportedOption`, `RequestTooLarge` and
     `Overloaded`, and `ClientDisconnected` as soon as the client disconnects.
     """
-    _reject_text_options(body)
+    reject_text_options(body, "image")
     supports_images = "edit_image" in model.operations
     parser = MessageParser(
         MediaReferences.of_request(request),
@@ -59,18 +55,7 @@ async def parse_request(
         max_characters=request.app.state.settings.prompt_max_characters,
     )
     turns = await parser.parse(body.messages)
-    last = turns[-1]
-    prompt = _text_of(last).strip()
-    if last.role != "user" or not prompt:
-        raise InvalidRequest(
-            "The last message must have the role 'user' and describe the image.", param=f"messages[{len(turns) - 1}]"
-        )
-    if len(prompt) > MAX_PROMPT_CHARACTERS:
-        raise InvalidRequest(
-            f"The description of an image must have at most {MAX_PROMPT_CHARACTERS} characters.",
-            param=f"messages[{len(turns) - 1}]",
-        )
-    options: dict[str, Any] = {"model": model.name, "prompt": prompt, "n": body.n or 1}
+    options: dict[str, Any] = {"model": model.name, "prompt": last_prompt(turns, "image"), "n": body.n or 1}
     if body.seed is not None:
         options["seed"] = body.seed % 2**63  # the seed of a chat may be negative
     images = await _latest_images(turns, RequestImages(request)) if supports_images else ()
@@ -86,47 +71,23 @@ async def run(
     is done. Where a whole response fails, none of its images stays stored.
     """
     images, is_stream = RequestImages(request), progress
-    reported = 0.0
+    lines = ProgressLines()
     try:
         async with aclosing(catalog.run(model, operation, request.state.trace)) as generated:
             async for event in generated:
                 if isinstance(event, Image):
                     url = await images.store(event.data, operation.output_format)
-                    gap = "\n" if reported and event.index == 0 else ""
+                    gap = "\n" if lines.reported and event.index == 0 else ""
                     yield Delta(event.index, f"{gap}![image]({url})")
                     yield Finish(event.index, "stop")
                     # Nothing can be added to an answer that has ended, though other images may still take long.
                     progress = progress and event.index != 0
-                elif (
-                    progress and isinstance(event, Progress) and event.fraction > reported + _PROGRESS_STEP - _ROUNDING
-                ):
-                    reported = event.fraction
-                    yield Delta(0, f"> Progress: {reported:.1%}\n")
+                elif progress and isinstance(event, Progress) and (line := lines.line(event)):
+                    yield Delta(0, line)
     except GatewayError:
         if not is_stream:  # a stream has sent their URLs already
             await images.discard()
         raise
-
-
-def _reject_text_options(body: CreateChatCompletionRequest) -> None:
-    """Raise `UnsupportedOption` for options that only text models have."""
-    structured = body.response_format is not None and body.response_format.type != "text"
-    for name, is_set in (
-        ("tools", bool(body.tools) and body.tool_choice != "none"),
-        ("functions", body.uses_legacy_functions and body.function_call != "none"),
-        ("response_format", structured),
-        ("structured_outputs", body.structured_outputs is not None),
-        ("logprobs", bool(body.logprobs)),
-        ("continue_final_message", bool(body.continue_final_message)),
-    ):
-        if is_set:
-            raise UnsupportedOption(f"This model generates images and does not support '{name}'.", param=name)
-
-
-def _text_of(turn: Message) -> str:
-    if isinstance(turn.content, str):
-        return turn.content
-    return "\n".join(part.text for part in turn.content if isinstance(part, TextPart))
 
 
 async def _latest_images(turns: Sequence[Message], stored: RequestImages) -> tuple[bytes, ...]:
@@ -134,7 +95,7 @@ async def _latest_images(turns: Sequence[Message], stored: RequestImages) -> tup
     urls, characters = _MAX_URLS, _MAX_SEARCHED_CHARACTERS
     for turn in reversed(turns):
         if turn.role == "assistant":
-            text = _text_of(turn)[:characters]
+            text = text_of(turn)[:characters]
             characters -= len(text)
             for found in islice(_MARKDOWN_IMAGE.finditer(text), urls):
                 urls -= 1

@@ -22,7 +22,7 @@ def with_poll_header(documented: Responses) -> Responses:
 
 def content_responses(not_found: str) -> Responses:
     """Return the `responses` of a route that returns the files of a video. `not_found` describes the status 404."""
-    documented = OPENAI_DOCS.responses(BaseModel, LOOKUP_FAILURES, description="", example={})
+    documented = OPENAI_DOCS.responses(BaseModel, (*LOOKUP_FAILURES, 502, 507), description="", example={})
     documented[400]["description"] = "The video is not ready, or has failed."
     documented[404]["description"] = not_found
     return {

@@ -39,10 +39,8 @@ async def add_reference(
     """
     media: MediaLoader = request.app.state.media
     spool = await receive(value, request, param)
-    if media.videos.is_video(spool, param=param) and "frames" in model.card.video.references:
+    if await media.videos.is_video(spool, param=param):
         return await add_clip(operation, spool, request, model, param=param, seconds_given=seconds_given)
-    if media.videos.is_video(spool, param=param):
-        raise UnsupportedOption("This model does not change another video: send a picture.", param=param)
     return await _add_picture(operation, spool, request, model, param=param)
 
 
@@ -150,31 +148,35 @@ async def _parts(data: bytes) -> AsyncGenerator[bytes]:
 async def _add_picture(
     operation: GenerateVideo, spool: SpoolFile, request: Request, model: Model, *, param: str
 ) -> GenerateVideo:
-    media: MediaLoader = request.app.state.media
     settings: Settings = request.app.state.settings
+    if "image" not in model.card.video.references:
+        raise UnsupportedOption("This model does not start from a picture.", param=param)
+    if operation.strength is not None:
+        message = "'strength' requires a video to change; a picture is the first frame."
+        raise UnsupportedOption(message, param="strength")
     if spool.size > settings.media_max_bytes:
         raise InvalidRequest(
             f"Invalid value for '{param}': the image is larger than the limit of {settings.media_max_bytes} bytes.",
             param=param,
         )
     assert operation.width and operation.height
-    size = operation.width, operation.height
+    data = b"".join([chunk async for chunk in spool.chunks()])
+    picture = await first_frame(data, (operation.width, operation.height), request, param)
+    return replace(operation, image=picture)
+
+
+async def first_frame(data: bytes, size: tuple[int, int], request: Request, param: str) -> bytes:
+    """Return an encoded image in the `size` of a video, as a PNG. Raises as `add_reference` does."""
+    media: MediaLoader = request.app.state.media
 
     async def load() -> bytes:
-        data = b"".join([chunk async for chunk in spool.chunks()])
         with media.new_budget(request.state.trace.caller) as budget:
             loading = media.load_first_frame(data, size, param=param, budget=budget)
             return await budget.run_with_timeout(media.request_timeout, loading, param=param)
 
     picture = await delivery.whole(request, load())
-    if "image" not in model.card.video.references:
-        raise UnsupportedOption("This model does not start from a picture.", param=param)
-    if operation.strength is not None:
-        raise UnsupportedOption(
-            "'strength' requires a video to change; a picture is the first frame.", param="strength"
-        )
     _count(request, len(picture))
-    return replace(operation, image=picture)
+    return picture
 
 
 def _fit(

@@ -180,6 +180,14 @@ class EditVideoRequest(VideoFields):
 class ExtendVideoRequest(EditVideoRequest):
     """The body of a request that continues a video, for `seconds`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"prompt": "it turns", "seconds": "2", "video": {"id": "task_4f1c2a7d9e8b4c6fa0d3e5b7c9a1f2e4"}}
+            ]
+        }
+    )
+
     seconds: Annotated[float, *Seconds.__metadata__]
 
 
