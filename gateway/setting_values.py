@@ -3,6 +3,7 @@
 Each raises `ValueError` with a message that describes the expected form.
 """
 
+import base64
 import json
 import re
 import ssl
@@ -57,6 +58,19 @@ def check_secret(secret: SecretStr | None) -> SecretStr | None:
     if not re.fullmatch(r"[!-~]{1,512}", secret.get_secret_value()):
         raise ValueError("must have 1 to 512 printable ASCII characters and no spaces")
     return secret
+
+
+def check_webhook_secrets(secrets: list[SecretStr]) -> list[SecretStr]:
+    """Check that each secret has the form of Standard Webhooks."""
+    for secret in secrets:
+        prefix, _, encoded = secret.get_secret_value().partition("_")
+        try:
+            key = base64.b64decode(encoded, validate=True)
+        except ValueError:
+            key = b""
+        if prefix != "whsec" or not 24 <= len(key) <= 64:
+            raise ValueError("write whsec_ and the base64 of 24 to 64 random bytes")
+    return secrets
 
 
 def check_tls_ca(file: Path | None) -> Path | None:

@@ -205,14 +205,29 @@ class Settings(BaseSettings):
     """Seconds that a task waits for a model that is unavailable or full before it fails."""
     tasks_retention: Annotated[float, Field(gt=0)] = 604800.0
     """Retention of a task after its end, in seconds; then it is deleted."""
+    webhook_secret: Annotated[list[SecretStr], NoDecode] = []
+    """Secret that signs webhooks of tasks: `whsec_` and base64 of 24 to 64 bytes. Two, separated by a comma, both sign,
+    so that receivers can change to the new one. Empty: webhooks are not signed."""
+    webhook_retry_seconds: Annotated[float, Field(ge=0)] = 259200.0
+    """Seconds after the first attempt to send a webhook after which no further attempt is made."""
+    webhook_allowed_hosts: Annotated[list[str], NoDecode] = []
+    """Hosts of webhooks that may have private addresses, separated by commas: names or addresses, as in URLs."""
     log_format: Literal["json", "console"] = "json"
     """Format of log lines."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level of log lines that are written."""
 
     _split_lists = field_validator(
-        "triton_urls", "api_keys", "cors_origins", "allowed_hosts", "media_allowed_hosts", mode="before"
+        "triton_urls",
+        "api_keys",
+        "cors_origins",
+        "allowed_hosts",
+        "media_allowed_hosts",
+        "webhook_secret",
+        "webhook_allowed_hosts",
+        mode="before",
     )(setting_values.split_list)
+    _check_webhook_secret = field_validator("webhook_secret")(setting_values.check_webhook_secrets)
     _check_allowed_hosts = field_validator("allowed_hosts")(setting_values.check_hosts)
     _check_triton_urls = field_validator("triton_urls")(setting_values.check_servers)
     _check_triton_tls_key = field_validator("triton_tls_key")(setting_values.check_tls_key)

@@ -1,4 +1,4 @@
-"""A GET request over HTTP/1.1 to a server that is not trusted.
+"""GET and POST requests over HTTP/1.1 to a server that is not trusted.
 
 Everything that the server sends is limited: bytes of headers, informational responses, and bytes that do not belong to
 the file. The response is read in pieces, and other tasks run between two pieces, so that timeouts work.
@@ -8,9 +8,9 @@ import asyncio
 import socket
 import ssl
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import httptools
 
@@ -25,6 +25,8 @@ ByteCounter: TypeAlias = Callable[[int], None]
 
 Write: TypeAlias = Callable[[bytes], Awaitable[None]]
 """Takes over a piece of the body, decompressed. Raises the errors of its owner."""
+
+T = TypeVar("T")
 
 _CHUNK_BYTES = 64 * 1024
 _MAX_HEADER_BYTES = 64 * 1024
@@ -60,6 +62,38 @@ async def get(
     `max_bytes` limits the body. `write` is called with each piece of the body of a response with the status 200. Raises
     `InvalidMedia`, and what `write` raises.
     """
+    request = _head("GET", url, {"Accept": "*/*", "Accept-Encoding": "identity"})
+    return await _exchange(connection, url, tls, request, lambda reader: _read(reader, max_bytes, write))
+
+
+async def post(
+    connection: socket.socket, url: "URL", *, tls: ssl.SSLContext | None, headers: Mapping[str, str], body: bytes
+) -> int:
+    """Send a POST request over a connected socket, close the socket, and return the status of the response.
+
+    The body of the response is not read. Raises `InvalidMedia`.
+    """
+    request = _head("POST", url, {**headers, "Content-Length": str(len(body))}) + body
+    return await _exchange(connection, url, tls, request, _read_status)
+
+
+def _head(method: str, url: "URL", headers: Mapping[str, str]) -> bytes:
+    common = {"Host": url.host_port_subcomponent, "User-Agent": "Tritonic", "Connection": "close"}
+    lines = [
+        f"{method} {url.raw_path_qs} HTTP/1.1",
+        *(f"{name}: {text}" for name, text in {**common, **headers}.items()),
+    ]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("ascii")
+
+
+async def _exchange(
+    connection: socket.socket,
+    url: "URL",
+    tls: ssl.SSLContext | None,
+    request: bytes,
+    read: Callable[[asyncio.StreamReader], Awaitable[T]],
+) -> T:
+    """Send `request`, return what `read` returns for the response, and close the socket."""
     name = (url.raw_host or "").rstrip(".") if tls else None
     try:
         reader, writer = await asyncio.open_connection(
@@ -70,17 +104,31 @@ async def get(
     except OSError:  # SSLError is one
         raise InvalidMedia(_BAD_TLS if tls else _BAD_SERVER) from None
     try:
-        writer.write(
-            f"GET {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\nUser-Agent: Tritonic\r\n"
-            "Accept: */*\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n".encode("ascii")
-        )
-        return await _read(reader, max_bytes, write)
+        writer.write(request)
+        return await read(reader)
     except ssl.SSLError:
         raise InvalidMedia(_BAD_TLS) from None
     except OSError:
         raise InvalidMedia(_TRUNCATED) from None
     finally:
         writer.transport.abort()  # do not wait for the server
+
+
+async def _read_status(reader: asyncio.StreamReader) -> int:
+    """Return the status of a response once its headers are complete."""
+    response = _ResponseParser(max_bytes=None)
+    received_bytes = 0
+    while not response.headers_complete:
+        piece = await reader.read(_CHUNK_BYTES)
+        received_bytes += len(piece)
+        if not piece or received_bytes > _MAX_HEADER_BYTES + _CHUNK_BYTES:
+            raise InvalidMedia(_BAD_SERVER)
+        try:
+            response.parser.feed_data(piece)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            if not response.headers_complete:
+                raise response.error or InvalidMedia(_BAD_SERVER) from None
+    return response.status
 
 
 async def _read(reader: asyncio.StreamReader, max_bytes: int, write: Write) -> HttpResponse:
@@ -129,7 +177,8 @@ async def _read(reader: asyncio.StreamReader, max_bytes: int, write: Write) -> H
 class _ResponseParser:
     """Collects the callbacks of the parser for a response and its informational responses."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int | None) -> None:
+        """`max_bytes` limits the body; None: the body is of no interest."""
         self._max_bytes = max_bytes
         self.parser = httptools.HttpResponseParser(self)
         self._num_informational = 0
@@ -154,7 +203,7 @@ class _ResponseParser:
             self._headers.clear()
             return
         self.headers_complete = True
-        if self.status != 200:
+        if self.status != 200 or self._max_bytes is None:
             return
         length = self.get("content-length") or ""
         if length.isdecimal() and (len(length) > 18 or int(length) > self._max_bytes):

@@ -1,11 +1,11 @@
-"""Fetches URLs of callers. Callers, host names, servers and their responses are not trusted."""
+"""Fetches URLs of callers, and posts to them. Callers, host names, servers and their responses are not trusted."""
 
 import asyncio
 import ipaddress
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -84,7 +84,7 @@ class HostResolver:
 
 
 class UrlFetcher:
-    """Fetches URLs of callers. It uses no proxies of the environment, no cookies and no credentials."""
+    """Sends requests to URLs of callers. It uses no proxies of the environment, no cookies and no credentials."""
 
     def __init__(
         self,
@@ -154,8 +154,43 @@ class UrlFetcher:
             raise InvalidMedia("it is not a valid URL") from None
         raise InvalidMedia(f"its URL redirects more than {_MAX_REDIRECTS} times")
 
+    def check(self, url: str) -> None:
+        """Raise `InvalidMedia` if requests to `url` always fail: it is malformed, or its host a private address.
+
+        Resolves no name.
+        """
+        from yarl import URL
+
+        if len(url) > MAX_URL_LENGTH:
+            raise InvalidMedia(f"the URL is longer than {MAX_URL_LENGTH} characters")
+        try:
+            host, _, shown = _split(URL(url))
+        except ValueError:
+            raise InvalidMedia("it is not a valid URL") from None
+        with suppress(ValueError):
+            ipaddress.ip_address(host)
+            self._check_addresses([host], host, shown)
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, *, caller: str) -> int:
+        """Send a POST request, and return the status of the response. Follows no redirects. Raises `InvalidMedia`."""
+        from yarl import URL
+
+        try:
+            async with asyncio.timeout(self._timeout):
+                target = URL(url)
+                connection, tls = await self._connect(target, caller)
+                return await http_client.post(connection, target, tls=tls, headers=headers, body=body)
+        except TimeoutError:
+            raise InvalidMedia(f"its host did not respond within {self._timeout:g} seconds") from None
+        except ValueError:
+            raise InvalidMedia("it is not a valid URL") from None
+
     async def _get(self, url: "URL", write: Write, caller: str, max_bytes: int) -> http_client.HttpResponse:
-        """Send one GET request, over a new connection to an address that `_resolve_allowed` has checked."""
+        connection, tls = await self._connect(url, caller)
+        return await http_client.get(connection, url, tls=tls, max_bytes=max_bytes, write=write)
+
+    async def _connect(self, url: "URL", caller: str) -> tuple[socket.socket, ssl.SSLContext | None]:
+        """Return a connection to an address that `_resolve_allowed` has checked, and the context of its TLS."""
         addresses = await self._resolve_allowed(url, caller)
         assert url.port is not None  # both schemes have one by default
         from aiohappyeyeballs import start_connection
@@ -179,19 +214,11 @@ class UrlFetcher:
             ) from None
         if url.scheme == "https" and self._tls is None:
             self._tls = ssl.create_default_context()
-        tls = self._tls if url.scheme == "https" else None
-        return await http_client.get(connection, url, tls=tls, max_bytes=max_bytes, write=write)
+        return connection, self._tls if url.scheme == "https" else None
 
     async def _resolve_allowed(self, url: "URL", caller: str) -> list[str]:
         """Return the addresses of a URL's host, which are all allowed. Raises `InvalidMedia`."""
-        if url.scheme not in _DEFAULT_PORTS or not url.raw_host:
-            raise InvalidMedia("its URL must begin with http:// or https:// and name a host")
-        if url.user is not None or url.password is not None:
-            raise InvalidMedia("its URL must not contain a user name or a password")
-        host, port = url.raw_host, url.port or _DEFAULT_PORTS[url.scheme]
-        shown = (url.host or "")[:200]
-        if _is_legacy_ipv4(host):
-            raise InvalidMedia("it is not a valid URL")
+        host, port, shown = _split(url)
         try:
             if self._resolve:
                 found = await self._resolve(host, port)
@@ -200,10 +227,24 @@ class UrlFetcher:
         except OSError:
             raise InvalidMedia(f"the host '{shown}' of its URL could not be resolved") from None
         addresses = list(dict.fromkeys(found))[:_MAX_ADDRESSES]
+        self._check_addresses(addresses, host, shown)
+        return addresses
+
+    def _check_addresses(self, addresses: Sequence[str], host: str, shown: str) -> None:
         may_be_private = self._allow_private or host.rstrip(".").lower() in self._allowed_hosts
         if not addresses or not (may_be_private or all(is_public_address(address) for address in addresses)):
             raise InvalidMedia(f"the host '{shown}' of its URL is not on the public Internet")
-        return addresses
+
+
+def _split(url: "URL") -> tuple[str, int, str]:
+    """Return the host, the port, and the host as messages show it. Raises `InvalidMedia`."""
+    if url.scheme not in _DEFAULT_PORTS or not url.raw_host:
+        raise InvalidMedia("its URL must begin with http:// or https:// and name a host")
+    if url.user is not None or url.password is not None:
+        raise InvalidMedia("its URL must not contain a user name or a password")
+    if _is_legacy_ipv4(url.raw_host):
+        raise InvalidMedia("it is not a valid URL")
+    return url.raw_host, url.port or _DEFAULT_PORTS[url.scheme], (url.host or "")[:200]
 
 
 def _is_legacy_ipv4(host: str) -> bool:

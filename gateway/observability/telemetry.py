@@ -35,6 +35,9 @@ _INTER_TOKEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1
 PROBE_ROUTES = frozenset({"/health/live", "/health/ready", "/metrics"})
 """Routes that monitoring calls every few seconds: they are logged at level debug and have no spans."""
 
+WEBHOOK_OUTCOMES = ("delivered", "failed", "abandoned")
+"""Outcomes of an attempt to send a webhook: confirmed; not confirmed, with another attempt to come, or without."""
+
 _DELTA_EVENTS = tuple({event for operation in OPERATIONS.values() for event in operation.delta_events})
 _AUDIO_EVENTS = tuple({event for operation in OPERATIONS.values() for event in operation.audio_events})
 _USAGE_EVENTS = tuple({event for operation in OPERATIONS.values() for event in operation.usage_events})
@@ -92,6 +95,14 @@ class Metrics:
             "Requests whose rate limits this gateway counted alone because Redis did not respond.",
             registry=self.registry,
         )
+        self.webhooks = Counter(
+            "tritonic_webhooks",
+            "Attempts to send webhooks of tasks, by outcome.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        for outcome in WEBHOOK_OUTCOMES:
+            self.webhooks.labels(outcome)  # so that rates begin with the first event
         self.event_loop_lag_seconds = Histogram(
             "tritonic_event_loop_lag_seconds",
             "Lag of the event loop in seconds, if it exceeds 5 ms.",

@@ -50,6 +50,7 @@ class GenerateImage(TaskOperation):
     phrase: ClassVar = "generate images"
     route: ClassVar = "/v1/images/generations"
     node_type: ClassVar = 1
+    task_object: ClassVar = "image"
     seed_field: ClassVar = "seed"
 
     prompt: str

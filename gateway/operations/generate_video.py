@@ -42,6 +42,7 @@ class GenerateVideo(TaskOperation):
     operation: ClassVar = "generate_video"
     phrase: ClassVar = "generate videos"
     route: ClassVar = "/v1/videos"
+    task_object: ClassVar = "video"
     seed_field: ClassVar = "seed"
 
     prompt: str

@@ -72,6 +72,9 @@ class TaskOperation(Operation, ABC):
     field is packed: `field(metadata={"packed": True})`.
     """
 
+    task_object: ClassVar[str] = "task"
+    """What its tasks are for their callers, as in "image": `object` of a task, and the beginning of the types of its
+    webhooks."""
     seed_field: ClassVar[str | None] = None
     """The field, and the input of the model, that makes a repeated run give the same outputs. A task fills it in."""
 

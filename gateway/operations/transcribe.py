@@ -26,6 +26,7 @@ class Transcribe(TaskOperation):
     operation: ClassVar = "transcribe"
     phrase: ClassVar = "transcribe speech"
     route: ClassVar = "/v1/audio/transcriptions"
+    task_object: ClassVar = "transcription"
     delta_events: ClassVar = (Segment,)
     audio_events: ClassVar = (PieceEnd,)
 

@@ -17,14 +17,20 @@ import structlog
 from dbos import DBOS, DBOSConfig, PortableWorkflowError, WorkflowSerializationFormat
 
 from gateway.errors import GatewayError
-from gateway.tasks import task_store
+from gateway.tasks import task_rows, task_store, webhook_store
 from gateway.tasks.database import Database
 from gateway.tasks.executor import TaskExecutor
 from gateway.tasks.task_store import TaskStore
+from gateway.tasks.webhook_sender import WebhookSender
+from gateway.tasks.webhooks import Delivery
 
 _MAX_RECOVERY_ATTEMPTS = 20
 """Runs of one task that the end of the gateway may interrupt. Then the task fails: it may be what ends the gateway."""
+_MAX_WEBHOOK_RECOVERY_ATTEMPTS = 100
 _POLL_SECONDS = 0.25
+_WEBHOOKS_PER_OWNER = 4
+"""Webhooks of one owner that are sent at a time, in all gateways together: a receiver may be slow on purpose."""
+_WEBHOOKS_PER_GATEWAY = 32
 _SUPPRESSED_LOGS = ("Exception encountered in asynchronous workflow", "Asyncio task cancelled for workflow")
 """Beginnings of DBOS's log lines about failed and cancelled tasks, with tracebacks. The gateway logs these itself."""
 
@@ -45,7 +51,13 @@ class DbosWorker:
     """Passes the tasks of one database to a `TaskExecutor`. A process can have one worker at most."""
 
     def __init__(
-        self, database: Database, store: TaskStore, name: str, executor: TaskExecutor, concurrency: int
+        self,
+        database: Database,
+        store: TaskStore,
+        name: str,
+        executor: TaskExecutor,
+        webhooks: WebhookSender,
+        concurrency: int,
     ) -> None:
         """`name` identifies this gateway among those that share the database (`gateway.tasks.liveness`).
 
@@ -56,6 +68,8 @@ class DbosWorker:
         self._store = store
         self._name = name
         self._executor = executor
+        self._webhooks = webhooks
+        self._running_webhooks: set[asyncio.Task[str]] = set()
         self._concurrency = concurrency
         self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger("gateway.tasks")
@@ -84,8 +98,8 @@ class DbosWorker:
         """Dequeue no more tasks, and wait up to `patience` seconds for the running ones."""
         global _worker
         await _in_thread(lambda: DBOS.destroy(workflow_completion_timeout_sec=patience if self.running_tasks else 0))
-        for run in list(self.running_tasks.values()):
-            run.asyncio_task.cancel()
+        for task in [*(run.asyncio_task for run in self.running_tasks.values()), *self._running_webhooks]:
+            task.cancel()
         _worker = None
 
     def _launch(self) -> None:
@@ -112,6 +126,13 @@ class DbosWorker:
                 polling_interval_sec=_POLL_SECONDS,
                 on_conflict="always_update",
             )
+            DBOS.register_queue(
+                webhook_store.QUEUE_NAME,
+                partition_concurrency=_WEBHOOKS_PER_OWNER,
+                worker_concurrency=_WEBHOOKS_PER_GATEWAY,
+                polling_interval_sec=_POLL_SECONDS,
+                on_conflict="always_update",
+            )
         except BaseException:
             DBOS.destroy()
             raise
@@ -133,7 +154,7 @@ class DbosWorker:
 
         try:
             outputs = await self._executor.execute(id, kind, request, advance, belongs_here)
-            return task_store.result_to_json(outputs)
+            return task_rows.result_to_json(outputs)
         except GatewayError as error:
             raise _to_workflow_error(error) from None
         except Exception:
@@ -142,6 +163,17 @@ class DbosWorker:
         finally:
             if self.running_tasks.get(id) is run:
                 del self.running_tasks[id]
+
+    async def deliver(self, delivery: dict[str, Any]) -> str:
+        """Send a webhook on the gateway's event loop, and return the outcome. Called on DBOS's event loop."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._deliver(delivery), self._loop))
+
+    async def _deliver(self, delivery: dict[str, Any]) -> str:
+        task: asyncio.Task[str] | None = asyncio.current_task()
+        assert task is not None
+        self._running_webhooks.add(task)
+        task.add_done_callback(self._running_webhooks.discard)
+        return await self._webhooks.deliver(Delivery(**delivery), self._store)
 
 
 _worker: DbosWorker | None = None
@@ -160,8 +192,20 @@ async def _task(kind: str, request: dict[str, Any]) -> dict[str, Any]:
     return await worker.execute(id, kind, request)
 
 
+@DBOS.workflow(
+    name=webhook_store.WORKFLOW_NAME,
+    max_recovery_attempts=_MAX_WEBHOOK_RECOVERY_ATTEMPTS,
+    serialization_type=WorkflowSerializationFormat.PORTABLE,
+)
+async def _webhook(delivery: dict[str, Any]) -> str:
+    """One attempt to send a webhook. It starts over if the gateway ends meanwhile: events are sent at least once."""
+    if _worker is None:
+        raise asyncio.CancelledError  # as above
+    return await _worker.deliver(delivery)
+
+
 def _to_workflow_error(error: GatewayError) -> PortableWorkflowError:
-    """Return the failure as the database stores it; `gateway.tasks.task_store.task_from_row` reads it."""
+    """Return the failure as the database stores it; `gateway.tasks.task_rows.task_from_row` reads it."""
     return PortableWorkflowError(
         error.message, type(error).__name__, error.code, {"status": error.status, "param": error.param}
     )

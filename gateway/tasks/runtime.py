@@ -14,9 +14,11 @@ from gateway.tasks.dbos_worker import DbosWorker
 from gateway.tasks.executor import TaskExecutor
 from gateway.tasks.liveness import ExecutorLiveness, ExecutorSlot
 from gateway.tasks.task_store import TaskStore
+from gateway.tasks.webhook_sender import WebhookSender
 
 _SYNC_INTERVAL_SECONDS = 1.0
-"""Interval at which cancellations are read from the database and progress is written to it, in seconds."""
+"""Interval at which cancellations are read from the database, progress is written to it, and webhooks of tasks that
+have ended are released, in seconds."""
 _LIVENESS_INTERVAL_SECONDS = 3.0
 """Interval of the search for dead gateways, in seconds."""
 _DEAD_AFTER_SECONDS = 10.0
@@ -44,12 +46,14 @@ class TaskRuntime:
         self._watch_task = asyncio.create_task(self._watch())
 
     @classmethod
-    async def open(cls, database: Database, settings: Settings, executor: TaskExecutor) -> "TaskRuntime":
+    async def open(
+        cls, database: Database, settings: Settings, executor: TaskExecutor, webhooks: WebhookSender
+    ) -> "TaskRuntime":
         """Take a slot and begin to run tasks. Raises the errors of the database."""
         slot = await asyncio.to_thread(ExecutorSlot, database.liveness_folder)
         store = TaskStore(database)
         try:
-            worker = DbosWorker(database, store, slot.name, executor, settings.tasks_concurrency)
+            worker = DbosWorker(database, store, slot.name, executor, webhooks, settings.tasks_concurrency)
             await worker.launch()
         except BaseException:
             slot.release()
@@ -88,6 +92,7 @@ class TaskRuntime:
             now = time.monotonic()
             try:
                 await self._sync_with_database()
+                await self.store.webhooks.release_due()
                 if now >= next_liveness:
                     next_liveness = now + _LIVENESS_INTERVAL_SECONDS
                     await self._requeue_tasks_of_dead(now)

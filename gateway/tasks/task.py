@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from gateway.operations.operation import TaskOperation
+from gateway.operations.registry import OPERATIONS
+
 TaskState: TypeAlias = Literal["queued", "running", "completed", "failed", "cancelled"]
 
 FINAL_STATES: frozenset[TaskState] = frozenset({"completed", "failed", "cancelled"})
@@ -58,6 +61,12 @@ class Task:
     request: Mapping[str, Any]
     outputs: tuple[TaskOutput, ...] = ()
     error: TaskFailure | None = None
+
+
+def task_object(kind: str) -> str:
+    """Return what tasks of an operation are for their callers, as in "image"; of an unknown one, "task"."""
+    operation = OPERATIONS.get(kind)
+    return operation.task_object if operation and issubclass(operation, TaskOperation) else TaskOperation.task_object
 
 
 def new_task_id() -> str:

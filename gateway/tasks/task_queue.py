@@ -29,6 +29,7 @@ from gateway.tasks.database import UNUSABLE_MESSAGE, Database
 from gateway.tasks.executor import TaskExecutor
 from gateway.tasks.request_json import serialize
 from gateway.tasks.task import FINAL_STATES, QuotaExceeded, Task, TaskState, new_task_id
+from gateway.tasks.webhook_sender import WebhookSender
 
 if TYPE_CHECKING:  # costs 50 MB and half a second, which a gateway without tasks is spared
     from gateway.observability.spans import Tracing
@@ -61,6 +62,7 @@ class TaskQueue:
         self._catalog = catalog
         self._files = files
         self._executor = TaskExecutor(catalog, files, metrics, settings.tasks_patience, tracing, recordings)
+        self._webhooks = WebhookSender(settings, metrics)
         self._runtime: TaskRuntime | None = None
         self._open_task: asyncio.Task[None] | None = None
         self._open_attempted = asyncio.Event()
@@ -84,15 +86,20 @@ class TaskQueue:
         if self._runtime is not None:
             await self._runtime.close()
 
-    async def submit(self, request: TaskOperation, owner: str, idempotency_key: str | None = None) -> Task:
+    async def submit(
+        self, request: TaskOperation, owner: str, idempotency_key: str | None = None, webhook_url: str | None = None
+    ) -> Task:
         """Queue `request` as a task, and return the task without waiting for it.
 
-        A repeated request with the same `idempotency_key` of `owner` returns the existing task. Raises `ModelNotFound`,
+        A repeated request with the same `idempotency_key` of `owner` returns the existing task. The end of the task is
+        sent to `webhook_url` (`gateway.tasks.webhooks`). Raises `ModelNotFound`,
         `UnsupportedOption` and `InvalidRequest` for requests that cannot succeed later either, `RateLimited` if `owner`
         has as many open tasks as the setting `tasks_per_key` permits, `StorageFull`, and `Overloaded` if the database
         does not answer.
         """
         self._check(request)
+        if webhook_url is not None:
+            self._webhooks.check(webhook_url)
         store = (await self._get_runtime()).store
         id = new_task_id()
         if idempotency_key is not None:
@@ -108,13 +115,17 @@ class TaskQueue:
             raise _too_many_tasks(limit)
         stored_request = await serialize(request, owner, self._files)
         try:
-            added = await store.add(id, owner, request.operation, self._queue_key(request.model), stored_request, limit)
+            queue_key = self._queue_key(request.model)
+            added = await store.add(id, owner, request.operation, queue_key, stored_request, limit, webhook_url)
         except QuotaExceeded:
             if await store.find(id, owner) is None:
                 raise _too_many_tasks(limit) from None
             added = False
         task = await self.get(id, owner)
-        if not added and (task.kind, dict(task.request)) != (request.operation, stored_request):
+        if not added and (
+            (task.kind, dict(task.request)) != (request.operation, stored_request)
+            or await store.webhooks.find_url(id) != webhook_url
+        ):
             raise InvalidRequest("This idempotency key was used for another request.", param="idempotency_key")
         return task
 
@@ -217,7 +228,7 @@ class TaskQueue:
         runtime_class = await asyncio.to_thread(_import_runtime)
         while True:
             try:
-                self._runtime = await runtime_class.open(self._database, self._settings, self._executor)
+                self._runtime = await runtime_class.open(self._database, self._settings, self._executor, self._webhooks)
             except Exception as error:  # whatever the error, the database may be available later
                 self._problem = await asyncio.to_thread(self._database.explain, error)
                 reason = self._problem or str(error)[:500]

@@ -14,21 +14,24 @@ from dbos import (
     DBOSClient,
     DBOSPortableJSONSerializer,
     EnqueueOptions,
-    PortableWorkflowError,
     WorkflowSerializationFormat,
 )
-from dbos import WorkflowStatus as Row
 from dbos import error as dbos_errors
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.errors import RETRY_AFTER_SECONDS, Overloaded, StorageFull
+from gateway.tasks import webhook_store
 from gateway.tasks.database import UNUSABLE_MESSAGE, Database, is_corrupted, is_disk_full
 from gateway.tasks.quota import Quota
-from gateway.tasks.task import FINAL_STATES, Task, TaskFailure, TaskOutput, TaskState
+from gateway.tasks.task import FINAL_STATES, Task, TaskState
+from gateway.tasks.task_rows import STATES, task_from_row
+from gateway.tasks.webhook_store import WebhookStore
+from gateway.tasks.webhooks import Delivery
 
 APPLICATION_NAME = "tritonic"
 QUEUE_NAME = "tritonic-tasks"
 WORKFLOW_NAME = "tritonic.task"
+_WORKFLOW_NAMES = [WORKFLOW_NAME, webhook_store.WORKFLOW_NAME]
 FORMAT_VERSION = "1"
 """Version of the JSON of requests. A gateway does not run tasks of another version."""
 SERIALIZER = DBOSPortableJSONSerializer()
@@ -37,20 +40,8 @@ SERIALIZER = DBOSPortableJSONSerializer()
 _TIMEOUT_SECONDS = 5.0
 """Timeout of one call to the database, in seconds."""
 _NUM_THREADS = 8
-_STATES: dict[str, TaskState] = {
-    "ENQUEUED": "queued",
-    "DELAYED": "queued",
-    "PENDING": "running",
-    "SUCCESS": "completed",
-    "ERROR": "failed",
-    "MAX_RECOVERY_ATTEMPTS_EXCEEDED": "failed",
-    "CANCELLED": "cancelled",
-}
-_OPEN_STATUSES = [name for name, state in _STATES.items() if state not in FINAL_STATES]
-_RECOVERY_EXHAUSTED = TaskFailure(
-    500, "internal_error", "The service ended unexpectedly each time that it ran this task."
-)
-
+_FINAL_STATUSES = [name for name, state in STATES.items() if state in FINAL_STATES]
+_OPEN_STATUSES = [name for name, state in STATES.items() if state not in FINAL_STATES]
 T = TypeVar("T")
 
 
@@ -80,14 +71,25 @@ class TaskStore:
             retry_connection_errors=False,
         )
         self._quota = Quota(database, engine, WORKFLOW_NAME, _OPEN_STATUSES)
+        self.webhooks = WebhookStore(database, engine, self._client, self._call, FORMAT_VERSION, _FINAL_STATUSES)
         self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="tasks")
         self._thread_slots = asyncio.Semaphore(_NUM_THREADS)
         self._log = structlog.get_logger("gateway.tasks")
 
-    async def add(self, id: str, owner: str, kind: str, model: str, request: dict[str, Any], limit: int) -> bool:
+    async def add(
+        self,
+        id: str,
+        owner: str,
+        kind: str,
+        model: str,
+        request: dict[str, Any],
+        limit: int,
+        webhook_url: str | None = None,
+    ) -> bool:
         """Queue a task in the queue of `model`. Return False if a task with this id exists.
 
-        `kind` is the name of the operation. Raises `QuotaExceeded` if the owner has `limit` open tasks, whichever
+        `kind` is the name of the operation. The end of the task is sent to `webhook_url`. Raises `QuotaExceeded` if the
+        owner has `limit` open tasks, whichever
         gateways took them.
         """
         options: EnqueueOptions = {
@@ -104,6 +106,8 @@ class TaskStore:
 
         def enqueue(connection: sqlalchemy.Connection) -> None:
             self._client.enqueue_in_transaction(connection, options, kind, request)
+            if webhook_url is not None:
+                self.webhooks.park(connection, Delivery(task=id, owner=owner, url=webhook_url))
 
         def add() -> bool:
             try:
@@ -134,7 +138,7 @@ class TaskStore:
 
         `kinds` filters by operation; empty: all.
         """
-        statuses = [name for name, state in _STATES.items() if state in states] if states else None
+        statuses = [name for name, state in STATES.items() if state in states] if states else None
         from_time = None if last is None else datetime.fromtimestamp(last.created, UTC).isoformat()
         follows: Callable[[Any, Any], bool] = operator.gt if oldest_first else operator.lt
         num_rows = limit + 50
@@ -179,19 +183,20 @@ class TaskStore:
         await self._call(self._client.cancel_workflows, [id])
 
     async def delete(self, id: str) -> None:
-        """Delete a task that has ended."""
+        """Delete a task that has ended, with its webhook: nothing is sent any more."""
         await self._call(self._client.delete_workflows, [id])
+        await self.webhooks.delete(id)
 
     async def save_progress(self, id: str, percent: int) -> None:
         """Store the progress of a task."""
         await self._call(self._client.update_workflow_attributes, id, {"progress": percent})
 
     async def running_executors(self, ids: Iterable[str] | None = None) -> dict[str, str]:
-        """Return the gateway that runs each running task, by task id; `ids` None: for all tasks."""
+        """Return the gateway that runs each running task, by task id; `ids` None: for all tasks and webhooks."""
         rows = await self._call(
             self._client.list_workflows,
             workflow_ids=None if ids is None else list(ids),
-            name=WORKFLOW_NAME,
+            name=_WORKFLOW_NAMES,
             status="PENDING",
             app_version=FORMAT_VERSION,
             load_input=False,
@@ -200,11 +205,11 @@ class TaskStore:
         return {row.workflow_id: row.executor_id or "" for row in rows}
 
     async def delete_older_than(self, age: float) -> int:
-        """Delete up to 500 tasks that ended more than `age` seconds ago. Return their number."""
+        """Delete up to 500 tasks and webhooks that ended more than `age` seconds ago. Return their number."""
         before = datetime.fromtimestamp(time.time() - age, UTC).isoformat()
         rows = await self._call(
             self._client.list_workflows,
-            name=WORKFLOW_NAME,
+            name=_WORKFLOW_NAMES,
             completed_before=before,
             limit=500,
             load_input=False,
@@ -219,6 +224,7 @@ class TaskStore:
         self._threads.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._client.destroy)
         self._quota.close()
+        self.webhooks.close()
 
     async def _call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         loop = asyncio.get_running_loop()
@@ -244,56 +250,3 @@ class TaskStore:
 
 def _sort_key(task: Task) -> tuple[float, str]:
     return task.created, task.id
-
-
-def task_from_row(row: Row) -> Task:
-    """Return the task that a row of DBOS describes."""
-    kind, request = (row.input or {"args": ("", {})})["args"]
-    state = _STATES[row.status]
-    outputs: tuple[TaskOutput, ...] = ()
-    error = None
-    if state == "completed" and row.output:
-        outputs = _result_from_json(row.output)
-    elif row.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
-        error = _RECOVERY_EXHAUSTED
-    elif state == "failed":
-        error = _failure(row.error)
-    return Task(
-        id=row.workflow_id,
-        kind=kind,
-        model=request.get("model", ""),
-        state=state,
-        progress=100 if state == "completed" else int((row.attributes or {}).get("progress", 0)),
-        created=(row.created_at or 0) / 1000,
-        started=row.dequeued_at / 1000 if row.dequeued_at else None,
-        finished=row.completed_at / 1000 if row.completed_at else None,
-        request=request,
-        outputs=outputs,
-        error=error,
-    )
-
-
-def result_to_json(outputs: Iterable[TaskOutput]) -> dict[str, Any]:
-    """Return the result of a task as the database stores it: `{"outputs": [...]}`, the fields of `TaskOutput`."""
-    return {
-        "outputs": [
-            {"index": o.index, "file": o.file, "content_type": o.content_type, "facts": dict(o.facts)} for o in outputs
-        ]
-    }
-
-
-def _result_from_json(result: dict[str, Any]) -> tuple[TaskOutput, ...]:
-    if "outputs" in result:
-        return tuple(TaskOutput(**output) for output in result["outputs"])
-    # Development versions before 0.1.0 stored images alone, as index, file, seed and content_type.
-    return tuple(
-        TaskOutput(image["index"], image["file"], image["content_type"], {"seed": image["seed"]})
-        for image in result["images"]
-    )
-
-
-def _failure(error: Exception | None) -> TaskFailure:
-    if isinstance(error, PortableWorkflowError) and isinstance(error.data, dict):
-        data: dict[str, Any] = dict(error.data)
-        return TaskFailure(data["status"], str(error.code), error.message, data["param"])
-    return TaskFailure(500, "internal_error", "The gateway failed because of an internal error.")

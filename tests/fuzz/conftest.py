@@ -13,12 +13,20 @@ from tests.fuzz.fuzzing import FUZZED_MODELS
 from tests.wire.background_gateway import BackgroundGateway, run_in_background
 
 
-async def _submit(self: TaskQueue, request: TaskOperation, owner: str, idempotency_key: str | None = None) -> Task:
+async def _submit(
+    self: TaskQueue,
+    request: TaskOperation,
+    owner: str,
+    idempotency_key: str | None = None,
+    webhook_url: str | None = None,
+) -> Task:
     """Check and store a request, and return a task that no database has.
 
     DBOS draws random numbers in threads of its own, and Hypothesis ends a test in which anything else draws some.
     """
     self._check(request)
+    if webhook_url is not None:
+        self._webhooks.check(webhook_url)
     stored = await serialize(request, owner, self._files)
     return Task(
         id=new_task_id(),

@@ -99,6 +99,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "quality": 50,
         "input_reference": None,
         "strength": None,
+        "webhook_url": "https://hooks.example/",
     },
     "/v1/embeddings": {"model": "vectors", "input": [[1, 2], [3]], "encoding_format": "base64", "user": "u"},
 }

@@ -35,7 +35,7 @@ def document() -> Any:
             schema["properties"]["model"] = {"const": "film"}
             if "video" in schema["properties"]:
                 schema["properties"]["video"] = {"type": "string"}  # there is no task that an id could name
-    tasks = [path for path in openapi["paths"] if "{video_id}" in path]
+    tasks = [path for path in openapi["paths"] if "{video_id}" in path or "{task_id}" in path]
     for path in {*tasks, *(path for path in openapi["paths"] if path.endswith("}") and path != MODEL_PATH)}:
         del openapi["paths"][path]  # files and tasks that do not exist have no response but 403 and 404
     for path, methods in openapi["paths"].items():

@@ -19,7 +19,8 @@ OWNER = "anybody"
 async def submit_task(request: Request):
     tasks: TaskQueue = request.app.state.tasks
     key = request.headers["idempotency-key"]
-    return dataclasses.asdict(await tasks.submit(GenerateImage(**await request.json()), OWNER, key))
+    url = request.headers.get("webhook-url")
+    return dataclasses.asdict(await tasks.submit(GenerateImage(**await request.json()), OWNER, key, url))
 
 
 @app.get("/tests/tasks")

@@ -72,9 +72,9 @@ class TaskGateway:
     async def tasks(self) -> list[dict[str, Any]]:
         return (await self.http.get("/tests/tasks")).raise_for_status().json()
 
-    async def submit(self, prompt: str, model: str = "painter") -> str:
+    async def submit(self, prompt: str, model: str = "painter", webhook_url: str = "") -> str:
         """Submit a task; after a 503, retry as `retry-after` says, with the same idempotency key."""
-        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        headers = {"Idempotency-Key": uuid.uuid4().hex, **({"Webhook-URL": webhook_url} if webhook_url else {})}
         async with asyncio.timeout(60):
             while True:
                 response = await self.http.post(

@@ -43,6 +43,7 @@ class TaskHarness:
     files: FileStore
     catalog: Catalog
     settings: Settings
+    metrics: Metrics
 
     async def wait_until(
         self, id: str, check: Callable[[Task], bool], owner: str = OWNER, seconds: float = 15.0
@@ -73,13 +74,14 @@ async def task_harness(
     catalog = Catalog([triton_url], interval=0.1, timeout=20)
     watch = asyncio.create_task(catalog.watch())
     files = FileStore(settings)
-    queue = TaskQueue(settings, catalog, files, Metrics())
+    metrics = Metrics()
+    queue = TaskQueue(settings, catalog, files, metrics)
     queue.start()
     try:
         async with asyncio.timeout(5):
             while not catalog.models():
                 await asyncio.sleep(0.01)
-        yield TaskHarness(queue, files, catalog, settings)
+        yield TaskHarness(queue, files, catalog, settings, metrics)
     finally:
         await queue.close()
         watch.cancel()

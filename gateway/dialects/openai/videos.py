@@ -21,7 +21,7 @@ from gateway.dialects.openai.wire.videos import (
     RemixVideoRequest,
     VideoFields,
 )
-from gateway.errors import InvalidRequest, ModelNotFound
+from gateway.errors import ModelNotFound
 from gateway.http.api_keys import match_api_key
 from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
@@ -53,19 +53,9 @@ register_url_convertor("video_id", _VideoId())
 )
 async def create_video(body: CreateVideoRequest, request: Request) -> Response:
     """Queue a video of what `prompt` describes. With `input_reference`, it starts from a picture or changes a video."""
-    model, operation = _parse(body, request)
-    if body.input_reference is None and body.strength is not None:
-        raise InvalidRequest("'strength' requires an 'input_reference', which is missing.", param="strength")
-    if body.input_reference is not None:
-        operation = await video_inputs.add_reference(
-            operation,
-            body.input_reference,
-            request,
-            model,
-            param="input_reference",
-            seconds_given=body.seconds is not None,
-        )
-    return await _submit(request, operation)
+    model = _find_model(body.model, request)
+    operation = await video_tasks.generation(body, model, body.model or model.name, request)
+    return await _submit(request, operation, body)
 
 
 @router.post(
@@ -83,7 +73,7 @@ async def create_video_edit(body: EditVideoRequest, request: Request) -> Respons
     operation = await video_inputs.add_clip(
         operation, spool, request, model, param="video", seconds_given=body.seconds is not None
     )
-    return await _submit(request, operation)
+    return await _submit(request, operation, body)
 
 
 @router.post(
@@ -103,7 +93,8 @@ async def create_video_extension(body: ExtendVideoRequest, request: Request) -> 
         if source is None
         else await video_tasks.read_source(request, source)
     )
-    return await _submit(request, await video_inputs.add_last_frame(operation, spool, request, model, param="video"))
+    operation = await video_inputs.add_last_frame(operation, spool, request, model, param="video")
+    return await _submit(request, operation, body)
 
 
 @router.post(
@@ -181,13 +172,9 @@ def _parse(body: VideoFields, request: Request, source: Task | None = None) -> t
 
     Without a `model`, the request asks for that of `source`.
     """
-    catalog: Catalog = request.app.state.catalog
     name = body.model or (source.model if source else None)
     model = _find_model(name, request)
-    # A client that uses an alias expects the sizes of that other model.
-    operation = body.parse(name or model.name, model.card, nearest_size=catalog.is_alias(name))
-    video_inputs.check(operation, model)
-    return model, operation
+    return model, video_tasks.parse(body, model, name or model.name, request)
 
 
 async def _find_source(body: EditVideoRequest, request: Request) -> Task | None:
@@ -198,13 +185,15 @@ async def _find_source(body: EditVideoRequest, request: Request) -> Task | None:
 
 async def _remix(body: VideoFields, source: Task, request: Request) -> Response:
     name = body.model or source.model
-    return await _submit(request, await video_tasks.remix(body, source, _find_model(name, request), name, request))
+    operation = await video_tasks.remix(body, source, _find_model(name, request), name, request)
+    return await _submit(request, operation, body)
 
 
-async def _submit(request: Request, operation: GenerateVideo) -> Response:
+async def _submit(request: Request, operation: GenerateVideo, body: VideoFields) -> Response:
     """Queue `operation`. Requests with the same header `Idempotency-Key` share one task."""
     queue: TaskQueue = request.app.state.tasks
-    task = await queue.submit(operation, _owner(request), request.headers.get("idempotency-key"))
+    key = request.headers.get("idempotency-key")
+    task = await queue.submit(operation, _owner(request), key, body.webhook_url)
     return _answer(task, request)
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from gateway.dialects.openai.response_models import SuccessFields
 from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
+from gateway.dialects.openai.wire.video_docs import content_responses, with_poll_header
 from gateway.dialects.openai.wire.video_tasks import Status
 from gateway.http.openapi_responses import LOOKUP_FAILURES, STORED_OUTPUT_FAILURES, Responses
 
@@ -87,17 +88,6 @@ _QUEUED = {
 }
 _SUCCESS = {"code": 0, "message": "success"}
 _NOT_FOUND = "The video does not exist, was deleted, or belongs to another API key."
-_POLL = {
-    "openai-poll-after-ms": {
-        "description": "Milliseconds after which to ask again, while the video is queued or in progress.",
-        "schema": {"type": "integer"},
-    }
-}
-
-
-def _with_poll_header(documented: Responses) -> Responses:
-    documented[200]["headers"] = {**documented[200]["headers"], **_POLL}
-    return documented
 
 
 def _lookup(model: type[BaseModel], description: str, example: dict[str, Any]) -> Responses:
@@ -106,12 +96,12 @@ def _lookup(model: type[BaseModel], description: str, example: dict[str, Any]) -
     return documented
 
 
-CREATE = _with_poll_header(
+CREATE = with_poll_header(
     OPENAI_DOCS.responses(
         CreateVideoResponse, STORED_OUTPUT_FAILURES, description="The queued video.", example={**_QUEUED, **_SUCCESS}
     )
 )
-RETRIEVE = _with_poll_header(_lookup(CreateVideoResponse, "The video.", {**_EXAMPLE, **_SUCCESS}))
+RETRIEVE = with_poll_header(_lookup(CreateVideoResponse, "The video.", {**_EXAMPLE, **_SUCCESS}))
 LIST = _lookup(
     ListVideosResponse,
     "The videos.",
@@ -120,19 +110,4 @@ LIST = _lookup(
 DELETE = _lookup(
     DeleteVideoResponse, "The video is deleted.", {"id": _ID, "object": "video.deleted", "deleted": True, **_SUCCESS}
 )
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-CONTENT: Responses = {
-    200: {
-        "description": "The file.",
-        "content": {"video/mp4": _BINARY, "image/webp": _BINARY, "image/jpeg": _BINARY},
-    },
-    206: {"description": "The requested part of the file.", "content": {"video/mp4": _BINARY}},
-    304: {"description": "The client has this version of the file already."},
-    416: {"description": "The file ends before the requested part."},
-}
-for _status, _failure in OPENAI_DOCS.responses(
-    Video, (*LOOKUP_FAILURES, 502, 507), description="", example=_EXAMPLE
-).items():
-    CONTENT.setdefault(_status, _failure)
-CONTENT[400]["description"] = "The video is not ready, or has failed."
-CONTENT[404]["description"] = "The video does not exist or belongs to another API key, or its file has expired."
+CONTENT = content_responses("The video does not exist or belongs to another API key, or its file has expired.")

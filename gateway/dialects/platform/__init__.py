@@ -1,4 +1,4 @@
-"""The platform document's API, `/{platform}/v1/...`: OpenAI's requests, answers of its own, and image tasks.
+"""The platform document's API, `/{platform}/v1/...`: OpenAI's requests, answers of its own, and tasks.
 
 A platform is a view of the models with a name and keys of its own (setting `platforms`).
 """
@@ -14,6 +14,7 @@ from gateway.dialects.platform import (
     tasks,
     transcription_tasks,
     transcriptions,
+    videos,
 )
 
 DIALECT = Dialect(
@@ -26,6 +27,7 @@ DIALECT = Dialect(
         tasks.router,
         transcriptions.router,
         transcription_tasks.router,
+        videos.router,
     ),
     errors=OPENAI_ERRORS,
     stream_events=response_models.STREAM_EVENTS,

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from gateway.dialects.openai.wire import image_inputs, images
 from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
-from gateway.dialects.openai.wire.images import CreateImageEditRequest, CreateImageRequest, ImageFields
+from gateway.dialects.openai.wire.images import CreateImageEditRequest, CreateImageRequest
 from gateway.dialects.platform import access, tasks
 from gateway.dialects.platform.response_models import Images, ImageTask
 from gateway.errors import Overloaded, UnsupportedOption
@@ -41,17 +41,25 @@ Async = Annotated[bool | None, Query(alias="async", description="The same as the
 
 
 class CreatePlatformImageRequest(CreateImageRequest):
-    """The body of an image generation: OpenAI's, with `async`. `response_format` is by default `b64_json`."""
+    """The body of an image generation: OpenAI's, with `async` and `webhook_url`.
+
+    `response_format` is by default `b64_json`.
+    """
 
     model: str
     async_: Annotated[bool | None, _ASYNC] = None
+    webhook_url: tasks.WebhookUrl = None
 
 
 class CreatePlatformImageEditRequest(CreateImageEditRequest):
-    """The body of an edit: OpenAI's, with `async`. `response_format` is by default `b64_json`."""
+    """The body of an edit: OpenAI's, with `async` and `webhook_url`.
+
+    `response_format` is by default `b64_json`.
+    """
 
     model: str
     async_: Annotated[bool | None, _ASYNC] = None
+    webhook_url: tasks.WebhookUrl = None
 
 
 _RESPONSES = OPENAI_DOCS.responses(
@@ -72,8 +80,8 @@ async def create_image(
     platform: str, body: CreatePlatformImageRequest, request: Request, in_query: Async = None
 ) -> Response:
     """Generate images from `prompt`. With `image`, edit that one."""
-    _reject_streams(body)
     later = bool(body.async_ or in_query)
+    _check(body, later=later)
     model = _model(request, body.model, EditImage if body.is_edit else GenerateImage, later=later)
     operation = await image_inputs.parse_generation(body, model.name if model else body.model, request)
     return await _answer(request, body, model, operation, later=later)
@@ -89,14 +97,16 @@ async def create_image_edit(
     platform: str, body: CreatePlatformImageEditRequest, request: Request, in_query: Async = None
 ) -> Response:
     """Edit an image by `prompt`. The image is a URL, a data URL, base64, or a file of the form."""
-    _reject_streams(body)
     later = bool(body.async_ or in_query)
+    _check(body, later=later)
     model = _model(request, body.model, EditImage, later=later)
     operation = await image_inputs.parse_edit(body, model.name if model else body.model, request)
     return await _answer(request, body, model, operation, later=later)
 
 
-def _reject_streams(body: ImageFields) -> None:
+def _check(body: CreatePlatformImageRequest | CreatePlatformImageEditRequest, *, later: bool) -> None:
+    if not later:
+        tasks.reject_webhook(body.webhook_url)
     if body.stream:
         raise UnsupportedOption("'stream' is not supported on this route. Omit it, or use 'async'.", param="stream")
 
@@ -115,10 +125,15 @@ def _model(request: Request, name: str, operation: type[GenerateImage], *, later
 
 
 async def _answer(
-    request: Request, body: ImageFields, model: Model | None, operation: GenerateImage, *, later: bool
+    request: Request,
+    body: CreatePlatformImageRequest | CreatePlatformImageEditRequest,
+    model: Model | None,
+    operation: GenerateImage,
+    *,
+    later: bool,
 ) -> Response:
     if later or model is None:
-        return await tasks.submit(request, operation)
+        return await tasks.submit(request, operation, body.webhook_url)
     catalog: Catalog = request.app.state.catalog
     generated = await delivery.whole(request, gather(catalog.run(model, operation, request.state.trace)))
     if body.response_format == "url":

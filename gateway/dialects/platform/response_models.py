@@ -191,4 +191,48 @@ class TranscriptionTaskList(BaseModel):
     has_more: bool
 
 
+class TaskVideo(BaseModel):
+    """A video that a task generated. Every response has a new URL, which expires. `fps` is frames a second."""
+
+    url: str
+    seed: Annotated[int | None, Field(description="The seed that generates it again.")]
+    width: int | None
+    height: int | None
+    num_frames: int | None
+    fps: int | None
+
+
+class VideoTaskDetail(BaseModel):
+    """The details of a task: its request, progress, times, video and failure."""
+
+    operation: Literal["generate_video"]
+    progress: Annotated[int, Field(ge=0, le=100)]
+    started_at: int | None
+    completed_at: int | None
+    request: dict[str, Any]
+    data: list[TaskVideo]
+    error: TaskError | None
+
+
+class VideoTask(BaseModel):
+    """Video generation that continues without a connection."""
+
+    id: str
+    object: Literal["video"]
+    model: str
+    status: Status
+    created_at: int
+    detail: Annotated[VideoTaskDetail, Field(default_factory=omitted)]
+
+
+class VideoTaskList(BaseModel):
+    """A page of tasks, the newest first, in the format of OpenAI's lists."""
+
+    object: Literal["list"]
+    data: list[VideoTask]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
 STREAM_EVENTS: tuple[type[BaseModel], ...] = (ChatChunk,)

@@ -10,13 +10,14 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request
+from pydantic import Field
 from starlette.responses import Response
 
 from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.platform import access
 from gateway.dialects.platform.response_models import ImageTask, ImageTaskList, Status
-from gateway.errors import TaskNotFound
+from gateway.errors import InvalidRequest, TaskNotFound
 from gateway.files.file_store import FileStore
 from gateway.http.openapi_responses import LOOKUP_FAILURES
 from gateway.http.routes import route_class
@@ -24,7 +25,7 @@ from gateway.operations.generate_image import GenerateImage
 from gateway.operations.operation import TaskOperation
 from gateway.operations.registry import OPERATIONS
 from gateway.settings import Settings
-from gateway.tasks.task import Task, TaskState
+from gateway.tasks.task import Task, TaskState, task_object
 from gateway.tasks.task_queue import TaskQueue
 
 router = APIRouter(route_class=route_class(OPENAI_ERRORS, authorize=access.authorize), tags=["Platforms"])
@@ -39,6 +40,12 @@ TASK_STATUSES: Mapping[TaskState, Status] = {
 
 IMAGE_KINDS = frozenset(name for name, kind in OPERATIONS.items() if issubclass(kind, GenerateImage))
 """Operations whose tasks these routes show."""
+
+WebhookUrl = Annotated[
+    str | None,
+    Field(description="With `async`: URL that is called when the task has ended, in the format of Standard Webhooks."),
+]
+"""The field `webhook_url` of requests that can become tasks."""
 
 _ID = "task_4f1c2a7d9e8b4c6fa0d3e5b7c9a1f2e4"
 _EXAMPLE = {
@@ -64,13 +71,20 @@ for _documented in (_RESPONSES, _LIST_RESPONSES):
     _documented[404]["description"] = NOT_FOUND_DESCRIPTION
 
 
-async def submit(request: Request, operation: TaskOperation) -> Response:
-    """Queue `operation` as a task, and return the response with the task.
+def reject_webhook(webhook_url: str | None) -> None:
+    """Raise `InvalidRequest` for a request that names a webhook but is no task."""
+    if webhook_url is not None:
+        raise InvalidRequest("'webhook_url' requires 'async': only tasks have webhooks.", param="webhook_url")
+
+
+async def submit(request: Request, operation: TaskOperation, webhook_url: str | None = None) -> Response:
+    """Queue `operation` as a task, and return the response with the task. Its end is sent to `webhook_url`.
 
     Requests with the same header `Idempotency-Key` share one task. Raises what `TaskQueue.submit` raises.
     """
     queue: TaskQueue = request.app.state.tasks
-    task = await queue.submit(operation, access.task_owner(request), request.headers.get("idempotency-key"))
+    key = request.headers.get("idempotency-key")
+    task = await queue.submit(operation, access.task_owner(request), key, webhook_url)
     return Response(orjson.dumps(render_task(task)), media_type="application/json")
 
 
@@ -145,7 +159,7 @@ def render_task(task: Task) -> dict[str, Any]:
     """Return a task without its details."""
     return {
         "id": task.id,
-        "object": "image" if task.kind in IMAGE_KINDS else "transcription",
+        "object": task_object(task.kind),
         "model": task.model,
         "status": TASK_STATUSES[task.state],
         "created_at": int(task.created),

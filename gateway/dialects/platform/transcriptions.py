@@ -15,7 +15,6 @@ from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.openai.wire.transcriptions import (
     CreateTranscriptionRequest,
     CreateTranslationRequest,
-    SpeechFields,
 )
 from gateway.dialects.platform import access, tasks
 from gateway.dialects.platform.response_models import TranscriptionTask
@@ -36,17 +35,19 @@ Async = Annotated[bool | None, Query(alias="async", description="The same as the
 
 
 class CreatePlatformTranscriptionRequest(CreateTranscriptionRequest):
-    """The body of a transcription: OpenAI's, with `async`."""
+    """The body of a transcription: OpenAI's, with `async` and `webhook_url`."""
 
     model: str
     async_: Annotated[bool | None, _ASYNC] = None
+    webhook_url: tasks.WebhookUrl = None
 
 
 class CreatePlatformTranslationRequest(CreateTranslationRequest):
-    """The body of a translation: OpenAI's, with `async`."""
+    """The body of a translation: OpenAI's, with `async` and `webhook_url`."""
 
     model: str
     async_: Annotated[bool | None, _ASYNC] = None
+    webhook_url: tasks.WebhookUrl = None
 
 
 _RESPONSES = transcript_answers.document_texts(
@@ -88,13 +89,22 @@ async def create_translation(
     return await _answer(request, body, body.model, "translate", later=bool(body.async_ or in_query))
 
 
-async def _answer(request: Request, body: SpeechFields, name: str, task: SpeechTask, *, later: bool) -> Response:
+async def _answer(
+    request: Request,
+    body: CreatePlatformTranscriptionRequest | CreatePlatformTranslationRequest,
+    name: str,
+    task: SpeechTask,
+    *,
+    later: bool,
+) -> Response:
+    if not later:
+        tasks.reject_webhook(body.webhook_url)
     if later and body.stream:
         raise InvalidRequest("A task has no stream: omit 'stream' or 'async'.", param="stream")
     model = _find_model(request, name, later=later)
     operation = await transcriptions.parse_request(body, task, model.name if model else name, request)
     if later or model is None:
-        return await tasks.submit(request, operation)
+        return await tasks.submit(request, operation, body.webhook_url)
     catalog: Catalog = request.app.state.catalog
     events = catalog.run(model, operation, request.state.trace)
     return await transcript_answers.answer(request, body, operation, events, success={})

@@ -9,6 +9,7 @@ from tests.wire.openai.conformance import validate_exactly
 
 _AUDIO = "/{platform}/v1/audio/"
 _CHAT = "/{platform}/v1/chat/completions"
+_VIDEOS = "/{platform}/v1/videos"
 
 
 def check_response(path: str, status: int, content_type: str, body: bytes) -> None:
@@ -29,6 +30,9 @@ def check_response(path: str, status: int, content_type: str, body: bytes) -> No
         validate_exactly(ErrorResponse, body)
     elif path == _CHAT:
         validate_exactly(response_models.ChatAnswer, body)
+    elif path.startswith(_VIDEOS):
+        videos = TypeAdapter(response_models.VideoTask | response_models.VideoTaskList)
+        videos.validate_json(body, strict=True, extra="forbid")
     else:
         adapter = TypeAdapter(response_models.Images | response_models.ImageTask | response_models.ImageTaskList)
         adapter.validate_json(body, strict=True, extra="forbid")

@@ -17,6 +17,7 @@ from PIL import Image
 from gateway.dialects.platform import response_models
 from tests.fakes.scripted_model import DrawImages, Fail, ScriptedModel
 from tests.fakes.triton import FakeTriton
+from tests.fakes.webhook_receiver import WebhookReceiver
 from tests.wire.gateway_server import RunningGateway, run_gateway
 from tests.wire.openai.conformance import validate_exactly
 from tests.wire.openai.test_message_parts import encoded_image
@@ -47,7 +48,13 @@ async def gateway(triton: FakeTriton, tmp_path_factory: pytest.TempPathFactory) 
     """A gateway with the document's placeholder as an alias of a model, and three platforms with their own keys."""
     platforms = {"tritonic": {}, "one": {"keys": ["sk-a", "sk-b"]}, "other": {"keys": ["sk-a"]}}
     state: Path = tmp_path_factory.mktemp("state")
-    async with run_gateway(triton.url, model_aliases={MODEL: "shapes"}, platforms=platforms, state=state) as running:
+    async with run_gateway(
+        triton.url,
+        model_aliases={MODEL: "shapes"},
+        platforms=platforms,
+        state=state,
+        webhook_allowed_hosts=["127.0.0.1"],
+    ) as running:
         await wait_for_database(running)
         yield running
 
@@ -255,3 +262,25 @@ async def test_a_chat_edits_an_image_in_base64(gateway: RunningGateway, triton: 
     # A task of an earlier test may run at the same time; none of them begins with an image.
     edits = [call.tensors["image"] for call in triton.calls[before:] if "image" in call.tensors]
     assert edits == [[encoded_image()]]
+
+
+@pytest.mark.parametrize("path", [GENERATIONS, EDITS])
+async def test_a_webhook_is_called_when_the_task_has_ended(gateway: RunningGateway, path: str) -> None:
+    receiver = await WebhookReceiver().start()
+    fields = {"prompt": PROMPT, "model": MODEL, "webhook_url": receiver.url()}
+    files = {"image": ("a.png", encoded_image())}
+    response = await gateway.http.post(f"{path}?async=true", data=fields, files=files)
+    task = parse_answer(response, response_models.ImageTask)
+    (call,) = await receiver.until(1)
+    await receiver.stop()
+    assert (call.event["type"], call.event["data"]) == ("image.completed", {"id": task["id"]})
+    assert "webhook-signature" not in call.headers
+
+
+async def test_webhooks_that_can_never_be_called_are_refused(gateway: RunningGateway) -> None:
+    body = {"prompt": PROMPT, "model": MODEL, "webhook_url": "https://hooks.example/"}
+    refused = check_error(await gateway.http.post(GENERATIONS, json=body), 400, param="webhook_url")
+    assert "requires 'async'" in refused
+    for url in ("http://10.0.0.1/", "gopher://hooks.example/", ""):
+        response = await gateway.http.post(GENERATIONS, json=body | {"async": True, "webhook_url": url})
+        check_error(response, 400, param="webhook_url")

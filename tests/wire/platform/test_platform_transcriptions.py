@@ -14,6 +14,7 @@ from gateway.dialects.platform import response_models
 from tests.fakes.scripted_model import DrawImages, Fail, Listen, ScriptedModel
 from tests.fakes.sound_files import sound_file
 from tests.fakes.triton import FakeTriton
+from tests.fakes.webhook_receiver import WebhookReceiver
 from tests.wire.gateway_server import RunningGateway, run_gateway
 from tests.wire.openai.conformance import validate_exactly
 from tests.wire.openai.text_requests import check_error, events
@@ -36,7 +37,9 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
     triton = await FakeTriton(MODELS).start()
     platforms = {"one": {"keys": ["sk-a", "sk-b"]}}
     state: Path = tmp_path_factory.mktemp("state")
-    async with run_gateway(triton.url, platforms=platforms, state=state) as running:
+    async with run_gateway(
+        triton.url, platforms=platforms, state=state, webhook_allowed_hosts=["127.0.0.1"]
+    ) as running:
         yield running
     await triton.stop()
 
@@ -137,3 +140,13 @@ async def test_requests_that_are_refused(gateway: RunningGateway) -> None:
     files = {"file": ("a.wav", WAV)}
     check_error(await gateway.http.post(PATH, files=files, headers=KEY), 400, param="model")
     check_error(await gateway.http.post(PATH, data={"model": "ear"}, files=files), 401, "authentication_error")
+
+
+async def test_webhooks_of_transcriptions(gateway: RunningGateway) -> None:
+    receiver = await WebhookReceiver().start()
+    response = await post(gateway, {"async": "true", "model": "ear-broken", "webhook_url": receiver.url()})
+    task = await finished(gateway, response)
+    (call,) = await receiver.until(1)
+    await receiver.stop()
+    assert (call.event["type"], call.event["data"]["id"]) == ("transcription.failed", task["id"])
+    check_error(await post(gateway, {"webhook_url": receiver.url()}), 400, param="webhook_url")

@@ -12,14 +12,15 @@ from fastapi import Request
 from starlette.responses import Response
 
 from gateway.dialects.openai.wire import video_inputs
-from gateway.dialects.openai.wire.videos import VideoFields
-from gateway.errors import NotReady, TaskNotFound
+from gateway.dialects.openai.wire.videos import CreateVideoRequest, VideoFields
+from gateway.errors import InvalidRequest, NotReady, TaskNotFound
 from gateway.files.file_store import FileStore
 from gateway.http import delivery, stored_files
 from gateway.media.loader import MediaLoader
 from gateway.media.spool import SpoolFile
 from gateway.media.videos import PREVIEW_TYPES, PreviewVariant
 from gateway.model_card.image_limits import format_size
+from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
 from gateway.operations.generate_video import GenerateVideo
 from gateway.settings import Settings
@@ -136,6 +137,35 @@ def inherit(body: Fields, source: Task) -> Fields:
     return body.model_copy(update=update)
 
 
+async def generation(body: CreateVideoRequest, model: Model, name: str, request: Request) -> GenerateVideo:
+    """Return the operation of a request for a new video on `model`, which the caller calls `name`, with its reference.
+
+    Raises as `video_inputs.add_reference` does.
+    """
+    operation = parse(body, model, name, request)
+    if body.input_reference is None:
+        if body.strength is not None:
+            raise InvalidRequest("'strength' requires an 'input_reference', which is missing.", param="strength")
+        return operation
+    return await video_inputs.add_reference(
+        operation,
+        body.input_reference,
+        request,
+        model,
+        param="input_reference",
+        seconds_given=body.seconds is not None,
+    )
+
+
+def parse(body: VideoFields, model: Model, name: str, request: Request) -> GenerateVideo:
+    """Return the operation of a request without references, checked. Raises the `GatewayError` of the model."""
+    catalog: Catalog = request.app.state.catalog
+    # A client that uses an alias expects the sizes of that other model.
+    operation = body.parse(name, model.card, nearest_size=catalog.is_alias(name))
+    video_inputs.check(operation, model)
+    return operation
+
+
 async def remix(body: VideoFields, source: Task, model: Model, name: str, request: Request) -> GenerateVideo:
     """Return the operation that changes the video of `source`, on `model`, which the caller calls `name`.
 
@@ -151,7 +181,8 @@ async def remix(body: VideoFields, source: Task, model: Model, name: str, reques
 def _output_file(task: Task) -> str:
     """Return the id of the file of a completed task. Raises `NotReady` for another one."""
     if task.state in ("failed", "cancelled"):
-        raise NotReady(f"The video {task.id!r} does not exist: its task has {task.state}.")
+        verb = "has failed" if task.state == "failed" else "was cancelled"
+        raise NotReady(f"The video {task.id!r} does not exist: its task {verb}.")
     if task.state != "completed" or not task.outputs:
         raise NotReady(f"The video {task.id!r} is not ready yet: its status is '{_STATUSES[task.state]}'.")
     return task.outputs[0].file

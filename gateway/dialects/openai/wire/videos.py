@@ -1,7 +1,7 @@
 """Video requests: https://platform.openai.com/docs/api-reference/videos
 
-`negative_prompt`, `seed`, `steps`, `guidance_scale`, `fps`, `strength` and `quality` are not OpenAI's, nor is a video
-as `input_reference`. A form has the same fields as JSON, as texts and files; of an object, `video[id]`.
+`negative_prompt`, `seed`, `steps`, `guidance_scale`, `fps`, `strength`, `quality` and `webhook_url` are not OpenAI's,
+nor is a video as `input_reference`. A form has the same fields as JSON, as texts and files; of an object, `video[id]`.
 """
 
 import re
@@ -86,6 +86,10 @@ class VideoFields(WireModel):
     seconds: Seconds = None
     size: _Size = None
     fps: Annotated[int | None, Field(ge=1, le=1000)] = None
+    webhook_url: Annotated[
+        str | None,
+        Field(description="URL that is called when the video has ended, in the format of Standard Webhooks."),
+    ] = None
 
     @model_validator(mode="before")
     @classmethod
