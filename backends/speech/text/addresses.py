@@ -17,8 +17,9 @@ _EXTENSIONS = (
     "bat|bin|bmp|cfg|conf|cpp|csv|css|docx?|exe|flac|gif|gz|html?|ini|ipynb|jar|java|jpe?g|js|json|log|md|mov|mp[34]|"
     "odt|ogg|onnx|pdf|png|pptx?|py|rs|rtf|sh|sql|svg|tar|tex|toml|tsx?|txt|wav|webm|webp|xlsx?|xml|ya?ml|zip"
 )
+_FOLDERS = r"(?:[A-Za-z]:\\|~?/|\.{1,2}/)?(?:[\w.-]{1,64}[/\\]){0,16}"
 _FILE = re.compile(
-    rf"(?<![\w.@/-])[A-Za-z0-9_][\w-]{{0,99}}(?:\.[\w-]{{1,99}}){{0,4}}\.(?:{_EXTENSIONS})(?![\w-]|\.\w)"
+    rf"(?<![\w.@/\\-]){_FOLDERS}[A-Za-z0-9_][\w-]{{0,99}}(?:\.[\w-]{{1,99}}){{0,4}}\.(?:{_EXTENSIONS})(?![\w-]|\.\w)"
 )
 _END = ".,;:!?'’*_"
 """Marks at the end of an address that belong to the sentence."""

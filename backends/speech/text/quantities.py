@@ -90,13 +90,18 @@ _CODE_FIRST = re.compile(rf"\b({'|'.join(_CODES)}) ?(?P<number>{_NUM}){_MAGNITUD
 _CODE_LAST = re.compile(rf"{_START}(?P<number>{_NUM}){_MAGNITUDE} ?({'|'.join(_CODES)})\b")
 _SIGN_LAST = re.compile(rf"{_START}({_NUM}) ?([{_SIGNS}])(?![\w{_SIGNS}])")
 _SHORT_MAGNITUDE = re.compile(rf"([{_SIGNS}]{_NUM}) ?(mn|bn|tn)\b")
-_AMOUNT_RANGE = re.compile(rf"([{_SIGNS}])({_NUM}){_DASH}\1?(?={_NUM})")
+_AMOUNT_RANGE = re.compile(rf"([{_SIGNS}])({_NUM})( ?(?:bn|mn|tn|[kKmM]))?{_DASH}\1?(?={_NUM})")
 _PER = re.compile(rf"([{_SIGNS}]{_NUM}) ?/ ?(?=[a-z])")
 
 _PHONE = re.compile(
     r"(?<![\w.,/\-–])(?:\+\d{1,3}(?:[ .\-]?\(?\d{1,5}\)?){1,5}|(?:1[ \-])?\(\d{3}\) ?\d{3}[ .\-]\d{4}"
-    r"|(?:1[ \-])?\d{3}([.\-])\d{3}\1\d{4}|0\d{2,4}(?:[ \-]\d{2,4}){1,3}|\d{3}-\d{4})(?![\w\-–/]|[.,]\d)"
+    r"|(?:1[ \-])?\d{3}([.\-])\d{3}\1\d{4}|0\d{2,4}(?:[ \-]\d{2,4}){1,3}|0\d{2,4}/\d{5,8}|\d{3}-\d{4})"
+    r"(?![\w\-–/]|[.,]\d)"
 )
+_SPACED = re.compile(r"(?<!\d )(?<![\w.,:/\-–+])[1-9]\d{0,2}(?: \d{3}){0,3} 000(?! ?\d|\w)")
+"""10 000: a number with spaces, told from a telephone number by its zeros."""
+_HYPHENED = re.compile(r"(?<![\w.,/\-–])\d{1,7}(?:-\d{1,7}){2,6}(?![\w\-–/]|[.,]\d)")
+_LIKE_A_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}-\d{1,2}-\d{4}")
 _MIN_PHONE_DIGITS, _MAX_PHONE_DIGITS = 7, 15
 _DATE = re.compile(r"(?<![\w/])(\d{4})/(\d{2})/(\d{2})(?![\w/])")
 _CLOCK = r"\d{1,2}:\d{2}(?: ?[ap]\.?m\b\.?)?|\d{1,2} ?[ap]\.?m\b\.?"
@@ -108,6 +113,7 @@ _RATIO = re.compile(r"(?<![\w.:])(\d{1,3}):(\d)(?![\d:.]|\w)")
 _DOTTED = re.compile(r"(?<![\w.,])([vV]\.? ?)?(\d{1,5}(?:\.\d{1,5}){2,7})(?!\w|[.,]\d)")
 _SCIENTIFIC = re.compile(rf"{_START}(\d{{1,15}}(?:\.\d{{1,15}})?)[eE]([+-]?)(\d{{1,3}})(?!\w)")
 _BY = re.compile(r"(?<=\d)(?<!\b0) ?[x*] ?(?=\d)")
+_OUT_OF = re.compile(rf"{_START}(\d{{1,3}}\.\d)/(?=\d{{1,3}}(?!\w|[./]\d))")
 _MIXED = re.compile(r"(?<![\w./\-])(\d{1,4})[ -](\d{1,2})/(\d{1,2})(?![\w/])")
 _SMALL_FRACTION = re.compile(r"(?<![\w./])(\d{1,3})/(\d{2,4})(?![\w/]|\.\d)")
 _DECIMAL = re.compile(
@@ -136,6 +142,13 @@ def _phone(found: Match) -> str:
     if not _MIN_PHONE_DIGITS <= sum(map(len, groups)) <= _MAX_PHONE_DIGITS:
         return found.group()
     return ("plus " if found.group()[0] == "+" else "") + ", ".join(map(" ".join, groups))
+
+
+def _hyphened(found: Match) -> str:
+    """Read numbers such as those of books and insurances digit by digit."""
+    if _LIKE_A_DATE.fullmatch(found.group()):
+        return found.group()
+    return ", ".join(map(" ".join, found.group().split("-")))
 
 
 def _unit(found: Match) -> str:
@@ -183,10 +196,12 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[Match], str]], ...] = (
     (_CODE_FIRST, lambda found: _amount(found, found[1])),
     (_CODE_LAST, lambda found: _amount(found, found[3])),
     (_SIGN_LAST, r"\2\1"),
-    (_AMOUNT_RANGE, r"\2 to \1"),
+    (_AMOUNT_RANGE, lambda found: f"{found[1] + found[2] + found[3] if found[3] else found[2]} to {found[1]}"),
     (_SHORT_MAGNITUDE, lambda found: f"{found[1]} {_MAGNITUDES[found[2]]}"),
     (_PER, r"\1 per "),
+    (_SPACED, lambda found: found.group().replace(" ", ",")),
     (_PHONE, _phone),
+    (_HYPHENED, _hyphened),
     (_DATE, r"\1-\2-\3"),
     (_CLOCK_RANGE, r"\1 to "),
     (_MORNING, lambda found: f"{found[1]} A.M" + "." * (found.string[found.end() : found.end() + 1] != ".")),
@@ -198,6 +213,7 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[Match], str]], ...] = (
     (_DOTTED, _dotted),
     (_BY, lambda found: " times " if "*" in found.group() else " by "),
     (re.compile(r"\b24/7\b"), "24 7"),
+    (_OUT_OF, r"\1 out of "),
     (_MIXED, _mixed),
     (_SMALL_FRACTION, _small_fraction),
     (_DECIMAL, _decimal),

@@ -34,6 +34,8 @@ SAME: dict[str, str] = {
     "info@openai.com": "info at openai dot com",
     "Open main.py and README.md.": "Open main dot P Y and README dot M D.",
     "track01.mp3": "track zero one dot M P three",
+    "in /etc/nginx.conf": "in slash etc slash nginx dot conf",
+    r"C:\Users\me.txt": "C colon backslash Users backslash me dot T X T",
     "192.168.0.1": "one hundred ninety two dot one hundred sixty eight dot zero dot one",
     # money
     "£4.20": "four pounds and twenty pence",
@@ -52,6 +54,7 @@ SAME: dict[str, str] = {
     "CHF 5": "five Swiss francs",
     "$10-$20": "ten to twenty dollars",
     "£5–10 million": "five to ten million pounds",
+    "£1bn–£2bn": "one billion pounds to two billion pounds",
     "$5/month": "five dollars per month",
     # telephone numbers
     "+1 (555) 123-4567": "plus one, five five five, one two three, four five six seven",
@@ -60,6 +63,9 @@ SAME: dict[str, str] = {
     "1-800-555-1234": "one, eight zero zero, five five five, one two three four",
     "+44 20 7946 0958": "plus four four, two zero, seven nine four six, zero nine five eight",
     "0800 123 456": "zero eight zero zero, one two three, four five six",
+    "030/1234567": "zero three zero, one two three four five six seven",
+    "ISBN 978-3-16-148410-0": "ISBN nine seven eight, three, one six, one four eight four one zero, zero",
+    "9-1-1": "nine, one, one",
     "Call 555-1234.": "Call five five five, one two three four.",
     # units
     "2.5 GB": "two point five gigabytes",
@@ -102,6 +108,9 @@ SAME: dict[str, str] = {
     "2*3": "two times three",
     "16:9": "sixteen to nine",
     "007": "zero zero seven",
+    "the 10 000 people": "the ten thousand people",
+    "1 250 000 votes": "1,250,000 votes",
+    "rated 9.5/10": "rated nine point five out of ten",
     "2024/03/05": "2024-03-05",
     "C# and F#": "C sharp and F sharp",
 }
