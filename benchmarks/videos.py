@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.deployment import only
 from benchmarks.models import VIDEO_MODEL
-from benchmarks.tables import Column, Plot, Table
+from benchmarks.tables import Column, Plot, Table, Threshold
 from tritonic.embedded import EmbeddedTriton
 
 PARTS = ("text-encoder", "denoiser", "vae-encoder-first", "vae-encoder-next", "vae-decoder-first", "vae-decoder-next")
@@ -179,11 +179,13 @@ def tables(seconds: dict[str, list[float]], single: dict[str, list[float]]) -> l
     peer = min(peers, key=lambda name: statistics.median(seconds[name]))
     rates = [(name, VIDEOS / statistics.median(rounds)) for name, rounds in seconds.items()]
     rates += [(f"{name}, one video", 1 / statistics.median(rounds)) for name, rounds in single.items()]
-    ratios = [
-        ("videos/s through Triton ÷ the better diffusers", ratio(seconds[peer], seconds[TRITON])),
-        (f"time through Triton ÷ bare loop, {VIDEOS} videos", ratio(seconds[TRITON], seconds[LOOP])),
-        ("time through Triton ÷ bare loop, one video", ratio(single[TRITON], single[LOOP])),
-    ]
+    speed, overhead = ratio(seconds[peer], seconds[TRITON]), ratio(seconds[TRITON], seconds[LOOP])
+    thresholds = (
+        Threshold("videos/s through Triton ÷ the better diffusers", speed, 1.3),
+        Threshold(f"time through Triton ÷ bare loop, {VIDEOS} videos", overhead, 1.05, "at most"),
+    )
+    ratios = [(threshold.name, threshold.value) for threshold in thresholds]
+    ratios.append(("time through Triton ÷ bare loop, one video", ratio(single[TRITON], single[LOOP])))
     return [
         Table(
             f"{VIDEOS} videos of {FRAMES} frames of {SIDE} x {SIDE} pixels, {STEPS} steps",
@@ -194,5 +196,5 @@ def tables(seconds: dict[str, list[float]], single: dict[str, list[float]]) -> l
             versions={name: version(name) for name in ("diffusers", "torch", "onnxruntime", "av")},
             details={"seconds": seconds, "one video": single},
         ),
-        Table("Ratios", (Column(""), Column("ratio", digits=3)), ratios),
+        Table("Ratios", (Column(""), Column("ratio", digits=3)), ratios, thresholds=thresholds),
     ]
