@@ -52,6 +52,17 @@ class VideoPipeline(PipelineFolder):
         return int(self.config("vae").get("z_dim", 16))
 
     @property
+    def latent_statistics(self) -> dict[str, list[float]]:
+        """`latents_mean` and `latents_std`, one number for each channel. Raises SourceUnavailable without them."""
+        config = self.config("vae")
+        found: dict[str, Any] = {name: config.get(name) for name in ("latents_mean", "latents_std")}
+        if any(not isinstance(values, list) or len(values) != self.latent_channels for values in found.values()):
+            raise SourceUnavailable(
+                f"{self.folder}/vae/config.json has no latents_mean and latents_std of {self.latent_channels} numbers."
+            )
+        return found
+
+    @property
     def patch_size(self) -> tuple[int, int, int]:
         """Frames, height and width of a patch of the denoiser, in latent cells."""
         frames, height, width = self.config("transformer").get("patch_size", (1, 2, 2))
@@ -127,6 +138,7 @@ def read(folder: Path) -> VideoPipeline:
         raise UnsupportedModel(
             f"The VAE joins {pipeline.temporal_factor} frames in a latent frame; diffusers' own pipeline needs 4."
         )
+    _ = pipeline.latent_statistics
     _check_image_input(pipeline)
     return pipeline
 

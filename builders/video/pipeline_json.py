@@ -16,7 +16,6 @@ def describe(pipeline: VideoPipeline, name: str) -> dict[str, Any]:
 
     Raises UnsupportedModel for an image processor that is not built.
     """
-    vae = pipeline.config("vae")
     components = {
         "text_encoders": [part_model_name(name, "text-encoder")],
         "denoiser": part_model_name(name, "denoiser"),
@@ -42,8 +41,7 @@ def describe(pipeline: VideoPipeline, name: str) -> dict[str, Any]:
             "factor": pipeline.vae_scale_factor,
             "temporal_factor": pipeline.temporal_factor,
             "channels": pipeline.latent_channels,
-            "latents_mean": vae["latents_mean"],
-            "latents_std": vae["latents_std"],
+            **pipeline.latent_statistics,
             "encoder_caches": len(encoder_caches(pipeline)),
             "decoder_caches": len(decoder_caches(pipeline)),
         },
@@ -53,6 +51,8 @@ def describe(pipeline: VideoPipeline, name: str) -> dict[str, Any]:
         "expand_timesteps": pipeline.expand_timesteps,
         "image_conditioning": pipeline.image_conditioning,
     }
+    if pipeline.image_conditioning == "channels":
+        description["condition_channels"] = pipeline.condition_channels
     if pipeline.has_image_encoder:
         components["image_encoder"] = part_model_name(name, "image-encoder")
         description["image_processor"] = _image_processor(pipeline)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from builders.checkpoint import read_json
 from builders.diffusion.library_logging import silence_libraries
 from builders.diffusion.part_comparison import PartMetrics, compare_part, largest_difference, relative_difference
 from builders.diffusion.parts import PipelinePart
@@ -162,12 +163,12 @@ def _diffusers_pipeline(pipeline: VideoPipeline, *, with_image: bool) -> Any:
     silence_libraries()
     components = {name: load_component(pipeline, name) for name in ("text_encoder", "transformer", "vae")}
     scheduler = getattr(diffusers, pipeline.index["scheduler"][1])
-    components["scheduler"] = scheduler.from_pretrained(pipeline.folder / "scheduler")
+    components["scheduler"] = scheduler.from_config(read_json(pipeline.folder / "scheduler" / "scheduler_config.json"))
     components["tokenizer"] = load_tokenizer(pipeline.folder / tokenizer_folder("text_encoder"))
     if with_image and pipeline.has_image_encoder:
         components["image_encoder"] = load_component(pipeline, "image_encoder")
         components["image_processor"] = transformers.CLIPImageProcessor.from_pretrained(
-            pipeline.folder / "image_processor", local_files_only=True
+            pipeline.folder / "image_processor", local_files_only=True, trust_remote_code=False
         )
     kind = diffusers.WanImageToVideoPipeline if with_image else diffusers.WanPipeline
     built = kind(**components, expand_timesteps=pipeline.expand_timesteps)

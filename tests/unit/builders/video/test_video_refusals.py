@@ -109,6 +109,13 @@ def test_unsupported_recipe_values_are_refused(
     assert not (tmp_path / "repository").exists()
 
 
+def test_a_vae_that_does_not_name_its_scale_is_refused(copy: Path) -> None:
+    """diffusers would take that of Wan 2.1, whatever the VAE."""
+    change(copy / "vae" / "config.json", latents_std=None)
+    with pytest.raises(SourceUnavailable, match="no latents_mean and latents_std of 16 numbers"):
+        pipeline.read(copy)
+
+
 def test_sources_are_named_in_errors() -> None:
     with pytest.raises(RecipeError, match=r"no packaged pipeline 'x'\. Known: moving-shapes"):
         resolve_source(video_recipe(Path("packaged:x")))
