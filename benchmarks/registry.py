@@ -167,7 +167,7 @@ BENCHMARKS = {
     "structures": Benchmark("structured outputs: tokens/s with a JSON schema ÷ without", _structures, default_rounds=2),
     "embeddings": Benchmark("embeddings over HTTP and gRPC ÷ sentence-transformers on PyTorch", _embeddings),
     "pictures": Benchmark("images over HTTP and gRPC ÷ diffusers on PyTorch", _images),
-    "videos": Benchmark("videos over gRPC ÷ diffusers on PyTorch, and ÷ a bare loop of onnxruntime", _videos),
+    "videos": Benchmark("videos over HTTP and gRPC ÷ diffusers on PyTorch, and ÷ a bare loop of onnxruntime", _videos),
     "transcription": Benchmark(
         "transcription through the gateway ÷ faster-whisper; word errors and times beside transformers'", _transcription
     ),

@@ -1,8 +1,9 @@
-"""Compares videos of the default model through Triton, in a bare onnxruntime loop, and in diffusers.
+"""Compares videos of the default model over HTTP, over gRPC, in a bare onnxruntime loop, and in diffusers.
 
-All make the same four videos (prompt, steps, guidance) on the same cores, and take turns in each round. Triton gets
-four requests at once; its time includes the encoding of the MP4 files, which the other systems do not do. The bare loop
-is `builders.video.reference_pipeline` over the installed engines, with diffusers' scheduler, in this process. diffusers
+All make the same four videos (prompt, steps, guidance) on the same cores, and take turns in each round. The gateway and
+Triton get four requests at once; their time includes the encoding of the MP4 files, which the other systems do not do,
+and that of the gateway the way of a task: it is created, stored, asked for and downloaded. The bare loop is
+`builders.video.reference_pipeline` over the installed engines, with diffusers' scheduler, in this process. diffusers
 runs the same weights on PyTorch, with all cores and with one core; ratios are to the better of the two. Then follows
 one video at a time, through Triton and in the loop. Values are medians over the rounds; ratios are medians of the
 rounds' ratios.
@@ -18,24 +19,64 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 
-from benchmarks.deployment import only
+from benchmarks.deployment import deploy, only
 from benchmarks.models import VIDEO_MODEL
-from benchmarks.tables import Column, Plot, Table
-from tritonic.embedded import EmbeddedTriton
+from benchmarks.tables import Column, Plot, Table, Threshold
 
 PARTS = ("text-encoder", "denoiser", "vae-encoder-first", "vae-encoder-next", "vae-decoder-first", "vae-decoder-next")
 PROMPT = "a red circle moves to the right on a white background"
-SIDE, FRAMES, STEPS, GUIDANCE, VIDEOS = 64, 17, 20, 3.0, 4
+SIDE, FRAMES, FPS, STEPS, GUIDANCE, VIDEOS = 64, 17, 8, 20, 3.0, 4
+POLL_SECONDS = 0.02
 MAX_BRIGHTNESS_DIFFERENCE = 3.0
 """Most by which the brightness of a pixel may differ between two systems on average, of 255: an MP4 is not exact."""
-TRITON, LOOP = "through Triton", "bare onnxruntime loop"
+HTTP, TRITON, LOOP = "over HTTP", "through Triton", "bare onnxruntime loop"
 LUMA = (0.2126, 0.7152, 0.0722)
 
 Generate = Callable[[int, int], Any]
 """Generates videos, as many as the second argument says, whose seeds are the first and those after it. Returns the
 brightness of the first, float[frames, height, width]."""
+
+
+def over_http(url: str) -> Generate:
+    """Generate videos with tasks at once, one for each, and download them."""
+    http = httpx.Client(base_url=url, timeout=300, trust_env=False)
+
+    def request_video(seed: int) -> bytes:
+        body = {
+            "model": VIDEO_MODEL,
+            "prompt": PROMPT,
+            "seconds": f"{(FRAMES - 1) / FPS:g}",
+            "fps": FPS,
+            "size": f"{SIDE}x{SIDE}",
+            "steps": STEPS,
+            "guidance_scale": GUIDANCE,
+            "seed": seed,
+            "quality": 100,
+        }
+        response = http.post("/v1/videos", json=body)
+        while (video := response.json())["status"] in ("queued", "in_progress"):
+            time.sleep(POLL_SECONDS)
+            response = http.get(f"/v1/videos/{video['id']}")
+        assert video["status"] == "completed", video
+        content = http.get(f"/v1/videos/{video['id']}/content")
+        assert content.status_code == 200, content.text
+        return content.content
+
+    return at_once(request_video)
+
+
+def at_once(request_video: Callable[[int], bytes]) -> Generate:
+    """Generate videos by calls of `request_video` with their seeds, all at once."""
+
+    def generate(seed: int, count: int) -> Any:
+        with ThreadPoolExecutor(count) as pool:
+            videos = list(pool.map(request_video, range(seed, seed + count)))
+        return brightness(videos[0])
+
+    return generate
 
 
 def through_triton(url: str) -> Generate:
@@ -67,12 +108,7 @@ def through_triton(url: str) -> Generate:
             video = outputs.get("video", b"")[4:]
         return video
 
-    def generate(seed: int, count: int) -> Any:
-        with ThreadPoolExecutor(count) as pool:
-            videos = list(pool.map(request_video, range(seed, seed + count)))
-        return brightness(videos[0])
-
-    return generate
+    return at_once(request_video)
 
 
 def integers() -> dict[str, int]:
@@ -154,12 +190,13 @@ def measure(systems: dict[str, Generate], rounds: int, count: int) -> dict[str, 
 
 
 def run(repository: Path, rounds: int) -> list[Table]:
-    """Start Triton, measure all systems, and return the tables."""
+    """Start Triton and the gateway, measure all systems, and return the tables."""
     cores = len(os.sched_getaffinity(0))
     models = (VIDEO_MODEL, *(f"{VIDEO_MODEL}-{part}" for part in PARTS))
-    with only(repository, models) as served, EmbeddedTriton(served) as triton:
+    with only(repository, models) as served, deploy(served, VIDEO_MODEL) as running:
         systems = {
-            TRITON: through_triton(triton.grpc_url),
+            HTTP: over_http(running.gateway_url),
+            TRITON: through_triton(running.triton_url),
             LOOP: onnxruntime_loop(served),
             "diffusers, all cores": diffusers(cores),
             "diffusers, one core": diffusers(1),
@@ -179,20 +216,23 @@ def tables(seconds: dict[str, list[float]], single: dict[str, list[float]]) -> l
     peer = min(peers, key=lambda name: statistics.median(seconds[name]))
     rates = [(name, VIDEOS / statistics.median(rounds)) for name, rounds in seconds.items()]
     rates += [(f"{name}, one video", 1 / statistics.median(rounds)) for name, rounds in single.items()]
-    ratios = [
-        ("videos/s through Triton ÷ the better diffusers", ratio(seconds[peer], seconds[TRITON])),
-        (f"time through Triton ÷ bare loop, {VIDEOS} videos", ratio(seconds[TRITON], seconds[LOOP])),
-        ("time through Triton ÷ bare loop, one video", ratio(single[TRITON], single[LOOP])),
-    ]
+    speed, overhead = ratio(seconds[peer], seconds[HTTP]), ratio(seconds[TRITON], seconds[LOOP])
+    thresholds = (
+        Threshold("videos/s over HTTP ÷ the better diffusers", speed, 1.3),
+        Threshold(f"time through Triton ÷ bare loop, {VIDEOS} videos", overhead, 1.05, "at most"),
+    )
+    ratios = [(threshold.name, threshold.value) for threshold in thresholds]
+    ratios.append(("videos/s through Triton ÷ the better diffusers", ratio(seconds[peer], seconds[TRITON])))
+    ratios.append(("time through Triton ÷ bare loop, one video", ratio(single[TRITON], single[LOOP])))
     return [
         Table(
             f"{VIDEOS} videos of {FRAMES} frames of {SIDE} x {SIDE} pixels, {STEPS} steps",
             (Column("system"), Column("rate", "videos/s", 3)),
             rates,
-            ("Through Triton, the videos are four requests at once, and are encoded as MP4.",),
+            ("Over HTTP and through Triton, the videos are four requests at once, and are encoded as MP4.",),
             (Plot("system", ("rate",), kind="bars"),),
             versions={name: version(name) for name in ("diffusers", "torch", "onnxruntime", "av")},
             details={"seconds": seconds, "one video": single},
         ),
-        Table("Ratios", (Column(""), Column("ratio", digits=3)), ratios),
+        Table("Ratios", (Column(""), Column("ratio", digits=3)), ratios, thresholds=thresholds),
     ]

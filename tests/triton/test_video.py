@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from backends.diffusion.video.mp4_file import Mp4File, find_encoders
 from builders import recipe
 from builders.build import build
 from tests.fakes.pipelines import T5_TOKENS
@@ -17,6 +18,7 @@ from tests.fakes.tiny_wan import make_wan_pipeline
 from tests.triton.tensor_client import TensorClient, diffusion_stat, until
 from tests.unit.diffusion.video.tiny_video import picture, read_video
 from tritonic.embedded import EmbeddedTriton
+from tritonic.models import ModelRepositoryClient
 
 # A machine that is busy takes minutes to export seven engines.
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(1200)]
@@ -85,9 +87,11 @@ def test_a_video_equals_that_of_diffusers(infer: TensorClient, pipeline: Path) -
         max_sequence_length=T5_TOKENS,
     ).frames[0]
     responses = infer(seed=7, quality=100)
-    # The encoder has the colours at half the size, so brightness is compared.
-    difference = (frames_of(responses) - expected * 255) @ (0.2126, 0.7152, 0.0722)
-    assert np.abs(difference).mean() < 5 < expected.std() * 255
+    # An MP4 of noise is far from exact, so the expected frames become one too.
+    with Mp4File((WIDTH, HEIGHT), 8, find_encoders("auto"), 100) as file:
+        file.add((expected * 255).round().astype(np.uint8))
+        encoded = read_video(file.finish())[0]
+    assert np.abs(frames_of(responses) - encoded).mean() < 3 < encoded.std()
     video, seconds, codec = read_video(responses[-1].pop("video"))
     assert (len(video), seconds, codec) == (FRAMES, FRAMES / 8, "h264")
     outputs = {name: int(value) for name, value in responses[-1].items() if name != "request"}
@@ -100,16 +104,17 @@ def test_a_video_equals_that_of_diffusers(infer: TensorClient, pipeline: Path) -
 def test_concurrent_requests_share_denoiser_runs_and_keep_their_videos(
     infer: TensorClient, stat: Callable[[str], int]
 ) -> None:
-    alone = [frames_of(infer(seed=seed, steps=20)) for seed in range(4)]
+    alone = [frames_of(infer(seed=seed, steps=20, quality=100)) for seed in range(4)]
     time.sleep(0.2)  # the metrics are behind by a tenth of a second
     runs, steps, videos = stat("runs_total"), stat("steps_total"), stat("videos_total")
     for seed in range(4):
-        infer.send(str(seed), seed=seed, steps=20)
+        infer.send(str(seed), seed=seed, steps=20, quality=100)
     infer.send("other", seed=9, width=64, num_frames=5)
     responses = infer.responses(5)
     for seed in range(4):
         together = frames_of([response for response in responses if response["request"] == str(seed)])
-        assert np.abs(together - alone[seed]).mean() < 0.5
+        distances = [np.abs(together - video).mean() for video in alone]
+        assert distances.pop(seed) < 3 < 5 < min(distances)
     assert frames_of([each for each in responses if each["request"] == "other"]).shape == (5, HEIGHT, 64, 3)
     until(lambda: stat("steps_total") - steps == 4 * 20 + 4)
     until(lambda: stat("videos_total") - videos == 5)
@@ -123,7 +128,7 @@ def test_a_first_frame_and_a_video_are_references(infer: TensorClient) -> None:
     from_frames = frames_of(infer(seed=3, frames=pictures, strength=0.5, steps=6))
     for one, other in ((from_text, from_image), (from_text, from_frames), (from_image, from_frames)):
         assert one.shape == other.shape == (FRAMES, HEIGHT, WIDTH, 3)
-        assert np.abs(one - other).mean() > 5
+        assert np.abs(one - other).mean() > 2
     again = frames_of(infer(seed=3, frames=[picture(frame, "JPEG") for frame in NOISE], strength=0.5, steps=6))
     assert np.abs(from_frames - again).mean() < np.abs(from_frames - from_text).mean()
 
@@ -192,19 +197,18 @@ def test_invalid_tensors_are_refused_and_the_next_request_is_served(
     assert len(frames_of(infer(steps=1, num_frames=1))) == 1
 
 
-def test_the_model_can_be_unloaded_while_it_decodes(
+def test_unloading_lets_a_video_finish_and_leaves_nothing_behind(
     triton: EmbeddedTriton, infer: TensorClient, stat: Callable[[str], int]
 ) -> None:
     before = stat("frames_total")
     infer.send(steps=1, num_frames=LONGEST, width=256, height=256)
     until(lambda: stat("frames_total") > before, 60)
-    infer.server.unload_model(NAME, headers={"tritonic-secret": triton.secret})
-    with pytest.raises(Exception, match="unloaded"):
-        infer.responses()
+    with ModelRepositoryClient(triton.grpc_url, triton.secret) as models:
+        models.unload(NAME)
+        assert len(frames_of(infer.responses())) == LONGEST
 
-    def state() -> str:
-        index = infer.server.get_model_repository_index(headers={"tritonic-secret": triton.secret})
-        (found,) = (model.state for model in index.models if model.name == NAME)
-        return found
+        def state() -> str:
+            (found,) = (model.state for model in models.states() if model.name == NAME)
+            return found
 
-    until(lambda: state() == "UNAVAILABLE", 30)
+        until(lambda: state() == "UNAVAILABLE", 30)

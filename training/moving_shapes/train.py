@@ -12,13 +12,16 @@ from training.moving_shapes.networks import NetworkSizes, make_pipeline, save_pi
 from training.moving_shapes.tokenizer import make_tokenizer
 from training.moving_shapes.train_text_encoder import train_text_encoder
 from training.moving_shapes.train_transformer import train_transformer
-from training.moving_shapes.train_vae import train_vae
+from training.moving_shapes.train_vae import refine_decoder, train_vae
 
 VAE_STAGE = StageConfig("vae", 3_000, 2e-3, warmup_steps=50, weight_decay=1e-4, save_steps=300)
 TEXT_STAGE = StageConfig("text", 1_200, 1e-3, final_fraction=0.05)
 TRANSFORMER_STAGE = StageConfig(
     "transformer", 8_000, 1e-3, constant_fraction=0.4, final_fraction=0.02, uses_ema=True, save_steps=250
 )
+
+
+DECODER_STAGE = StageConfig("decoder", 800, 1e-3, warmup_steps=50, weight_decay=1e-4, save_steps=200)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +33,11 @@ class TrainingConfig:
     text: StageConfig = TEXT_STAGE
     num_latents: int = 12_288
     transformer: StageConfig = TRANSFORMER_STAGE
+    decoder: StageConfig = DECODER_STAGE
     num_evaluated_clips: int = 36
     """Held-out clips that are generated and judged whenever the transformer is evaluated; 0 for none."""
 
-    evaluation_steps: int = 500
+    evaluation_steps: int = 1_000
     """Steps of the transformer between two evaluations."""
 
 
@@ -56,7 +60,12 @@ def train(group: ProcessGroup, work: Path, weights: Path, config: TrainingConfig
             table = evaluate(pipeline, config.num_evaluated_clips).table()
             log(f"transformer: step {step} on held-out prompts\n{table}")
 
-    train_transformer(work, config.transformer, dataset, tokenizer, encoder, config.sizes, group, log, on_save)
+    transformer = train_transformer(
+        work, config.transformer, dataset, tokenizer, encoder, config.sizes, group, log, on_save
+    )
+    refine_decoder(work, config.decoder, vae, group, log)
+    if group.is_leader:
+        on_save(config.transformer.steps, transformer)
 
 
 def _discard(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Train the VAE, on short crops first and then on whole clips."""
+"""Train the VAE, on short crops first and then on whole clips; refine its decoder at last."""
 
 import random
 from pathlib import Path
@@ -22,6 +22,10 @@ WHOLE_CLIP_SHARE = 0.15
 """Share of the steps, the last ones, on whole clips."""
 
 KL_WEIGHT = 1e-4
+
+OBJECT_WEIGHT = 4.0
+"""Weight of the pixels near the shape when the decoder is refined."""
+
 NUM_STATISTICS_CLIPS = 256
 """Clips from which the mean and the deviation of each latent channel are measured."""
 
@@ -53,6 +57,38 @@ def train_vae(work: Path, stage: StageConfig, sizes: NetworkSizes, group: Proces
     if stage.steps:
         _measure_latents(vae)
     return vae
+
+
+def refine_decoder(work: Path, stage: StageConfig, vae: Any, group: ProcessGroup, log: LogLine) -> None:
+    """Train the decoder further on whole clips, with a frozen encoder: the latents stay as they are.
+
+    Pixels near the shape weigh more. Resumes from `work`.
+    """
+    decoder = torch.nn.ModuleList([vae.post_quant_conv, vae.decoder]).requires_grad_(True)
+    test_clips, _ = render_dataset(32, seed=2, held_out=True)
+
+    def loss_of(step: int) -> dict[str, Any]:
+        rng = random.Random(40_000_000 + step)
+        seeds = group.shard([rng.randrange(1 << 40) for _ in range(WHOLE_BATCH)])
+        x = to_tensor(np.stack([_training_clip(random.Random(seed), True) for seed in seeds]))
+        with torch.no_grad():
+            latents = vae.encode(x).latent_dist.sample()
+        errors = (vae.decode(latents).sample - x).abs() * _pixel_weights(x)
+        return {"l1": errors.mean(), "mse": (errors * errors.detach()).mean()}
+
+    def on_save(step: int, network: Any) -> None:
+        log(f"{stage.name}: step {step}, {reconstruction_decibels(vae, test_clips):.1f} dB")
+
+    run_training_loop(stage, work / "decoder.pt", decoder, loss_of, log, on_save, group)
+    decoder.requires_grad_(False)
+
+
+def _pixel_weights(x: Any) -> Any:
+    """Return the weight of each pixel [n, 1, frames, h, w]: `OBJECT_WEIGHT` near the shape, 1 elsewhere."""
+    background = x[:, :, :, :1, :1]
+    is_object = ((x - background).abs() > 0.05).any(1, keepdim=True).float()
+    near = F.max_pool3d(is_object, (1, 5, 5), 1, (0, 2, 2))
+    return 1 + (OBJECT_WEIGHT - 1) * near
 
 
 def _training_clip(rng: random.Random, whole: bool) -> Clip:

@@ -36,6 +36,7 @@ class ActiveVideoRequest(ActiveDiffusionRequest["VideoFrontend", VideoSender, Vi
 
     def __init__(self, key: int, request: VideoRequest, sender: VideoSender, frontend: "VideoFrontend") -> None:
         super().__init__(key, request, sender, frontend)
+        self._has_first_frame = bool(request.images)
         self._prepared: PreprocessedVideo
         self._file: Mp4File | None = None
         """The video that is being written; used by one encoder thread alone."""
@@ -57,7 +58,7 @@ class ActiveVideoRequest(ActiveDiffusionRequest["VideoFrontend", VideoSender, Vi
 
     def on_preview(self, row: BatchRow, number: int, latent: Latent) -> None:
         """Have the first frame of a preview decoded and sent; a frame after it if the first one was given."""
-        first = 1 if self._prepared.first_frame is None else 2
+        length = 2 if self._has_first_frame else 1
 
         def on_frames(frames: Floats, is_last: bool) -> None:
             self._frontend.decoder.frames_read(stream)
@@ -65,7 +66,7 @@ class ActiveVideoRequest(ActiveDiffusionRequest["VideoFrontend", VideoSender, Vi
                 pixels = tensor_to_pixels(frames[:, -1])
                 self.post(lambda: self._sender.send_preview(encode_image(pixels, "webp"), number))
 
-        stream = FrameStream(row.job, latent[:, :first], on_frames)
+        stream = FrameStream(row.job, latent[:, :length], on_frames)
         self._frontend.decoder.submit([stream])
 
     def on_finished(self, rows: list[BatchRow]) -> None:

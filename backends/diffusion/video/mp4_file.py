@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -122,8 +123,7 @@ class Mp4File:
         self._mux(None)
         self._container.close()
         self._container = None
-        with open(self._path, "rb") as file:  # noqa: PTH123 - the path is that of a descriptor
-            return file.read()
+        return Path(self._path).read_bytes()
 
     def close(self) -> None:
         """Free the file and the encoder. May be called several times."""

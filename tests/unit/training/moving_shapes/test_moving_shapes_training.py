@@ -31,6 +31,7 @@ SHORT = TrainingConfig(
     text=StageConfig("text", 2, 1e-3, log_steps=1),
     num_latents=64,
     transformer=StageConfig("transformer", 5, 1e-3, uses_ema=True, log_steps=1, save_steps=2),
+    decoder=StageConfig("decoder", 2, 5e-3, warmup_steps=1, log_steps=1),
     num_evaluated_clips=0,
 )
 
@@ -92,6 +93,14 @@ def test_training_ends_in_a_folder_that_diffusers_reads(tmp_path: Path) -> None:
     (clip,) = generate_clips(pipeline, ["a red circle moves left"], steps=2)
     assert clip.shape == (17, 64, 64, 3)
     assert any("transformer: step 5 of 5" in line for line in lines)
+    assert any("decoder: step 2 of 2" in line for line in lines)
+    # The decoder is trained last, and the encoder that made the latents stays.
+    first, last = (
+        torch.load(tmp_path / "work" / "vae.pt", weights_only=True)["network"],
+        pipeline.vae.state_dict(),
+    )
+    changed = {name.split(".")[0] for name in last if not torch.allclose(first[name], last[name], rtol=0.01, atol=1e-4)}
+    assert "decoder" in changed <= {"decoder", "post_quant_conv"}
     assert min(pipeline.vae.config.latents_std) > 0
 
 
