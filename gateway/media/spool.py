@@ -104,6 +104,6 @@ class SpoolFile:
 
 def _to_gateway_error(error: OSError) -> GatewayError:
     if error.errno in _FULL:
-        return StorageFull("The disk is full: the recording was not stored.")
-    structlog.get_logger("gateway").error("a recording cannot be stored", reason=str(error)[:500])
-    return Overloaded("The recording cannot be stored now.", retry_after=RETRY_AFTER_SECONDS)
+        return StorageFull("The disk is full: the file was not stored.")
+    structlog.get_logger("gateway").error("an uploaded file cannot be stored", reason=str(error)[:500])
+    return Overloaded("The file cannot be stored now.", retry_after=RETRY_AFTER_SECONDS)

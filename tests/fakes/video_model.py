@@ -63,7 +63,7 @@ def _write(
             output.mux(sound.encode(silence))
             output.mux(sound.encode(None))
             return
-        stream = output.add_stream(codec, rate=fps)
+        stream: Any = output.add_stream(codec, rate=fps)
         stream.width, stream.height = size
         stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
         stream.codec_context.thread_count = 1

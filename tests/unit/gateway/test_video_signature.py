@@ -114,7 +114,7 @@ def test_round_down_is_the_nearest_below() -> None:
         ({"default_size": "[8, 8]"}, "not a supported size"),
     ],
 )
-def test_parameters_that_are_wrong(parameters: dict[str, str], problem: str) -> None:
+def test_parameters_that_are_wrong(parameters: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         card_of(config(**parameters), "generate_video")
 
@@ -178,6 +178,7 @@ async def test_a_task_has_the_facts_of_the_video() -> None:
     told = [event async for event in asked.task_events(stream(Video(data=MP4)))]
     assert told == [Progress(0.5), Output(index=0, content_type="video/mp4", facts=facts, data=MP4)]
     changed = Video(data=MP4, num_frames=13, seed=0)
+    output: Any
     (_, output) = [event async for event in asked.task_events(stream(changed))]
     assert output.facts == {**facts, "num_frames": 13, "seed": 0}
     assert (await gather(stream(changed))) is changed

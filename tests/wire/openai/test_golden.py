@@ -39,7 +39,7 @@ class GoldenComparison:
             for at, value in enumerate(expected):
                 self.check(actual[at], value, f"{path}[{at}]")
         elif isinstance(expected, str) and expected.startswith("<id:"):
-            assert re.fullmatch(rf"{expected[4:-1]}-[A-Za-z0-9]{{12,}}", actual), path
+            assert re.fullmatch(rf"{expected[4:-1]}[-_][A-Za-z0-9]{{12,}}", actual), path
             assert self.ids.setdefault(expected, actual) == actual, path
         elif expected == "<now>":
             assert type(actual) is int and abs(actual - time.time()) < 60, path

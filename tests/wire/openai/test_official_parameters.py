@@ -15,6 +15,10 @@ from openai.types import (
     image_create_variation_params,
     image_edit_params,
     image_generate_params,
+    video_create_params,
+    video_edit_params,
+    video_extend_params,
+    video_remix_params,
 )
 from openai.types.audio import SpeechCreateParams, transcription_create_params, translation_create_params
 from openai.types.chat import chat_completion_assistant_message_param as official_assistant
@@ -35,6 +39,7 @@ from gateway.dialects.openai.wire import (
     structured_outputs,
     tools,
     transcriptions,
+    videos,
 )
 from gateway.dialects.openai.wire.chat import CreateChatCompletionRequest
 from gateway.dialects.openai.wire.speech import CreateSpeechRequest
@@ -59,6 +64,10 @@ ROUTES: dict[str, tuple[Any, type[WireModel]]] = {
         image_create_variation_params.ImageCreateVariationParams,
         images.CreateImageVariationRequest,
     ),
+    "videos": (video_create_params.VideoCreateParams, videos.CreateVideoRequest),
+    "videos/edits": (video_edit_params.VideoEditParams, videos.EditVideoRequest),
+    "videos/extensions": (video_extend_params.VideoExtendParams, videos.ExtendVideoRequest),
+    "videos/remix": (video_remix_params.VideoRemixParams, videos.RemixVideoRequest),
 }
 NESTED: dict[str, tuple[Any, Any]] = {
     "stream_options": (official.ChatCompletionStreamOptionsParam, sampling.StreamOptions),

@@ -3,6 +3,7 @@
 import asyncio
 import io
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -24,6 +25,7 @@ from tests.wire.openai.video_requests import (
     download,
     finished,
     frames,
+    pixel,
     post,
     run_filming,
 )
@@ -48,7 +50,7 @@ def gateway(running: tuple[FakeTriton, RunningGateway]) -> RunningGateway:
 
 
 async def test_a_video_is_generated(gateway: RunningGateway, filming: FakeTriton) -> None:
-    body = {
+    body: dict[str, Any] = {
         "model": "film",
         "seconds": "1",
         "size": "96x64",
@@ -70,7 +72,7 @@ async def test_a_video_is_generated(gateway: RunningGateway, filming: FakeTriton
     assert (file.status_code, file.headers["content-type"]) == (200, "video/mp4")
     pictures = frames(file.content)
     assert len(pictures) == 5 and pictures[0].size == (96, 64)
-    assert max(abs(a - b) for a, b in zip(pictures[0].getpixel((90, 32)), color_of_seed(5), strict=True)) < 12
+    assert max(abs(a - b) for a, b in zip(pixel(pictures[0], 90, 32), color_of_seed(5), strict=True)) < 12
 
 
 async def test_defaults_are_those_of_the_model(gateway: RunningGateway) -> None:
@@ -89,7 +91,7 @@ async def test_a_form_with_a_picture(gateway: RunningGateway, filming: FakeTrito
     call = filming.calls[-1]
     (sent,) = call.tensors["image"]
     with Image.open(io.BytesIO(sent)) as first:
-        assert (first.format, first.size, first.getpixel((32, 32))) == ("PNG", (64, 64), (250, 20, 20))
+        assert (first.format, first.size, pixel(first, 32, 32)) == ("PNG", (64, 64), (250, 20, 20))
     assert call.tensors["num_frames"] == [5] and call.tensors["seed"] == [3]
 
 
@@ -108,6 +110,28 @@ async def test_a_form_with_a_video(gateway: RunningGateway, filming: FakeTriton)
     assert pictures[3].tobytes() != pictures[4].tobytes() and pictures[7].tobytes() == pictures[8].tobytes()
 
 
+@pytest.mark.parametrize(("num_frames", "tensor"), [(1, "image"), (9, "frames")])
+async def test_a_gif_is_a_picture_or_a_video(
+    gateway: RunningGateway, filming: FakeTriton, num_frames: int, tensor: str
+) -> None:
+    gif = video_file((64, 64), num_frames, 8, container="gif", codec="gif")
+    done = await finished(gateway, await create(gateway, files={"input_reference": ("a.gif", gif, "image/gif")}))
+    assert done["status"] == "completed", done
+    assert {"image", "frames"} & filming.calls[-1].tensors.keys() == {tensor}
+
+
+async def test_a_stored_video_by_its_url(gateway: RunningGateway, filming: FakeTriton) -> None:
+    """The gateway reads a file of its own from the store: it may not connect to its own address."""
+    body = {"model": "film", "messages": [{"role": "user", "content": "a red circle"}]}
+    answer = (await gateway.http.post("/v1/chat/completions", json=body, headers=KEY)).json()
+    url = answer["choices"][0]["message"]["content"].removeprefix("[video](").removesuffix(")")
+    done = await finished(gateway, await create(gateway, input_reference=url, strength=0.3))
+    assert done["status"] == "completed" and len(filming.calls[-1].tensors["frames"]) == 17
+    gone = url.replace("/files/", "/files/a")
+    response = await post(gateway, json={"prompt": "x", "input_reference": gone})
+    check_error(response, 400, param="input_reference")
+
+
 async def test_a_remix_changes_a_video(gateway: RunningGateway, filming: FakeTriton) -> None:
     source = await finished(gateway, await create(gateway, seconds="1", size="96x64", seed=4, steps=7))
     video = await create(gateway, f"{PATH}/{source['id']}/remix", prompt="a blue circle")
@@ -117,7 +141,7 @@ async def test_a_remix_changes_a_video(gateway: RunningGateway, filming: FakeTri
     call = filming.calls[-1]
     assert len(call.tensors["frames"]) == 9 and call.tensors["steps"] == [7] and "strength" not in call.tensors
     with Image.open(io.BytesIO(call.tensors["frames"][0])) as first:
-        shown, colour = first.getpixel((90, 32)), color_of_seed(4)
+        shown, colour = pixel(first, 90, 32), color_of_seed(4)
         assert first.size == (96, 64) and max(abs(a - b) for a, b in zip(shown, colour, strict=True)) < 12
 
 
@@ -133,7 +157,7 @@ async def test_edits_and_extensions(gateway: RunningGateway, filming: FakeTriton
     longer = await create(gateway, f"{PATH}/extensions", prompt="on", seconds="2", video={"id": source["id"]})
     assert (await finished(gateway, longer))["seconds"] == "2"
     with Image.open(io.BytesIO(filming.calls[-1].tensors["image"][0])) as first:
-        assert max(first.getpixel((62, 32))) > 240  # the bar has arrived at the right
+        assert max(pixel(first, 62, 32)) > 240  # the bar has arrived at the right
     nested = {"video[id]": source["id"], "seconds": "2", "prompt": "on"}
     response = await post(gateway, f"{PATH}/extensions", data=nested, files={"unknown": b""})
     assert response.status_code == 200, response.text
@@ -165,7 +189,7 @@ async def test_previews(gateway: RunningGateway, variant: str, content_type: str
     assert (first.status_code, first.headers["content-type"]) == (200, content_type), first.text
     with Image.open(io.BytesIO(first.content)) as picture:
         assert picture.size == size
-        assert max(abs(a - b) for a, b in zip(picture.getpixel((60, 30)), color_of_seed(6), strict=True)) < 16
+        assert max(abs(a - b) for a, b in zip(pixel(picture, 60, 30), color_of_seed(6), strict=True)) < 16
     again = await download(gateway, done, variant=variant)
     assert again.content == first.content and again.headers["etag"] == first.headers["etag"]  # it is stored
     check_error(await download(gateway, done, variant="gif"), 400, param="variant")

@@ -17,7 +17,7 @@ from tests.wire.gateway_server import RunningGateway, run_gateway
 from tests.wire.openai.conformance import validate_exactly
 
 PATH = "/v1/videos"
-KEYS = {"api_keys": ["sk-a", "sk-b"]}
+KEYS: dict[str, Any] = {"api_keys": ["sk-a", "sk-b"]}
 KEY, OTHER_KEY = {"Authorization": "Bearer sk-a"}, {"Authorization": "Bearer sk-b"}
 MODELS = [
     ScriptedModel("film", (FilmVideo(2),), is_video_model=True),
@@ -75,5 +75,11 @@ async def download(gateway: RunningGateway, video: dict[str, Any], **query: str)
 
 
 def frames(data: bytes) -> list[Any]:
-    with av.open(io.BytesIO(data)) as file:
+    with av.open(io.BytesIO(data), "r") as file:
         return [frame.to_image() for frame in file.decode(video=0)]
+
+
+def pixel(picture: Any, x: int, y: int) -> tuple[int, int, int]:
+    """Return the colour at a position."""
+    red, green, blue = picture.getpixel((x, y))
+    return red, green, blue

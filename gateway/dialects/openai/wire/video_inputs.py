@@ -117,7 +117,9 @@ async def receive(value: Any, request: Request, param: str) -> SpoolFile:
             if (stored := RequestImages(request).find(value)) is not None:
                 return await _receive_own(stored, request, param)
             caller = request.state.trace.caller
-            spool = await delivery.whole(request, media.uploads.load(value, param=param, caller=caller))
+            most = request.app.state.settings.video_max_bytes
+            loading = media.uploads.load(value, param=param, caller=caller, max_bytes=most)
+            spool = await delivery.whole(request, loading)
             request.state.trace.cleanup.callback(spool.close)
             return spool
         case _:

@@ -17,7 +17,8 @@ import xlsxwriter
 from PIL import Image
 
 from gateway.errors import InvalidRequest
-from gateway.media.loader import Blob, MediaLoader
+from gateway.media.blobs import Blob
+from gateway.media.loader import MediaLoader
 from gateway.media.sniffing import MediaKind
 
 DOCUMENT: tuple[MediaKind, ...] = ("document",)
