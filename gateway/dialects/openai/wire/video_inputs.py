@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import Request
 
 from gateway.errors import FileNotFound, InvalidRequest, UnsupportedOption
+from gateway.fair_sharing import MemoryReservation
 from gateway.files.file_store import FileStore
 from gateway.http import delivery
 from gateway.http.forms import Upload
@@ -49,6 +50,7 @@ async def add_clip(
 ) -> GenerateVideo:
     """Return `operation` with the frames of the video in `spool`. Raises as `add_reference` does."""
     media: MediaLoader = request.app.state.media
+    settings: Settings = request.app.state.settings
     limits = model.card.video
     if "frames" not in limits.references:
         raise UnsupportedOption("This model does not change another video.", param=param)
@@ -61,7 +63,14 @@ async def add_clip(
         param=param,
         caller=request.state.trace.caller,
     )
-    clip = await delivery.whole(request, reading)
+    # A clip is in memory as a whole once its process has sent it. What it may take is reserved before.
+    room = MemoryReservation(request.app.state.request_memory, request.state.trace.caller)
+    try:
+        room.acquire(min(settings.video_frames_max_bytes, settings.requests_held_bytes // 2))
+        clip = await delivery.whole(request, reading)
+    finally:
+        reading.close()
+        room.release()
     fitted = _fit(operation, clip, limits, param, seconds_given=seconds_given)
     _count(request, sum(map(len, set(fitted.frames))))
     return fitted
