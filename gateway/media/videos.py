@@ -28,9 +28,14 @@ _MAX_PREVIEW_BYTES = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """Frames of a video, JPEG files in order. `is_cut` is True if the video goes on."""
+    """Frames of a video: `count` JPEG files in order, each after its length in four bytes, little-endian.
 
-    frames: tuple[bytes, ...]
+    `own_count` of them are of the video; the last one may be repeated. `is_cut` is True if the video goes on.
+    """
+
+    frames: bytes
+    count: int
+    own_count: int
     is_cut: bool
 
 
@@ -66,11 +71,20 @@ class Videos:
         return frames > 1
 
     async def read_clip(
-        self, spool: SpoolFile, *, size: tuple[int, int], fps: int, max_frames: int, param: str, caller: str
+        self,
+        spool: SpoolFile,
+        *,
+        size: tuple[int, int],
+        fps: int,
+        max_frames: int,
+        multiple: int = 1,
+        param: str,
+        caller: str,
     ) -> Clip:
         """Return the frames of a complete file at `fps` frames a second, in `size`, up to `max_frames`.
 
-        Raises `InvalidRequest` with `param` for a bad file, and `Overloaded`.
+        Their number is a multiple of `multiple`, plus one if that is above 1: the last frame is repeated. Raises
+        `InvalidRequest` with `param` for a bad file, and `Overloaded`.
         """
         settings = self._settings
         most = settings.video_frames_max_bytes
@@ -82,12 +96,16 @@ class Videos:
                 "height": size[1],
                 "fps": fps,
                 "max_frames": max_frames,
+                "multiple": multiple,
                 "max_bytes": most,
             }
             head, body = await self._pool.decode_file(
                 task, spool.open(), caller=caller, max_body_bytes=most + _MAX_PREVIEW_BYTES
             )
-            return Clip(frames=_split(body), is_cut=bool(head.get("more")))
+            count, own_count = _check_frames(body), head.get("own_count")
+            if not isinstance(own_count, int) or not 0 < own_count <= count:
+                raise InvalidMedia("the video has no frames")
+            return Clip(frames=body, count=count, own_count=own_count, is_cut=bool(head.get("more")))
         except InvalidMedia as error:
             raise invalid(error, param) from None
 
@@ -131,18 +149,14 @@ class Videos:
         }
 
 
-def _split(body: bytes) -> tuple[bytes, ...]:
-    """Return the frames of a response. Raises `InvalidMedia` for one that no child of ours sends."""
-    frames, at = [], 0
+def _check_frames(body: bytes) -> int:
+    """Return the number of frames of a response. Raises `InvalidMedia` for one that no child of ours sends."""
+    count = at = 0
     while at < len(body):
         if len(body) - at < FRAME_PREFIX.size:
             raise InvalidMedia("the video is damaged")
-        (size,) = FRAME_PREFIX.unpack_from(body, at)
-        at += FRAME_PREFIX.size
-        if size > len(body) - at:
-            raise InvalidMedia("the video is damaged")
-        frames.append(body[at : at + size])
-        at += size
-    if not frames:
-        raise InvalidMedia("the video has no frames")
-    return tuple(frames)
+        at += FRAME_PREFIX.size + FRAME_PREFIX.unpack_from(body, at)[0]
+        count += 1
+    if at != len(body):
+        raise InvalidMedia("the video is damaged")
+    return count

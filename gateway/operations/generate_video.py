@@ -1,7 +1,7 @@
 """The operation `generate_video`: a video from a text, and optionally from a first picture or another video."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 from gateway.operations.operation import ExpectedOutput, Output, Progress, TaskOperation
@@ -34,9 +34,10 @@ class GenerateVideo(TaskOperation):
 
     `width` and `height` are in pixels. `seconds` is the length that the caller asked for; `num_frames` is the number of
     frames that the model generates for it, shown at `fps` frames a second. `image` is an encoded picture, the first
-    frame. `frames` are the frames of a video to change, encoded pictures in order at `fps` frames a second, of the size
-    of the request; `strength` tells how much they change: 0 not at all, 1 completely. `image` and `frames` exclude each
-    other. `quality` is that of the encoding, 0 to 100. `remixed_from` is the id of the task whose video is changed.
+    frame. `frames` are the `num_frames` frames of a video to change, encoded pictures of the size of the request, each
+    after its length in four bytes, little-endian; `strength` tells how much they change: 0 not at all, 1 completely.
+    `image` and `frames` exclude each other. `quality` is that of the encoding, 0 to 100. `remixed_from` is the id of
+    the task whose video is changed.
     """
 
     operation: ClassVar = "generate_video"
@@ -57,7 +58,7 @@ class GenerateVideo(TaskOperation):
     seed: int | None = None
     quality: int | None = None
     image: bytes | None = None
-    frames: tuple[bytes, ...] = field(default=(), metadata={"packed": True})
+    frames: bytes | None = None
     remixed_from: str | None = None
 
     async def task_events(self, events: AsyncIterator[VideoEvent]) -> AsyncGenerator[Progress | Output]:

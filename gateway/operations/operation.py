@@ -68,8 +68,7 @@ class TaskOperation(Operation, ABC):
     """An operation that can also run as a task (`gateway.tasks`), which stores its outputs as files.
 
     The fields of such a request are JSON values, bytes, and tuples of these. A field that is renamed keeps its name in
-    databases: `field(metadata={"stored_name": "older_name"})`. A tuple of many bytes is stored as one file if its
-    field is packed: `field(metadata={"packed": True})`.
+    databases: `field(metadata={"stored_name": "older_name"})`.
     """
 
     seed_field: ClassVar[str | None] = None

@@ -31,8 +31,8 @@ _ROUNDING = Fraction(1, 1000)
 """Seconds by which the times of frames may be rounded."""
 _FRAME_QUALITY = 95
 """Quality of frames, JPEG without chroma subsampling: 0.4 % of the range away from the source on average."""
-FRAME_PREFIX = struct.Struct("!I")
-"""Prefix of an encoded frame: its length."""
+FRAME_PREFIX = struct.Struct("<I")
+"""Prefix of an encoded frame: its length. Models take frames in this form."""
 _THUMBNAIL_SIDE = 640
 _TILE_SIDE = 256
 """Longest side of a thumbnail, and of a picture of a sprite sheet, in pixels."""
@@ -144,36 +144,47 @@ def read_clip(source: IO[bytes], task: dict[str, Any]) -> tuple[dict[str, Any], 
     """Return the frames of a video at times k / `fps`, JPEG files of `width` × `height` pixels, each with its prefix.
 
     The pictures are scaled until they cover that size, and cropped at the centre. `max_frames` ends the reading. The
-    head has the `count` of frames, and `more`: True if the video goes on. Raises as `VideoDecoder` does, and
+    last frame is repeated until the number of frames is a multiple of `multiple`, plus one if that is above 1. The head
+    has the `count` of frames, those of the video itself (`own_count`), and `more`: True if the video goes on. Raises as
+    `VideoDecoder` does, and
     `InvalidMedia` if the frames have more than `max_bytes` bytes.
     """  # noqa: RUF002
     decoder = VideoDecoder(source, task["container"], max_seconds=task["max_seconds"], max_pixels=task["max_pixels"])
     size, fps, most = (task["width"], task["height"]), task["fps"], task["max_frames"]
     body, count, more = bytearray(), 0, False
+    encoded = b""
     current: av.VideoFrame | None = None
 
-    def add_until(time: Fraction) -> None:
-        """Add the current frame for each of the wanted times before `time`."""
-        nonlocal count, more
-        encoded = b""
+    def add(picture: bytes) -> None:
+        nonlocal count
+        body.extend(FRAME_PREFIX.pack(len(picture)) + picture)
+        count += 1
+        if len(body) > task["max_bytes"]:
+            raise InvalidMedia(f"its frames have more than {task['max_bytes'] // 2**20} MiB")
+
+    def add_until(time: Fraction) -> bool:
+        """Add the current frame for each of the wanted times before `time`. Return False if there is no room."""
+        nonlocal encoded
+        is_new = True
         while current is not None and Fraction(count, fps) < time - _ROUNDING:
             if count == most:
-                more = True
-                return
-            encoded = encoded or _encode(_upright(current, size), size)
-            body.extend(FRAME_PREFIX.pack(len(encoded)) + encoded)
-            count += 1
-            if len(body) > task["max_bytes"]:
-                raise InvalidMedia(f"its frames have more than {task['max_bytes'] // 2**20} MiB")
+                return False
+            if is_new:
+                encoded, is_new = _encode(_upright(current, size), size), False
+            add(encoded)
+        return True
 
     for time, frame in decoder:
-        add_until(time)
-        if more:
+        if not add_until(time):
+            more = True
             break
         current = frame
     else:
-        add_until(max(decoder.end, Fraction(1, 10**6) + _ROUNDING))
-    return {"count": count, "more": more}, bytes(body)
+        more = not add_until(max(decoder.end, Fraction(1, 10**6) + _ROUNDING))
+    own_count, multiple = count, task["multiple"]
+    while multiple > 1 and count % multiple != 1 and count < most:
+        add(encoded)
+    return {"count": count, "own_count": own_count, "more": more}, bytes(body)
 
 
 def last_frame(source: IO[bytes], task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
