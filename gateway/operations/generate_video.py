@@ -1,10 +1,11 @@
 """The operation `generate_video`: a video from a text, and optionally from a first picture or another video."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
 from gateway.operations.operation import ExpectedOutput, Output, Progress, TaskOperation
+from gateway.operations.recording import Attachment
 
 CONTENT_TYPE = "video/mp4"
 """The media type of every video."""
@@ -58,7 +59,7 @@ class GenerateVideo(TaskOperation):
     seed: int | None = None
     quality: int | None = None
     image: bytes | None = None
-    frames: bytes | None = None
+    frames: bytes | Attachment | None = field(default=None, metadata={"in_memory": True})
     remixed_from: str | None = None
 
     async def task_events(self, events: AsyncIterator[VideoEvent]) -> AsyncGenerator[Progress | Output]:

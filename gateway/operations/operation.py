@@ -68,7 +68,8 @@ class TaskOperation(Operation, ABC):
     """An operation that can also run as a task (`gateway.tasks`), which stores its outputs as files.
 
     The fields of such a request are JSON values, bytes, and tuples of these. A field that is renamed keeps its name in
-    databases: `field(metadata={"stored_name": "older_name"})`.
+    databases: `field(metadata={"stored_name": "older_name"})`. An attachment is read into memory before the task runs
+    if its field says so: `field(metadata={"in_memory": True})`.
     """
 
     seed_field: ClassVar[str | None] = None

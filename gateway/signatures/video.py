@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
-from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
+from gateway.errors import GatewayError, InvalidRequest, ModelFailed, UnsupportedOption
 from gateway.model_card.card import ModelCard
 from gateway.model_card.image_limits import format_size
 from gateway.operations.generate_video import GenerateVideo, Video, VideoEvent
 from gateway.operations.operation import Progress
+from gateway.operations.recording import Attachment
 from gateway.signatures.call import Signature, SingleRequestCodec
 from gateway.triton.tensors import (
     InferResponse,
@@ -54,7 +55,9 @@ def encode(request: GenerateVideo, card: ModelCard) -> list[Tensor]:
         tensors.append(uint64_tensor("seed", request.seed))
     if request.image is not None:
         tensors.append(bytes_tensor("image", request.image))
-    if request.frames is not None:
+    if isinstance(request.frames, Attachment):
+        tensors.append(Tensor("frames", "BYTES", (0,), b""))  # the request is checked; a task has them in memory
+    elif request.frames is not None:
         # They have the format of the tensor: hundreds of megabytes are not copied.
         tensors.append(Tensor("frames", "BYTES", (_count_frames(request.frames),), request.frames))
     for tensor in tensors:
@@ -95,10 +98,13 @@ def _check_limits(request: GenerateVideo, card: ModelCard) -> None:
 
 
 def _count_frames(frames: bytes) -> int:
+    """Return the number of frames. Raises `InvalidRequest` if the last one is cut off."""
     count = at = 0
     while at < len(frames):
         at += 4 + int.from_bytes(frames[at : at + 4], "little")
         count += 1
+    if at != len(frames):
+        raise InvalidRequest("The frames of the video are damaged.", param="frames")
     return count
 
 

@@ -24,15 +24,20 @@ async def serialize(request: TaskOperation, owner: str, files: FileStore) -> dic
     Raises `StorageFull`, and `Overloaded` where the store does not answer.
     """
 
-    async def to_json(value: Any) -> Any:
+    async def to_json(value: Any, key: str = "attachment") -> Any:
         if isinstance(value, Attachment):
-            return {"attachment": await _store(value, owner, files)}
+            return {key: await _store(value, owner, files)}
         if isinstance(value, bytes):
             name = f"{owner}/{hashlib.sha256(value).hexdigest()}"
             return {"file": await files.put(value, _CONTENT_TYPE, name=name)}
         return [await to_json(part) for part in value] if isinstance(value, tuple) else value
 
-    return {_stored_name(field): await to_json(getattr(request, field.name)) for field in dataclasses.fields(request)}
+    return {
+        _stored_name(field): await to_json(
+            getattr(request, field.name), "file" if field.metadata.get("in_memory") else "attachment"
+        )
+        for field in dataclasses.fields(request)
+    }
 
 
 async def _store(attachment: Attachment, owner: str, files: FileStore) -> str:

@@ -11,6 +11,7 @@ from gateway.errors import InvalidRequest, ModelFailed, UnsupportedOption
 from gateway.model_card.video_limits import VideoLimits
 from gateway.operations.generate_video import GenerateVideo, Video, gather
 from gateway.operations.operation import Output, Progress
+from gateway.operations.recording import Attachment
 from gateway.signatures import video
 from gateway.triton.model_config import ModelConfig
 from gateway.triton.tensors import InferResponse
@@ -61,6 +62,18 @@ def test_tensors_follow_the_contract() -> None:
         "prompt": ("BYTES", (1,), b"\1\0\0\0p"),
         "image": ("BYTES", (1,), b"\1\0\0\0i"),
     }
+
+
+def test_frames_that_are_not_in_memory_are_checked_as_an_option() -> None:
+    class OnDisk(Attachment):
+        def chunks(self) -> AsyncGenerator[bytes]:
+            raise AssertionError("they are not read")
+
+    assert encoded(request(frames=OnDisk()))["frames"] == ("BYTES", (0,), b"")
+    with pytest.raises(UnsupportedOption, match="does not change another video"):
+        encoded(request(frames=OnDisk()), config(references="[]"))
+    with pytest.raises(InvalidRequest, match="damaged"):
+        encoded(request(frames=FRAMES[:-1]))
 
 
 @pytest.mark.parametrize(

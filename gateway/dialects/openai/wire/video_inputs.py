@@ -8,7 +8,6 @@ from typing import Any
 from fastapi import Request
 
 from gateway.errors import FileNotFound, InvalidRequest, UnsupportedOption
-from gateway.fair_sharing import MemoryReservation
 from gateway.files.file_store import FileStore
 from gateway.http import delivery
 from gateway.http.forms import Upload
@@ -16,7 +15,7 @@ from gateway.http.offload import LARGE_BYTES
 from gateway.http.request_images import RequestImages
 from gateway.http.spooled_forms import SpooledUpload
 from gateway.media.loader import MediaLoader
-from gateway.media.spool import SpoolFile
+from gateway.media.spool import SpoolAttachment, SpoolFile
 from gateway.media.videos import Clip
 from gateway.model_card.video_limits import VideoLimits
 from gateway.models.servers import Model
@@ -50,7 +49,6 @@ async def add_clip(
 ) -> GenerateVideo:
     """Return `operation` with the frames of the video in `spool`. Raises as `add_reference` does."""
     media: MediaLoader = request.app.state.media
-    settings: Settings = request.app.state.settings
     limits = model.card.video
     if "frames" not in limits.references:
         raise UnsupportedOption("This model does not change another video.", param=param)
@@ -64,17 +62,9 @@ async def add_clip(
         param=param,
         caller=request.state.trace.caller,
     )
-    # A clip is in memory as a whole once its process has sent it. What it may take is reserved before.
-    room = MemoryReservation(request.app.state.request_memory, request.state.trace.caller)
-    try:
-        room.acquire(min(settings.video_frames_max_bytes, settings.requests_held_bytes // 2))
-        clip = await delivery.whole(request, reading)
-    finally:
-        reading.close()
-        room.release()
-    fitted = _fit(operation, clip, limits, param, seconds_given=seconds_given)
-    _count(request, len(clip.frames))
-    return fitted
+    clip = await delivery.whole(request, reading)
+    request.state.trace.cleanup.callback(clip.frames.close)
+    return _fit(operation, clip, limits, param, seconds_given=seconds_given)
 
 
 async def add_last_frame(
@@ -212,7 +202,7 @@ def _fit(
             f"{operation.num_frames} are needed.",
             param="seconds",
         )
-    return replace(operation, frames=clip.frames)
+    return replace(operation, frames=SpoolAttachment(clip.frames))
 
 
 def _count(request: Request, size: int) -> None:

@@ -1,7 +1,9 @@
 """Videos that requests start from: what is read of them, and what is refused."""
 
 import io
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import av
@@ -14,7 +16,7 @@ from gateway.media.loader import MediaLoader
 from gateway.media.spool import SpoolFile
 from gateway.media.videos import Clip
 from tests.fakes.image_model import color_of_seed
-from tests.fakes.video_model import video_file
+from tests.fakes.video_model import noise_video, video_file
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def read(make_media: Callable[..., MediaLoader]) -> Iterator[Any]:
         spools.append(spool)
         await spool.write(data)
         await spool.finish()
-        return await media.videos.read_clip(
+        clip = await media.videos.read_clip(
             spool,
             size=size,
             fps=fps,
@@ -46,6 +48,8 @@ def read(make_media: Callable[..., MediaLoader]) -> Iterator[Any]:
             param="video",
             caller="caller",
         )
+        spools.append(clip.frames)
+        return clip
 
     yield read
     for spool in spools:
@@ -54,12 +58,14 @@ def read(make_media: Callable[..., MediaLoader]) -> Iterator[Any]:
 
 def files(clip: Clip) -> list[bytes]:
     """Return the frames of a clip."""
+    with os.fdopen(clip.frames.open(), "rb") as file:
+        data = file.read()
     found, at = [], 0
-    while at < len(clip.frames):
-        size = int.from_bytes(clip.frames[at : at + 4], "little")
-        found.append(clip.frames[at + 4 : at + 4 + size])
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "little")
+        found.append(data[at + 4 : at + 4 + size])
         at += 4 + size
-    assert at == len(clip.frames) and len(found) == clip.count
+    assert at == len(data) and len(found) == clip.count
     return found
 
 
@@ -192,6 +198,13 @@ async def test_a_bomb_of_memory(read: Any) -> None:
     data[6:10] = (16_000).to_bytes(2, "little") * 2
     with pytest.raises(InvalidRequest, match="16000 × 16000 pixels"):  # noqa: RUF001
         await read(bytes(data))
+
+
+async def test_frames_are_on_disk(read: Any, tmp_path: Path) -> None:
+    """They do not take memory: those of a large video have hundreds of megabytes."""
+    clip = await read(noise_video((640, 360), 9), size=(640, 360), state=tmp_path)
+    assert clip.frames.size > 2_000_000 and len(files(clip)) == 9
+    assert (tmp_path / "uploads").is_dir()
 
 
 async def test_the_last_frame(make_media: Callable[..., MediaLoader]) -> None:
