@@ -175,7 +175,7 @@ class Settings(BaseSettings):
     """Longest video that a request may start from, in seconds. The model reads as much of it as it can generate."""
     video_max_pixels: Annotated[int, Field(gt=0)] = 9_000_000
     """Most pixels of a frame of such a video: width × height. The default takes 4K and refuses 8K."""  # noqa: RUF001
-    video_frames_max_bytes: Annotated[int, Field(gt=0)] = 128 * 1024 * 1024
+    video_frames_max_bytes: Annotated[int, Field(gt=0)] = 64 * 1024 * 1024
     """Most bytes of the frames that a model gets, each a JPEG of the size of the new video."""
     video_workers: Annotated[int, Field(gt=0)] = 4
     """Most videos that are decoded at a time, each in a process of its own; shared fairly among callers."""

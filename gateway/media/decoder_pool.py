@@ -12,7 +12,7 @@ import orjson
 from gateway.errors import RETRY_AFTER_SECONDS, Overloaded
 from gateway.fair_sharing import FairSemaphore
 from gateway.media.budget import Budget
-from gateway.media.decoders.child_process import SAMPLES
+from gateway.media.decoders.child_process import JSON
 from gateway.media.fork_server import ExitInfo, ForkServer, ForkServerUnavailable, Job, ResponseTooLarge
 from gateway.media.invalid_media import InvalidMedia
 
@@ -46,10 +46,10 @@ class DecoderPool:
         self._memory = memory
         self._wall_timeout = _WALL_TIME_FACTOR * timeout
 
-    async def decode_recording(
+    async def decode_in_pieces(
         self, task: Mapping[str, object], descriptor: int, *, caller: str
     ) -> AsyncGenerator[dict[str, Any] | bytes]:
-        """Yield the pieces of the response to the task `recording`: JSON objects, and samples between them.
+        """Yield the pieces of the response to the tasks `recording` and `clip`: JSON objects, and bytes between them.
 
         Takes over `descriptor`, the file. The child decodes no faster than its pieces are read. Raises as `decode`
         does.
@@ -65,7 +65,7 @@ class DecoderPool:
                 if piece is None:
                     raise await self._failure(job, is_late=False)
                 kind, content = piece
-                if kind == SAMPLES:
+                if kind != JSON:
                     yield content
                     continue
                 head: dict[str, Any] = orjson.loads(content)
@@ -74,6 +74,9 @@ class DecoderPool:
                 elif head["refusal"] is not None:
                     raise InvalidMedia(str(head["refusal"])[:1000])
                 else:
+                    del head["refusal"]
+                    if head:
+                        yield head
                     return
         except (ResponseTooLarge, ValueError):
             raise InvalidMedia(f"the {self._label} is damaged") from None

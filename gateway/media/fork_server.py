@@ -20,7 +20,7 @@ import orjson
 import structlog
 
 import gateway
-from gateway.media.decoders.child_process import JSON, LENGTH_PREFIX, PIECE_PREFIX, SAMPLES
+from gateway.media.decoders.child_process import BYTES, JSON, LENGTH_PREFIX, PIECE_PREFIX, SAMPLES
 
 _ENVIRONMENT = {
     "PATH": os.defpath,
@@ -118,7 +118,7 @@ class Job:
         if prefix is None:
             return None
         kind, length = PIECE_PREFIX.unpack(prefix)
-        if kind not in (SAMPLES, JSON) or length > _MAX_PIECE_BYTES or (kind == SAMPLES and length % 4):
+        if kind not in (SAMPLES, JSON, BYTES) or length > _MAX_PIECE_BYTES or (kind == SAMPLES and length % 4):
             raise ResponseTooLarge
         piece = await self._receive(length)
         return None if piece is None else (kind, piece)

@@ -88,7 +88,7 @@ class MediaLoader:
         self.uploads = Uploads(settings, self._fetcher, self._fetch_slots)
         """Receives recordings and videos."""
         self.recordings = Recordings(settings, self._fork_server, self.uploads, self._memory)
-        self.videos = Videos(settings, self._fork_server)
+        self.videos = Videos(settings, self._fork_server, self.uploads)
         self.request_timeout = settings.media_request_timeout
         """Timeout of all references of one request together, in seconds (`Budget.run_with_timeout`)."""
         self._active_tasks: set[asyncio.Task[object]] = set()

@@ -66,13 +66,13 @@ class Recordings:
         return _StoredRecording(self, chunks, param=param, caller=caller)
 
     def pieces(self, spool: SpoolFile, caller: str) -> AsyncGenerator[dict[str, Any] | bytes]:
-        """Decode a file, see `DecoderPool.decode_recording`. Raises `InvalidMedia`."""
+        """Decode a file, see `DecoderPool.decode_in_pieces`. Raises `InvalidMedia`."""
         task = {
             "task": "recording",
             "container": _container(spool),
             "max_seconds": self._settings.recording_max_seconds,
         }
-        return self._pool.decode_recording(task, spool.open(), caller=caller)
+        return self._pool.decode_in_pieces(task, spool.open(), caller=caller)
 
     async def reserve(self, caller: str, size: int) -> None:
         """Wait until `caller` may hold `size` bytes of samples more. Raises `Overloaded` after half a minute."""

@@ -12,6 +12,7 @@ import structlog
 
 from gateway.errors import RETRY_AFTER_SECONDS, GatewayError, Overloaded, StorageFull
 from gateway.fair_sharing import MemoryReservation
+from gateway.operations.recording import Attachment
 
 _MEMORY_BYTES = 1024 * 1024
 """Files up to this size stay in memory. Larger ones are written in steps of this size, in threads."""
@@ -100,6 +101,17 @@ class SpoolFile:
             file.flush()
             os.dup2(file.fileno(), self._descriptor, inheritable=False)
         self._on_disk = True
+
+
+class SpoolAttachment(Attachment):
+    """A complete file as a part of a request."""
+
+    def __init__(self, spool: SpoolFile) -> None:
+        self._spool = spool
+
+    def chunks(self) -> AsyncGenerator[bytes]:
+        """Yield the bytes of the file."""
+        return self._spool.chunks()
 
 
 def _to_gateway_error(error: OSError) -> GatewayError:

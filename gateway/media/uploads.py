@@ -14,9 +14,7 @@ from gateway.settings import Settings
 
 _HEAD_BYTES = 8192
 """First bytes of a file, which show its type."""
-_DISK_MESSAGE = (
-    "The open recordings and videos of this caller take the most disk space that is allowed; try again later."
-)
+_DISK_MESSAGE = "The open recordings and videos of this caller take the most disk space allowed; try again later."
 
 
 class Uploads:
@@ -38,17 +36,17 @@ class Uploads:
         """Return an empty file for a file of `caller`, who must close it."""
         return SpoolFile(self._settings.state / "uploads", MemoryReservation(self._disk, caller, _DISK_MESSAGE))
 
-    async def load(self, reference: str, *, param: str, caller: str) -> SpoolFile:
-        """Return the file at an http(s) URL, or that of a data URL or base64.
+    async def load(self, reference: str, *, param: str, caller: str, max_bytes: int | None = None) -> SpoolFile:
+        """Return the file at an http(s) URL, or that of a data URL or base64. `max_bytes` None: `self.max_bytes`.
 
         Raises `InvalidRequest` with `param` for a bad reference, `StorageFull` and `Overloaded`.
         """
         spool = self.new_spool(caller)
         try:
             if reference[:8].lower().startswith(("http://", "https://")):
-                await self._fetch(reference, spool, caller)
+                await self._fetch(reference, spool, caller, max_bytes or self.max_bytes)
             else:
-                await self._decode_inline(reference, spool)
+                await self._decode_inline(reference, spool, max_bytes or self.max_bytes)
             await spool.finish()
             return spool
         except InvalidMedia as error:
@@ -58,22 +56,22 @@ class Uploads:
             spool.close()
             raise
 
-    async def _fetch(self, url: str, spool: SpoolFile, caller: str) -> None:
+    async def _fetch(self, url: str, spool: SpoolFile, caller: str, max_bytes: int) -> None:
         await self._fetch_slots.acquire(caller)
         try:
             await self._fetcher.fetch_to(
-                url, spool.write, caller=caller, max_bytes=self.max_bytes, timeout=self._settings.body_timeout
+                url, spool.write, caller=caller, max_bytes=max_bytes, timeout=self._settings.body_timeout
             )
         finally:
             self._fetch_slots.release(caller)
 
-    async def _decode_inline(self, reference: str, spool: SpoolFile) -> None:
+    async def _decode_inline(self, reference: str, spool: SpoolFile, max_bytes: int) -> None:
         if reference[:5].lower() == "data:":
-            encoded, _ = inline_data.parse_data_url(reference, limit=self.max_bytes)
+            encoded, _ = inline_data.parse_data_url(reference, limit=max_bytes)
         elif "://" in reference[:64]:
             raise InvalidMedia("expected an http or https URL, a data URL or base64")
         else:
-            encoded = inline_data.parse_base64(reference, limit=self.max_bytes)
+            encoded = inline_data.parse_base64(reference, limit=max_bytes)
         if not encoded.base64 or encoded.has_percent_escapes():
             raise InvalidMedia("expected base64; its form is 'data:<media type>;base64,<data>'")
         for part in inline_data.iter_base64(encoded):

@@ -3,16 +3,15 @@
 import importlib.util
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from gateway.errors import ModelFailed
 from gateway.media import sniffing
 from gateway.media.decoder_pool import DecoderPool
-from gateway.media.decoders.video import FRAME_PREFIX
 from gateway.media.fork_server import ForkServer
 from gateway.media.invalid_media import InvalidMedia
 from gateway.media.spool import SpoolFile
-from gateway.media.uploads import invalid, read_head
+from gateway.media.uploads import Uploads, invalid, read_head
 from gateway.settings import Settings
 
 PreviewVariant: TypeAlias = Literal["thumbnail", "spritesheet"]
@@ -28,17 +27,24 @@ _MAX_PREVIEW_BYTES = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """Frames of a video, JPEG files in order. `is_cut` is True if the video goes on."""
+    """The file `frames` has the frames of a video: `count` JPEG files in order, each after its length in four bytes.
 
-    frames: tuple[bytes, ...]
+    `own_count` of them are of the video; the last one may be repeated. `is_cut` is True if the video goes on.
+    """
+
+    frames: SpoolFile
+    count: int
+    own_count: int
     is_cut: bool
 
 
 class Videos:
     """Decodes videos within limits of bytes, pixels, seconds, frames, memory and processes."""
 
-    def __init__(self, settings: Settings, fork_server: ForkServer) -> None:
+    def __init__(self, settings: Settings, fork_server: ForkServer, uploads: Uploads) -> None:
+        """`uploads` makes the files of clips."""
         self._settings = settings
+        self._uploads = uploads
         self._pool = DecoderPool(
             fork_server,
             label="video",
@@ -66,14 +72,23 @@ class Videos:
         return frames > 1
 
     async def read_clip(
-        self, spool: SpoolFile, *, size: tuple[int, int], fps: int, max_frames: int, param: str, caller: str
+        self,
+        spool: SpoolFile,
+        *,
+        size: tuple[int, int],
+        fps: int,
+        max_frames: int,
+        multiple: int = 1,
+        param: str,
+        caller: str,
     ) -> Clip:
         """Return the frames of a complete file at `fps` frames a second, in `size`, up to `max_frames`.
 
-        Raises `InvalidRequest` with `param` for a bad file, and `Overloaded`.
+        Their number is a multiple of `multiple`, plus one if that is above 1: the last frame is repeated. The caller
+        closes the file of the clip. Raises `InvalidRequest` with `param` for a bad file, `StorageFull`, and
+        `Overloaded`.
         """
-        settings = self._settings
-        most = settings.video_frames_max_bytes
+        clip = self._uploads.new_spool(caller)
         try:
             task = {
                 **self._task(spool),
@@ -82,14 +97,29 @@ class Videos:
                 "height": size[1],
                 "fps": fps,
                 "max_frames": max_frames,
-                "max_bytes": most,
+                "multiple": multiple,
+                "max_bytes": self._settings.video_frames_max_bytes,
             }
-            head, body = await self._pool.decode_file(
-                task, spool.open(), caller=caller, max_body_bytes=most + _MAX_PREVIEW_BYTES
-            )
-            return Clip(frames=_split(body), is_cut=bool(head.get("more")))
+            head: dict[str, Any] = {}
+            async with aclosing(self._pool.decode_in_pieces(task, spool.open(), caller=caller)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, dict):
+                        head = piece
+                    elif clip.size + len(piece) > self._settings.video_frames_max_bytes:
+                        raise InvalidMedia("the video is damaged")  # no child of ours sends so much
+                    else:
+                        await clip.write(piece)
+            await clip.finish()
+            count, own_count = head.get("count"), head.get("own_count")
+            if not isinstance(count, int) or not isinstance(own_count, int) or not 0 < own_count <= count <= max_frames:
+                raise InvalidMedia("the video has no frames")
+            return Clip(frames=clip, count=count, own_count=own_count, is_cut=bool(head.get("more")))
         except InvalidMedia as error:
+            clip.close()
             raise invalid(error, param) from None
+        except BaseException:
+            clip.close()
+            raise
 
     async def last_frame(self, spool: SpoolFile, *, size: tuple[int, int], param: str, caller: str) -> bytes:
         """Return the last frame of a complete file in `size` (PNG). Raises as `read_clip` does."""
@@ -129,20 +159,3 @@ class Videos:
             "max_seconds": self._settings.video_max_seconds,
             "max_pixels": self._settings.video_max_pixels,
         }
-
-
-def _split(body: bytes) -> tuple[bytes, ...]:
-    """Return the frames of a response. Raises `InvalidMedia` for one that no child of ours sends."""
-    frames, at = [], 0
-    while at < len(body):
-        if len(body) - at < FRAME_PREFIX.size:
-            raise InvalidMedia("the video is damaged")
-        (size,) = FRAME_PREFIX.unpack_from(body, at)
-        at += FRAME_PREFIX.size
-        if size > len(body) - at:
-            raise InvalidMedia("the video is damaged")
-        frames.append(body[at : at + size])
-        at += size
-    if not frames:
-        raise InvalidMedia("the video has no frames")
-    return tuple(frames)

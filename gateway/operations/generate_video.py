@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
 from gateway.operations.operation import ExpectedOutput, Output, Progress, TaskOperation
+from gateway.operations.recording import Attachment
 
 CONTENT_TYPE = "video/mp4"
 """The media type of every video."""
@@ -34,9 +35,10 @@ class GenerateVideo(TaskOperation):
 
     `width` and `height` are in pixels. `seconds` is the length that the caller asked for; `num_frames` is the number of
     frames that the model generates for it, shown at `fps` frames a second. `image` is an encoded picture, the first
-    frame. `frames` are the frames of a video to change, encoded pictures in order at `fps` frames a second, of the size
-    of the request; `strength` tells how much they change: 0 not at all, 1 completely. `image` and `frames` exclude each
-    other. `quality` is that of the encoding, 0 to 100. `remixed_from` is the id of the task whose video is changed.
+    frame. `frames` are the `num_frames` frames of a video to change, encoded pictures of the size of the request, each
+    after its length in four bytes, little-endian; `strength` tells how much they change: 0 not at all, 1 completely.
+    `image` and `frames` exclude each other. `quality` is that of the encoding, 0 to 100. `remixed_from` is the id of
+    the task whose video is changed.
     """
 
     operation: ClassVar = "generate_video"
@@ -58,7 +60,7 @@ class GenerateVideo(TaskOperation):
     seed: int | None = None
     quality: int | None = None
     image: bytes | None = None
-    frames: tuple[bytes, ...] = field(default=(), metadata={"packed": True})
+    frames: bytes | Attachment | None = field(default=None, metadata={"in_memory": True})
     remixed_from: str | None = None
 
     async def task_events(self, events: AsyncIterator[VideoEvent]) -> AsyncGenerator[Progress | Output]:

@@ -68,8 +68,8 @@ class TaskOperation(Operation, ABC):
     """An operation that can also run as a task (`gateway.tasks`), which stores its outputs as files.
 
     The fields of such a request are JSON values, bytes, and tuples of these. A field that is renamed keeps its name in
-    databases: `field(metadata={"stored_name": "older_name"})`. A tuple of many bytes is stored as one file if its
-    field is packed: `field(metadata={"packed": True})`.
+    databases: `field(metadata={"stored_name": "older_name"})`. An attachment is read into memory before the task runs
+    if its field says so: `field(metadata={"in_memory": True})`.
     """
 
     task_object: ClassVar[str] = "task"

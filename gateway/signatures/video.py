@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
-from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
+from gateway.errors import GatewayError, InvalidRequest, ModelFailed, UnsupportedOption
 from gateway.model_card.card import ModelCard
 from gateway.model_card.image_limits import format_size
 from gateway.operations.generate_video import GenerateVideo, Video, VideoEvent
 from gateway.operations.operation import Progress
+from gateway.operations.recording import Attachment
 from gateway.signatures.call import Signature, SingleRequestCodec
 from gateway.triton.tensors import (
     InferResponse,
@@ -54,8 +55,11 @@ def encode(request: GenerateVideo, card: ModelCard) -> list[Tensor]:
         tensors.append(uint64_tensor("seed", request.seed))
     if request.image is not None:
         tensors.append(bytes_tensor("image", request.image))
-    if request.frames:
-        tensors.append(bytes_tensor("frames", *request.frames))
+    if isinstance(request.frames, Attachment):
+        tensors.append(Tensor("frames", "BYTES", (0,), b""))  # the request is checked; a task has them in memory
+    elif request.frames is not None:
+        # They have the format of the tensor: hundreds of megabytes are not copied.
+        tensors.append(Tensor("frames", "BYTES", (_count_frames(request.frames),), request.frames))
     for tensor in tensors:
         if not card.has_input(tensor.name):
             raise UnsupportedOption(
@@ -86,11 +90,22 @@ def _check_limits(request: GenerateVideo, card: ModelCard) -> None:
         )
     if sizes.max_steps is not None and (request.steps or 0) > sizes.max_steps:
         raise UnsupportedOption(f"'steps' must be at most {sizes.max_steps} for this model.", param="steps")
-    if request.image is not None and request.frames:
+    if request.image is not None and request.frames is not None:
         raise UnsupportedOption("A video starts either from a picture or from another video.", param="frames")
     for name, phrase in _REFERENCE_PHRASES.items():
-        if getattr(request, name) and name not in limits.references:
+        if getattr(request, name) is not None and name not in limits.references:
             raise UnsupportedOption(f"This model does not {phrase}.", param=name)
+
+
+def _count_frames(frames: bytes) -> int:
+    """Return the number of frames. Raises `InvalidRequest` if the last one is cut off."""
+    count = at = 0
+    while at < len(frames):
+        at += 4 + int.from_bytes(frames[at : at + 4], "little")
+        count += 1
+    if at != len(frames):
+        raise InvalidRequest("The frames of the video are damaged.", param="frames")
+    return count
 
 
 def explain(error: GatewayError) -> GatewayError:

@@ -1,13 +1,9 @@
-"""Convert requests of tasks to JSON and back. Bytes and attachments are stored as files, and the JSON has their ids.
-
-A tuple of many bytes, whose field is `packed` (`field(metadata={"packed": True})`), is stored as one file.
-"""
+"""Convert requests of tasks to JSON and back. Bytes and attachments are stored as files, and the JSON has their ids."""
 
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from itertools import accumulate
 from typing import Any, TypeAlias
 
 from gateway.errors import GatewayError
@@ -28,19 +24,18 @@ async def serialize(request: TaskOperation, owner: str, files: FileStore) -> dic
     Raises `StorageFull`, and `Overloaded` where the store does not answer.
     """
 
-    async def to_json(value: Any) -> Any:
+    async def to_json(value: Any, key: str = "attachment") -> Any:
         if isinstance(value, Attachment):
-            return {"attachment": await _store(value, owner, files)}
+            return {key: await _store(value, owner, files)}
         if isinstance(value, bytes):
             name = f"{owner}/{hashlib.sha256(value).hexdigest()}"
             return {"file": await files.put(value, _CONTENT_TYPE, name=name)}
         return [await to_json(part) for part in value] if isinstance(value, tuple) else value
 
-    async def pack(parts: tuple[bytes, ...]) -> Any:
-        return {**await to_json(b"".join(parts)), "sizes": list(map(len, parts))} if parts else []
-
     return {
-        _stored_name(field): await (pack if field.metadata.get("packed") else to_json)(getattr(request, field.name))
+        _stored_name(field): await to_json(
+            getattr(request, field.name), "file" if field.metadata.get("in_memory") else "attachment"
+        )
         for field in dataclasses.fields(request)
     }
 
@@ -71,8 +66,6 @@ async def deserialize(
             if attach is None:
                 raise TypeError("it has an attachment")
             return attach(value["attachment"])
-        if isinstance(value, dict) and "sizes" in value:
-            return _unpack(await files.read(value["file"]), value["sizes"])
         if isinstance(value, dict):
             return await files.read(value["file"])
         return tuple([await from_json(part) for part in value]) if isinstance(value, list) else value
@@ -85,12 +78,6 @@ async def deserialize(
         return operation(**{names.get(name, name): await from_json(value) for name, value in stored.items()})
     except (KeyError, TypeError) as error:
         raise GatewayError(f"This version of the gateway cannot read the task: {error}.") from None
-
-
-def _unpack(data: bytes, sizes: list[int]) -> tuple[bytes, ...]:
-    """Return the parts of `data`, whose lengths are `sizes`."""
-    ends = list(accumulate(sizes))
-    return tuple(data[end - size : end] for end, size in zip(ends, sizes, strict=True))
 
 
 def _stored_name(field: "dataclasses.Field[Any]") -> str:

@@ -92,10 +92,10 @@ class TaskRuntime:
             now = time.monotonic()
             try:
                 await self._sync_with_database()
-                await self.store.webhooks.release_due()
                 if now >= next_liveness:
                     next_liveness = now + _LIVENESS_INTERVAL_SECONDS
                     await self._requeue_tasks_of_dead(now)
+                await self.store.webhooks.release_due()
                 if now >= next_cleanup:
                     next_cleanup = now + _CLEANUP_INTERVAL_SECONDS
                     while await self.store.delete_older_than(self._retention):

@@ -19,7 +19,8 @@ WORKFLOW_NAME = "tritonic.webhook"
 
 _PARKED_SECONDS = 100 * 365 * 86400.0
 """Delay of an attempt whose task has not ended. Those that wait after a failure have hours at most."""
-_MAX_RELEASED = 500
+_MAX_RELEASED = 100
+"""Webhooks that are released in one call, which has a timeout."""
 
 Call = Callable[..., Awaitable[Any]]
 """Calls a blocking function in a thread, with a timeout. Raises `Overloaded` and `StorageFull`."""

@@ -6,7 +6,7 @@ It prints its port as the first line, and ends when its standard input is closed
 import asyncio
 import sys
 
-from tests.fakes.scripted_model import DrawImages, Pause, Say, ScriptedModel
+from tests.fakes.scripted_model import DrawImages, Fail, Pause, Say, ScriptedModel
 from tests.fakes.triton import FakeTriton
 
 MODELS = [
@@ -17,6 +17,8 @@ MODELS = [
     ScriptedModel("vectors", is_embedding_model=True),
     ScriptedModel("sighted", (Say("A cat.", "stop"),), parameters={"modalities": '["text", "image"]'}),
     ScriptedModel("shapes", (DrawImages(1),), is_image_model=True),
+    # What costs the gateway comes before the model, which makes nothing.
+    ScriptedModel("film", (Fail("[engine_failed] The engine stopped."),), is_video_model=True),
     ScriptedModel("slow-painter", (DrawImages(4, pause=5.0),), is_image_model=True),
 ]
 

@@ -78,6 +78,23 @@ def _write(
         output.mux(stream.encode(None))
 
 
+@lru_cache(maxsize=1)
+def noise_video(size: tuple[int, int] = (1280, 720), num_frames: int = 21, fps: int = 8) -> bytes:
+    """Return a video of noise, whose frames as JPEG files are as large as any."""
+    random = np.random.default_rng(1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "video"
+        with av.open(path, "w", format="matroska") as output:
+            stream: Any = output.add_stream("mjpeg", rate=fps, options={"qmin": "2", "qmax": "2"})
+            stream.width, stream.height = size
+            stream.pix_fmt = "yuvj444p"
+            for _ in range(num_frames):
+                pixels = random.integers(0, 256, (size[1], size[0], 3), np.uint8)
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            output.mux(stream.encode(None))
+        return path.read_bytes()
+
+
 def _fault(call: InferCall) -> str | None:
     """Return the error of the backend for invalid pictures."""
     size = (int(one_value(call, "width", 64)), int(one_value(call, "height", 64)))

@@ -7,6 +7,8 @@ import pytest
 import pytest_asyncio
 
 from gateway.errors import FileNotFound, TaskNotFound
+from gateway.fair_sharing import MemoryPool, MemoryReservation
+from gateway.media.spool import SpoolAttachment, SpoolFile
 from gateway.operations.generate_video import GenerateVideo
 from gateway.tasks.request_json import deserialize, serialize
 from tests.fakes.scripted_model import FilmVideo, ScriptedModel
@@ -31,18 +33,17 @@ def request(model: str = "film", prompt: str = "a red circle", **options: object
     return GenerateVideo(model=model, prompt=prompt, **{**size, **options})  # type: ignore[arg-type]
 
 
-async def test_frames_are_one_file(filming: FakeTriton, tmp_path: Path) -> None:
+async def test_frames_on_disk_are_in_memory_when_the_task_runs(filming: FakeTriton, tmp_path: Path) -> None:
     async with task_harness(filming.url, tmp_path) as home:
-        asked = request(frames=(b"first", b"", b"third"), strength=0.5)
-        stored = await serialize(asked, OWNER, home.files)
-        assert stored["frames"]["sizes"] == [5, 0, 5] and stored["image"] is None
-        assert await home.files.read(stored["frames"]["file"]) == b"firstthird"
-        assert await deserialize("generate_video", stored, home.files) == asked
-        without = await serialize(request(image=b"png"), OWNER, home.files)
-        assert without["frames"] == [] and await deserialize("generate_video", without, home.files) == request(
-            image=b"png"
-        )
-        assert len(list((tmp_path / "files").iterdir())) == 2
+        spool = SpoolFile(tmp_path, MemoryReservation(MemoryPool(1000), "caller"))
+        await spool.write(b"frames")
+        await spool.finish()
+        stored = await serialize(request(frames=SpoolAttachment(spool), strength=0.5), OWNER, home.files)
+        spool.close()
+        assert await home.files.read(stored["frames"]["file"]) == b"frames" and stored["image"] is None
+        asked = await deserialize("generate_video", stored, home.files)
+        assert asked == request(frames=b"frames", strength=0.5)
+        assert await serialize(asked, OWNER, home.files) == stored
 
 
 async def test_a_deleted_task_is_gone_with_its_video(filming: FakeTriton, database: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request
+from pydantic import ConfigDict
 from starlette.responses import Response
 
 from gateway.dialects.openai.wire import video_tasks, videos
@@ -53,6 +54,10 @@ class CreatePlatformVideoRequest(CreateVideoRequest):
 
 class RemixPlatformVideoRequest(RemixVideoRequest):
     """The body of a remix. A model changes the video alone, so an `input_reference` is refused."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model": "moving-shapes", "prompt": "a blue circle moves to the left"}]}
+    )
 
     model: str
     input_reference: Reference = None

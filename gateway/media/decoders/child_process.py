@@ -5,11 +5,12 @@ Input: a JSON message with `task`, `size` of the file, `memory` in bytes of addr
 head, JSON with `refusal`, which is null or the reason why the file cannot be used; and the body, which is text in
 UTF-8, samples, or bytes.
 
-The tasks `clip`, `last_frame` and `preview` read their file, a video, from a descriptor.
+The tasks `last_frame` and `preview` read their file, a video, from a descriptor.
 
-The task `recording` reads its file from a descriptor, too, and answers piece by piece, as fast as its pieces are read:
-each has a `PIECE_PREFIX`. The first is JSON with `seconds`, the length that the file declares, or null; then samples
-follow; the last is JSON with `refusal`.
+The tasks `recording` and `clip` read their file from a descriptor, too, and answer piece by piece, as fast as the
+pieces are read: each has a `PIECE_PREFIX`. Of a recording, the first is JSON with `seconds`, the length that the file
+declares, or null; then samples follow. Of a clip, its frames follow. The last piece is JSON with `refusal`, and with
+what the decoder counted.
 """
 
 import ctypes
@@ -21,21 +22,25 @@ import resource
 import signal
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from gateway.media.invalid_media import InvalidMedia
 
 LENGTH_PREFIX = struct.Struct("!IQ")
 """Prefix of a response: the lengths of its head and of its body."""
 PIECE_PREFIX = struct.Struct("!cI")
-"""Prefix of a piece: `SAMPLES` or `JSON`, and its length."""
-SAMPLES, JSON = b"s", b"j"
+"""Prefix of a piece: `SAMPLES`, `JSON` or `BYTES`, and its length."""
+SAMPLES, JSON, BYTES = b"s", b"j", b"b"
 _CHUNK_BYTES = 1 << 20
 _PIECE_BYTES = 64_000
 """Bytes of a piece of samples: a second."""
+_LARGEST_PIECE = 512 * 1024
+"""Bytes of a piece of frames."""
 _MAX_OPEN_FILES = 64
+Send: TypeAlias = Callable[[bytes, bytes | bytearray | memoryview], None]
+"""Sends a piece: its kind and its content."""
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -56,7 +61,7 @@ def run(request: dict[str, Any], descriptors: Sequence[int]) -> None:
     # Before the file is read, because a malicious file may take over its parser.
     set_resource_limits(request["memory"], request["seconds"])
     with socket.socket(fileno=kept[0]) as connection:
-        if request["task"]["task"] == "recording":
+        if request["task"]["task"] in ("recording", "clip"):
             _respond_in_pieces(request, connection, kept[1])
         else:
             _respond(request, connection, *kept[1:])
@@ -85,31 +90,49 @@ def _respond(request: dict[str, Any], connection: socket.socket, descriptor: int
 
 
 def _respond_in_pieces(request: dict[str, Any], connection: socket.socket, descriptor: int) -> None:
-    from gateway.media.decoders.audio import AudioDecoder
-
-    def send(kind: bytes, piece: bytes | bytearray) -> None:
+    def send(kind: bytes, piece: bytes | bytearray | memoryview) -> None:
         connection.sendall(PIECE_PREFIX.pack(kind, len(piece)))
         connection.sendall(piece)
 
-    task = request["task"]
-    refusal: str | None = None
-    pending = bytearray()
+    head: dict[str, Any] = {"refusal": None}
     try:
         with os.fdopen(descriptor, "rb") as file:
-            decoder = AudioDecoder(file, task["container"], max_seconds=task["max_seconds"])
-            send(JSON, json.dumps({"seconds": decoder.total_seconds}).encode())
-            for samples in decoder:
-                pending += samples
-                if len(pending) >= _PIECE_BYTES:
-                    send(SAMPLES, pending)
-                    pending.clear()
+            answer = _send_clip if request["task"]["task"] == "clip" else _send_samples
+            head |= answer(request["task"], file, send)
     except ConnectionError:
         os._exit(1)  # the gateway has ended, or no longer waits
     except Exception as error:
-        refusal = _refusal(error, request)
-    if pending:
-        send(SAMPLES, pending)
-    send(JSON, json.dumps({"refusal": refusal}).encode())
+        head["refusal"] = _refusal(error, request)
+    send(JSON, json.dumps(head).encode())
+
+
+def _send_samples(task: dict[str, Any], file: IO[bytes], send: Send) -> dict[str, Any]:
+    from gateway.media.decoders.audio import AudioDecoder
+
+    pending = bytearray()
+    decoder = AudioDecoder(file, task["container"], max_seconds=task["max_seconds"])
+    send(JSON, json.dumps({"seconds": decoder.total_seconds}).encode())
+    try:
+        for samples in decoder:
+            pending += samples
+            if len(pending) >= _PIECE_BYTES:
+                send(SAMPLES, pending)
+                pending.clear()
+    finally:
+        if pending:
+            send(SAMPLES, pending)
+    return {}
+
+
+def _send_clip(task: dict[str, Any], file: IO[bytes], send: Send) -> dict[str, Any]:
+    from gateway.media.decoders.clip import ClipReader
+
+    reader = ClipReader(file, task)
+    for frame in reader:
+        view = memoryview(frame)
+        for at in range(0, len(view), _LARGEST_PIECE):
+            send(BYTES, view[at : at + _LARGEST_PIECE])
+    return {"count": reader.count, "own_count": reader.own_count, "more": reader.more}
 
 
 def _refusal(error: Exception, request: dict[str, Any]) -> str:
@@ -160,7 +183,7 @@ def run_file_task(task: dict[str, Any], file: IO[bytes]) -> tuple[dict[str, Any]
     """Run a task on an open file. Returns and raises as `run_task` does."""
     from gateway.media.decoders import video
 
-    return {"clip": video.read_clip, "last_frame": video.last_frame, "preview": video.preview}[task["task"]](file, task)
+    return (video.last_frame if task["task"] == "last_frame" else video.preview)(file, task)
 
 
 def run_task(task: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:

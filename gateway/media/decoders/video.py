@@ -1,6 +1,5 @@
 """Decoding of videos: the frames that a model starts from, and previews of stored videos."""
 
-import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from io import BytesIO
@@ -27,12 +26,6 @@ _DECLARED_LENGTH_TOLERANCE = 1.1
 """A file whose declared length exceeds the limit by this factor is refused at once. Such lengths may be estimates."""
 _MISSING_SHARE = 0.1
 """Part of the declared length that may be missing at the end."""
-_ROUNDING = Fraction(1, 1000)
-"""Seconds by which the times of frames may be rounded."""
-_FRAME_QUALITY = 95
-"""Quality of frames, JPEG without chroma subsampling: 0.4 % of the range away from the source on average."""
-FRAME_PREFIX = struct.Struct("!I")
-"""Prefix of an encoded frame: its length."""
 _THUMBNAIL_SIDE = 640
 _TILE_SIDE = 256
 """Longest side of a thumbnail, and of a picture of a sprite sheet, in pixels."""
@@ -140,42 +133,6 @@ class VideoDecoder:
         return InvalidMedia(f"the video is longer than the limit of {self._max_seconds:g} seconds")
 
 
-def read_clip(source: IO[bytes], task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Return the frames of a video at times k / `fps`, JPEG files of `width` × `height` pixels, each with its prefix.
-
-    The pictures are scaled until they cover that size, and cropped at the centre. `max_frames` ends the reading. The
-    head has the `count` of frames, and `more`: True if the video goes on. Raises as `VideoDecoder` does, and
-    `InvalidMedia` if the frames have more than `max_bytes` bytes.
-    """  # noqa: RUF002
-    decoder = VideoDecoder(source, task["container"], max_seconds=task["max_seconds"], max_pixels=task["max_pixels"])
-    size, fps, most = (task["width"], task["height"]), task["fps"], task["max_frames"]
-    body, count, more = bytearray(), 0, False
-    current: av.VideoFrame | None = None
-
-    def add_until(time: Fraction) -> None:
-        """Add the current frame for each of the wanted times before `time`."""
-        nonlocal count, more
-        encoded = b""
-        while current is not None and Fraction(count, fps) < time - _ROUNDING:
-            if count == most:
-                more = True
-                return
-            encoded = encoded or _encode(_upright(current, size), size)
-            body.extend(FRAME_PREFIX.pack(len(encoded)) + encoded)
-            count += 1
-            if len(body) > task["max_bytes"]:
-                raise InvalidMedia(f"its frames have more than {task['max_bytes'] // 2**20} MiB")
-
-    for time, frame in decoder:
-        add_until(time)
-        if more:
-            break
-        current = frame
-    else:
-        add_until(max(decoder.end, Fraction(1, 10**6) + _ROUNDING))
-    return {"count": count, "more": more}, bytes(body)
-
-
 def last_frame(source: IO[bytes], task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     """Return the last frame of a video as a PNG of `width` × `height` pixels. Raises as `VideoDecoder` does."""  # noqa: RUF002
     decoder = VideoDecoder(source, task["container"], max_seconds=task["max_seconds"], max_pixels=task["max_pixels"])
@@ -185,7 +142,7 @@ def last_frame(source: IO[bytes], task: dict[str, Any]) -> tuple[dict[str, Any],
     assert last is not None  # else the decoder has raised
     size = task["width"], task["height"]
     file = BytesIO()
-    cover(_upright(last, size), size).save(file, "PNG")
+    cover(upright(last, size), size).save(file, "PNG")
     return {}, file.getvalue()
 
 
@@ -197,7 +154,7 @@ def preview(source: IO[bytes], task: dict[str, Any]) -> tuple[dict[str, Any], by
     file = BytesIO()
     if task["variant"] == "thumbnail":
         _, frame = next(iter(decoder))
-        picture = _upright(frame, (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+        picture = upright(frame, (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
         picture.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
         picture.save(file, "WEBP", quality=_PREVIEW_QUALITY)
         return {}, file.getvalue()
@@ -217,7 +174,7 @@ def _tiles(decoder: VideoDecoder) -> "list[Image.Image]":
             stride *= 2
             if number % stride:
                 continue
-        tile = _upright(frame, (_TILE_SIDE, _TILE_SIDE))
+        tile = upright(frame, (_TILE_SIDE, _TILE_SIDE))
         tile.thumbnail((_TILE_SIDE, _TILE_SIDE))
         kept.append(tile)
     count = min(_MAX_TILES, len(kept))
@@ -235,13 +192,7 @@ def _sheet(tiles: "list[Image.Image]") -> "Image.Image":
     return sheet
 
 
-def _encode(picture: "Image.Image", size: tuple[int, int]) -> bytes:
-    file = BytesIO()
-    cover(picture, size).save(file, "JPEG", quality=_FRAME_QUALITY, subsampling=0)
-    return file.getvalue()
-
-
-def _upright(frame: "av.VideoFrame", size: tuple[int, int]) -> "Image.Image":
+def upright(frame: "av.VideoFrame", size: tuple[int, int]) -> "Image.Image":
     """Return the picture of a frame as players show it: rotated, and with square pixels.
 
     A frame that is much larger than `size` is scaled down, to at least twice that size.

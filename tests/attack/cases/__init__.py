@@ -12,6 +12,7 @@ from tests.attack.cases import (
     request_headers,
     resource_buildup,
     structured_outputs,
+    videos,
 )
 from tests.attack.cases.case import AttackCase
 
@@ -25,6 +26,7 @@ _MODULES = (
     media_references,
     images,
     documents,
+    videos,
     structured_outputs,
     resource_buildup,
 )

@@ -11,6 +11,7 @@ from gateway.errors import InvalidRequest, ModelFailed, UnsupportedOption
 from gateway.model_card.video_limits import VideoLimits
 from gateway.operations.generate_video import GenerateVideo, Video, gather
 from gateway.operations.operation import Output, Progress
+from gateway.operations.recording import Attachment
 from gateway.signatures import video
 from gateway.triton.model_config import ModelConfig
 from gateway.triton.tensors import InferResponse
@@ -32,6 +33,7 @@ PARAMETERS = {
     "max_fps": "24",
     "references": '["image", "frames"]',
 }
+FRAMES = struct.pack("<I2sI1s", 2, b"\x00\xff", 1, b"b")
 MP4 = b"\0\0\0\x18ftypisom"
 
 
@@ -51,17 +53,27 @@ def encoded(asked: GenerateVideo, model: ModelConfig | None = None) -> dict[str,
 
 def test_tensors_follow_the_contract() -> None:
     options = {"width": 64, "height": 32, "num_frames": 5, "fps": 8, "seconds": 0.5, "steps": 4, "quality": 80}
-    asked = request(
-        **options, negative_prompt="not", guidance_scale=1.5, seed=2**64 - 1, strength=0.5, frames=(b"\x00\xff", b"b")
-    )
+    asked = request(**options, negative_prompt="not", guidance_scale=1.5, seed=2**64 - 1, strength=0.5, frames=FRAMES)
     tensors = encoded(asked)
     assert {name: kind for name, (kind, _, _) in tensors.items()} == {n: k for n, k in ALL.items() if n != "image"}
-    assert tensors["frames"] == ("BYTES", (2,), struct.pack("<I2sI1s", 2, b"\x00\xff", 1, b"b"))
+    assert tensors["frames"] == ("BYTES", (2,), FRAMES)
     assert tensors["num_frames"] == ("INT32", (1,), struct.pack("<i", 5))
     assert encoded(request(image=b"i")) == {
         "prompt": ("BYTES", (1,), b"\1\0\0\0p"),
         "image": ("BYTES", (1,), b"\1\0\0\0i"),
     }
+
+
+def test_frames_that_are_not_in_memory_are_checked_as_an_option() -> None:
+    class OnDisk(Attachment):
+        def chunks(self) -> AsyncGenerator[bytes]:
+            raise AssertionError("they are not read")
+
+    assert encoded(request(frames=OnDisk()))["frames"] == ("BYTES", (0,), b"")
+    with pytest.raises(UnsupportedOption, match="does not change another video"):
+        encoded(request(frames=OnDisk()), config(references="[]"))
+    with pytest.raises(InvalidRequest, match="damaged"):
+        encoded(request(frames=FRAMES[:-1]))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +84,7 @@ def test_tensors_follow_the_contract() -> None:
         ({"num_frames": 37, "fps": 16}, "seconds", "2 seconds at 16"),
         ({"fps": 25}, "fps", "at most 24"),
         ({"steps": 51}, "steps", "at most 50"),
-        ({"image": b"i", "frames": (b"f",)}, "input_reference", "either"),
+        ({"image": b"i", "frames": FRAMES}, "input_reference", "either"),
     ],
 )
 def test_what_a_model_refuses(options: dict[str, Any], param: str, message: str) -> None:
@@ -83,7 +95,7 @@ def test_what_a_model_refuses(options: dict[str, Any], param: str, message: str)
 
 @pytest.mark.parametrize("name", ["image", "frames"])
 def test_references_that_a_model_does_not_take(name: str) -> None:
-    asked = request(**{name: b"i" if name == "image" else (b"f",)})
+    asked = request(**{name: b"i" if name == "image" else FRAMES})
     with pytest.raises(UnsupportedOption, match="does not"):
         encoded(asked, config(references="[]"))
     with pytest.raises(UnsupportedOption, match="does not support 'input_reference'"):

@@ -88,7 +88,8 @@ async def test_a_gateway_without_keys_has_an_open_default_platform(gateway: Runn
     ("method", "path", "status"),
     [
         ("GET", "/tritonic/v1/chat/completions", 405),
-        ("POST", "/tritonic/v1/videos", 404),
+        ("POST", "/tritonic/v1/embeddings", 404),
+        ("POST", "/tritonic/v1/videos/edits", 405),
         ("GET", "/tritonic/v1/videos/task_1", 404),
         ("POST", "/tritonic/v1", 404),
         ("POST", "/tritonic/chat/completions", 404),

@@ -15,7 +15,7 @@ from gateway.http.offload import LARGE_BYTES
 from gateway.http.request_images import RequestImages
 from gateway.http.spooled_forms import SpooledUpload
 from gateway.media.loader import MediaLoader
-from gateway.media.spool import SpoolFile
+from gateway.media.spool import SpoolAttachment, SpoolFile
 from gateway.media.videos import Clip
 from gateway.model_card.video_limits import VideoLimits
 from gateway.models.servers import Model
@@ -57,14 +57,14 @@ async def add_clip(
         spool,
         size=(operation.width, operation.height),
         fps=operation.fps,
-        max_frames=operation.num_frames if seconds_given else limits.max_num_frames,
+        max_frames=operation.num_frames if seconds_given else limits.round_down(limits.max_num_frames),
+        multiple=limits.frame_multiple,
         param=param,
         caller=request.state.trace.caller,
     )
     clip = await delivery.whole(request, reading)
-    fitted = _fit(operation, clip, limits, param, seconds_given=seconds_given)
-    _count(request, sum(map(len, set(fitted.frames))))
-    return fitted
+    request.state.trace.cleanup.callback(clip.frames.close)
+    return _fit(operation, clip, limits, param, seconds_given=seconds_given)
 
 
 async def add_last_frame(
@@ -117,7 +117,9 @@ async def receive(value: Any, request: Request, param: str) -> SpoolFile:
             if (stored := RequestImages(request).find(value)) is not None:
                 return await _receive_own(stored, request, param)
             caller = request.state.trace.caller
-            spool = await delivery.whole(request, media.uploads.load(value, param=param, caller=caller))
+            most = request.app.state.settings.video_max_bytes
+            loading = media.uploads.load(value, param=param, caller=caller, max_bytes=most)
+            spool = await delivery.whole(request, loading)
             request.state.trace.cleanup.callback(spool.close)
             return spool
         case _:
@@ -182,27 +184,25 @@ async def first_frame(data: bytes, size: tuple[int, int], request: Request, para
 def _fit(
     operation: GenerateVideo, clip: Clip, limits: VideoLimits, param: str, *, seconds_given: bool
 ) -> GenerateVideo:
-    """Return `operation` with as many frames as the model generates; the last one may be repeated for the rest."""
+    """Return `operation` with the frames of a clip. Without `seconds_given` it gets the length of the clip, too."""
     assert operation.fps and operation.num_frames
-    count, fps = operation.num_frames, operation.fps
+    fps = operation.fps
     if not seconds_given:
-        most = limits.round_down(limits.max_num_frames)
         if clip.is_cut:
+            most = limits.seconds(clip.count, fps)
             raise InvalidRequest(
-                f"Invalid value for '{param}': this model generates up to {limits.seconds(most, fps):g} seconds at "
-                f"{fps} frames a second, and the video is longer. Set 'seconds' to change its beginning.",
+                f"Invalid value for '{param}': this model generates up to {most:g} seconds at {fps} frames a second, "
+                "and the video is longer. Set 'seconds' to change its beginning.",
                 param=param,
             )
-        count = min(most, limits.round_up(len(clip.frames)))
-        operation = replace(operation, num_frames=count, seconds=limits.seconds(count, fps))
-    missing = count - len(clip.frames)
-    if missing >= max(2, limits.frame_multiple):
+        operation = replace(operation, num_frames=clip.count, seconds=limits.seconds(clip.count, fps))
+    elif clip.count != operation.num_frames:
         raise InvalidRequest(
-            f"Invalid value for 'seconds': at {fps} frames a second the video has {len(clip.frames)} frames, and "
-            f"{count} are needed.",
+            f"Invalid value for 'seconds': at {fps} frames a second the video has {clip.own_count} frames, and "
+            f"{operation.num_frames} are needed.",
             param="seconds",
         )
-    return replace(operation, frames=(clip.frames + clip.frames[-1:] * missing)[:count])
+    return replace(operation, frames=SpoolAttachment(clip.frames))
 
 
 def _count(request: Request, size: int) -> None:

@@ -1,7 +1,9 @@
 """Videos that requests start from: what is read of them, and what is refused."""
 
 import io
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import av
@@ -14,7 +16,7 @@ from gateway.media.loader import MediaLoader
 from gateway.media.spool import SpoolFile
 from gateway.media.videos import Clip
 from tests.fakes.image_model import color_of_seed
-from tests.fakes.video_model import video_file
+from tests.fakes.video_model import noise_video, video_file
 
 
 @pytest.fixture
@@ -23,7 +25,13 @@ def read(make_media: Callable[..., MediaLoader]) -> Iterator[Any]:
     spools: list[SpoolFile] = []
 
     async def read(
-        data: bytes, *, size: tuple[int, int] = (64, 64), fps: int = 8, max_frames: int = 33, **settings: Any
+        data: bytes,
+        *,
+        size: tuple[int, int] = (64, 64),
+        fps: int = 8,
+        max_frames: int = 33,
+        multiple: int = 1,
+        **settings: Any,
     ) -> Clip:
         media = make_media(**settings)
         media.videos._pool._wall_timeout = 120.0  # the machine may be busy
@@ -31,17 +39,38 @@ def read(make_media: Callable[..., MediaLoader]) -> Iterator[Any]:
         spools.append(spool)
         await spool.write(data)
         await spool.finish()
-        return await media.videos.read_clip(
-            spool, size=size, fps=fps, max_frames=max_frames, param="video", caller="caller"
+        clip = await media.videos.read_clip(
+            spool,
+            size=size,
+            fps=fps,
+            max_frames=max_frames,
+            multiple=multiple,
+            param="video",
+            caller="caller",
         )
+        spools.append(clip.frames)
+        return clip
 
     yield read
     for spool in spools:
         spool.close()
 
 
+def files(clip: Clip) -> list[bytes]:
+    """Return the frames of a clip."""
+    with os.fdopen(clip.frames.open(), "rb") as file:
+        data = file.read()
+    found, at = [], 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "little")
+        found.append(data[at + 4 : at + 4 + size])
+        at += 4 + size
+    assert at == len(data) and len(found) == clip.count
+    return found
+
+
 def pictures(clip: Clip) -> list[Any]:
-    return [Image.open(io.BytesIO(frame)) for frame in clip.frames]
+    return [Image.open(io.BytesIO(frame)) for frame in files(clip)]
 
 
 def is_near(pixel: Any, colour: tuple[int, int, int], distance: int = 14) -> bool:
@@ -54,7 +83,7 @@ def is_near(pixel: Any, colour: tuple[int, int, int], distance: int = 14) -> boo
 )
 async def test_frames_of_each_container(read: Any, container: str, codec: str) -> None:
     clip = await read(video_file((96, 64), 16, 8, seed=3, container=container, codec=codec), size=(96, 64))
-    assert len(clip.frames) == 16 and not clip.is_cut
+    assert clip.count == 16 and not clip.is_cut
     for index, picture in enumerate(pictures(clip)):
         assert (picture.format, picture.size) == ("JPEG", (96, 64))
         bar = 92 * index // 15
@@ -68,14 +97,22 @@ async def test_frames_of_each_container(read: Any, container: str, codec: str) -
 async def test_frames_are_picked_by_time(read: Any, fps: int, count: int, picks: list[int]) -> None:
     source = video_file((64, 64), 16, 8, codec="libx264")
     every, picked = await read(source), await read(source, fps=fps)
-    assert len(picked.frames) == count and not picked.is_cut
-    assert picked.frames == tuple(every.frames[at] for at in picks)
+    assert picked.count == picked.own_count == count and not picked.is_cut
+    assert files(picked) == [files(every)[at] for at in picks]
 
 
 async def test_a_long_video_is_cut(read: Any) -> None:
     clip = await read(video_file((64, 64), 16, 8), max_frames=15)
-    assert len(clip.frames) == 15 and clip.is_cut
+    assert clip.count == 15 and clip.is_cut
     assert not (await read(video_file((64, 64), 16, 8), max_frames=16)).is_cut
+
+
+@pytest.mark.parametrize(("source", "count", "own"), [(16, 17, 16), (17, 17, 17), (18, 21, 18), (40, 33, 33)])
+async def test_the_last_frame_is_repeated(read: Any, source: int, count: int, own: int) -> None:
+    clip = await read(video_file((64, 64), source, 8), multiple=4)
+    found = files(clip)
+    assert (clip.count, clip.own_count, clip.is_cut) == (count, own, source > 33)
+    assert found[own:] == found[own - 1 : own] * (count - own) and len(set(found[:own])) > own / 2
 
 
 async def test_a_picture_covers_the_size_and_is_cropped_at_the_centre(read: Any) -> None:
@@ -157,10 +194,17 @@ async def test_a_video_that_takes_too_long(read: Any) -> None:
 async def test_a_bomb_of_memory(read: Any) -> None:
     """Headers that declare much larger frames than the file has are checked before the first one is decoded."""
     data = bytearray(video_file((64, 64), 4, 8, container="gif", codec="gif"))
-    assert len((await read(bytes(data))).frames) >= 4
+    assert (await read(bytes(data))).count >= 4
     data[6:10] = (16_000).to_bytes(2, "little") * 2
     with pytest.raises(InvalidRequest, match="16000 × 16000 pixels"):  # noqa: RUF001
         await read(bytes(data))
+
+
+async def test_frames_are_on_disk(read: Any, tmp_path: Path) -> None:
+    """They do not take memory: those of a large video have hundreds of megabytes."""
+    clip = await read(noise_video((640, 360), 9), size=(640, 360), state=tmp_path)
+    assert clip.frames.size > 2_000_000 and len(files(clip)) == 9
+    assert (tmp_path / "uploads").is_dir()
 
 
 async def test_the_last_frame(make_media: Callable[..., MediaLoader]) -> None:
