@@ -79,7 +79,7 @@ def _write(
 
 
 @lru_cache(maxsize=1)
-def noise_video(size: tuple[int, int] = (1280, 720), num_frames: int = 21, fps: int = 8) -> bytes:
+def noise_video(size: tuple[int, int] = (1280, 720), num_frames: int = 9, fps: int = 8) -> bytes:
     """Return a video of noise, whose frames as JPEG files are as large as any."""
     random = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -41,8 +41,9 @@ async def _submit(
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def gateway() -> Iterator[BackgroundGateway]:
+    """Run the gateway for the tests of this folder alone: other tests need tasks that are stored."""
     with pytest.MonkeyPatch.context() as patch, run_in_background(FUZZED_MODELS) as running:
         patch.setattr(TaskQueue, "submit", _submit)
         yield running

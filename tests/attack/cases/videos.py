@@ -29,7 +29,7 @@ def large_frames() -> bytes:
 @cache
 def slow_video() -> bytes:
     """Return a video of 4K, of which a model reads each frame."""
-    return video_file((3840, 2160), 33, 8, codec="mpeg4")
+    return video_file((3840, 2160), 9, 8, codec="mpeg4")
 
 
 def start_from(data: Callable[[], bytes], times: int = 1) -> Attack:
@@ -42,14 +42,13 @@ def start_from(data: Callable[[], bytes], times: int = 1) -> Attack:
     return attack
 
 
-def _video_case(name: str, data: Callable[[], bytes], times: int = 1, *, costly: bool = False) -> AttackCase:
+def _video_case(name: str, data: Callable[[], bytes], times: int = 1) -> AttackCase:
     return AttackCase(
         f"videos: {name}",
         start_from(data, times),
         (200, *REFUSAL_STATUSES),
         honest_requests=("chat", "picture"),
         in_soak=False,
-        runs_on_two_workers=costly,
         prepare=data,
     )
 
@@ -57,7 +56,7 @@ def _video_case(name: str, data: Callable[[], bytes], times: int = 1, *, costly:
 CASES = [
     _video_case("a GIF of 256 million pixels", oversized_gif),
     _video_case("8K", large_frames),
-    _video_case("eight of 4K at once", slow_video, 8),
-    _video_case("noise whose frames have 45 MB", noise_video),
-    _video_case("six of them at once", noise_video, 6, costly=True),
+    _video_case("three of 4K at once", slow_video, 3),
+    _video_case("noise whose frames have 20 MB", noise_video),
+    _video_case("six of them at once", noise_video, 6),
 ]
