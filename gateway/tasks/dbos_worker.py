@@ -17,7 +17,7 @@ import structlog
 from dbos import DBOS, DBOSConfig, PortableWorkflowError, WorkflowSerializationFormat
 
 from gateway.errors import GatewayError
-from gateway.tasks import task_rows, task_store, webhook_store
+from gateway.tasks import sqlite_dequeues, task_rows, task_store, webhook_store
 from gateway.tasks.database import Database
 from gateway.tasks.executor import TaskExecutor
 from gateway.tasks.task_store import TaskStore
@@ -118,8 +118,10 @@ class DbosWorker:
         if options:
             config["db_engine_kwargs"] = {"connect_args": options, "pool_size": 10, "pool_pre_ping": True}
         try:
-            DBOS(config=config)
+            dbos = DBOS(config=config)
             DBOS.launch()
+            if self._database.path is not None:
+                sqlite_dequeues.lock_dequeues(dbos._sys_db)
             DBOS.register_queue(
                 task_store.QUEUE_NAME,
                 partition_concurrency=self._concurrency,
