@@ -137,7 +137,7 @@ def onnxruntime_loop(repository: Path) -> Generate:
     def generate(seed: int, count: int) -> Any:
         torch.set_num_threads(
             1
-        )  # PyTorch is only the scheduler here; its threads would keep the cores from the engines
+        )  # only the scheduler needs PyTorch; its threads would keep cores from the engines
         # The videos of the loop share one random generator, ours have one each: only the first video is the same.
         request = VideoRequest(PROMPT, "", GUIDANCE, STEPS, SIDE, SIDE, FRAMES, count, seed)
         return np.moveaxis(generate_videos(engines, request).videos[0], 0, -1) * 255 @ LUMA
