@@ -127,12 +127,17 @@ def brightness(video: bytes) -> Any:
 
 def onnxruntime_loop(repository: Path) -> Generate:
     """Generate videos in this process with a plain loop over the installed engines, in one batch."""
+    import torch
+
     from builders.diffusion.reference_pipeline import Engines
     from builders.video.reference_pipeline import VideoRequest, generate_videos
 
     engines = Engines(repository / VIDEO_MODEL / "1", lambda name: repository / name / "1" / "model.onnx")
 
     def generate(seed: int, count: int) -> Any:
+        torch.set_num_threads(
+            1
+        )  # only the scheduler needs PyTorch; its threads would keep cores from the engines
         # The videos of the loop share one random generator, ours have one each: only the first video is the same.
         request = VideoRequest(PROMPT, "", GUIDANCE, STEPS, SIDE, SIDE, FRAMES, count, seed)
         return np.moveaxis(generate_videos(engines, request).videos[0], 0, -1) * 255 @ LUMA

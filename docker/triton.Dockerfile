@@ -3,7 +3,7 @@ ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:25.12-py3
 FROM ${TRITON_IMAGE}
 ARG PIP_LICENSES=5.5.5
 # Further packages of constraints.txt: `av` for models of videos. Its wheel has GPL libraries.
-ARG PACKAGES=""
+ARG PACKAGES
 # NVIDIA's images end as root or as triton-server; the layers below need root.
 USER 0
 COPY constraints.txt docker/install-missing docker/inventory.py /tmp/tritonic/

@@ -168,3 +168,18 @@ def test_an_image_request_may_consist_of_parameters(load: Callable[[str], Any], 
         with pytest.raises(GenerationError) as raised:
             read(inputs({"prompt": "a cat", **parameter}))
         assert raised.value.param == next(iter(parameter))
+
+
+def test_a_video_request_may_consist_of_parameters(load: Callable[[str], Any], inputs: Callable[..., Any]) -> None:
+    read = load("backends.diffusion.tensors").read_video_request
+    request = read(
+        inputs(
+            {"num_frames": 9, "fps": "12", "seed": 5}, prompt=bytes_tensor(b"a cat"), frames=bytes_tensor(b"1", b"2")
+        )
+    )
+    assert (request.prompt, request.num_frames, request.fps, request.seed) == ("a cat", 9, 12, 5)
+    assert (request.frames, request.images, request.nbytes) == ((b"1", b"2"), (), 7)
+    for parameter in ({"num_images": 3}, {"fps": "fast"}, {"frames": 5}):
+        with pytest.raises(GenerationError) as raised:
+            read(inputs({"prompt": "a cat", **parameter}))
+        assert raised.value.param == next(iter(parameter))
