@@ -1,4 +1,4 @@
-"""The tensors of videos (docs/architecture.md), which `backends/diffusion` generates."""
+"""The tensors of videos, which `backends/diffusion` generates (docs/architecture.md)."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 

@@ -152,8 +152,8 @@ async def test_a_job_for_a_fork_server_that_has_just_ended_begins_in_another(ser
 
 async def test_a_hanging_fork_server_is_replaced(media, monkeypatch):
     monkeypatch.setattr("gateway.media.fork_server._KILL_TIMEOUT_SECONDS", 0.3)
-    monkeypatch.setattr(media._document_pool, "_wall_timeout", 0.6)
     await media.load_document("data:,hello", param="p")
+    monkeypatch.setattr(media._document_pool, "_wall_timeout", 0.6)
     hung = media._fork_server._process
     os.kill(hung.pid, signal.SIGSTOP)
     with pytest.raises(Overloaded):
