@@ -33,7 +33,8 @@ class StageConfig:
     """Length and learning rate of a stage, in steps, so that the load of the machine does not change the result.
 
     The learning rate rises for `warmup_steps`, stays for `constant_fraction` of all steps, and then falls linearly, to
-    `final_fraction` of itself at least.
+    `final_fraction` of itself at least. Matrices whose names begin with `muon_prefix` are updated by Muon, all other
+    weights by AdamW.
     """
 
     name: str
@@ -44,6 +45,7 @@ class StageConfig:
     final_fraction: float = 0.01
     weight_decay: float = 0.01
     uses_ema: bool = False
+    muon_prefix: str | None = None
     log_steps: int = 100
     save_steps: int = 500
 
@@ -74,28 +76,29 @@ def run_training_loop(
     call this in the same way, each with the loss of its shard of the batch.
     """
     average = copy.deepcopy(network).requires_grad_(False) if stage.uses_ema else network
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=stage.weight_decay, fused=True
-    )
+    optimizers = _make_optimizers(stage, network)
     first = 0
     if file.exists():
         state = torch.load(file, weights_only=True)
         first = state["step"]
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, values in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
         log(f"{stage.name}: {first} of {stage.steps} steps are done already")
     started, sums = time.monotonic(), dict[str, float]()
     for step in range(first, stage.steps):
         torch.manual_seed(sum(stage.name.encode()) * 1_000_003 + step)
-        for parameters in optimizer.param_groups:
-            parameters["lr"] = stage.learning_rate_at(step)
+        for optimizer in optimizers:
+            for parameters in optimizer.param_groups:
+                parameters["lr"] = stage.learning_rate_at(step)
+            optimizer.zero_grad()
         losses = loss_of(step)
-        optimizer.zero_grad()
         sum(losses.values()).backward()
         group.average_gradients(network)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         if stage.uses_ema:
             decay = min(EMA_DECAY, (step + 1) / (step + 10))
             torch._foreach_lerp_(list(average.parameters()), [p.data for p in network.parameters()], 1 - decay)
@@ -108,18 +111,33 @@ def run_training_loop(
             log(f"{stage.name}: step {done} of {stage.steps}, {figures}, {pace:.2f} s a step")
             sums.clear()
         if group.is_leader and (done % stage.save_steps == 0 or done == stage.steps):
-            _write(file, done, network, average, optimizer)
+            _write(file, done, network, average, optimizers)
             if on_save:
                 on_save(done, average)
     return average
 
 
-def _write(file: Path, step: int, network: Any, average: Any, optimizer: Any) -> None:
+def _make_optimizers(stage: StageConfig, network: Any) -> list[Any]:
+    matrices: list[Any] = []
+    others: list[Any] = []
+    for name, parameter in network.named_parameters():
+        by_muon = stage.muon_prefix is not None and name.startswith(stage.muon_prefix) and parameter.ndim == 2
+        (matrices if by_muon else others).append(parameter)
+    rate, decay = stage.learning_rate, stage.weight_decay
+    optimizers: list[Any] = [torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.99), weight_decay=decay, fused=True)]
+    if matrices:
+        # Updates are as large as those of AdamW, so one learning rate serves both.
+        muon = torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        optimizers.append(muon)
+    return optimizers
+
+
+def _write(file: Path, step: int, network: Any, average: Any, optimizers: list[Any]) -> None:
     state = {
         "step": step,
         "network": network.state_dict(),
         "average": average.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
     }
     fresh = file.with_suffix(".new")
     torch.save(state, fresh)

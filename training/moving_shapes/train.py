@@ -17,10 +17,15 @@ from training.moving_shapes.train_vae import refine_decoder, train_vae
 VAE_STAGE = StageConfig("vae", 3_000, 2e-3, warmup_steps=50, weight_decay=1e-4, save_steps=300)
 TEXT_STAGE = StageConfig("text", 1_200, 1e-3, final_fraction=0.05)
 TRANSFORMER_STAGE = StageConfig(
-    "transformer", 8_000, 1e-3, constant_fraction=0.4, final_fraction=0.02, uses_ema=True, save_steps=250
+    "transformer",
+    6_000,
+    1e-3,
+    constant_fraction=0.4,
+    final_fraction=0.02,
+    uses_ema=True,
+    muon_prefix="blocks.",
+    save_steps=250,
 )
-
-
 DECODER_STAGE = StageConfig("decoder", 800, 1e-3, warmup_steps=50, weight_decay=1e-4, save_steps=200)
 
 

@@ -78,13 +78,16 @@ def test_training_ends_in_a_folder_that_diffusers_reads(tmp_path: Path) -> None:
     assert {f.name for f in (tmp_path / "weights" / "tokenizer").iterdir()} >= {"tokenizer.json", "vocab.json"}
 
 
-def test_a_resumed_stage_gives_the_same_weights_as_an_uninterrupted_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("muon_prefix", [None, ""])
+def test_a_resumed_stage_gives_the_same_weights_as_an_uninterrupted_one(
+    muon_prefix: str | None, tmp_path: Path
+) -> None:
     def network() -> torch.nn.Module:
         torch.manual_seed(1)
         return torch.nn.Linear(4, 4)
 
     def run(file: Path, steps: int, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-        stage = StageConfig("one", 6, 1e-2, uses_ema=True, save_steps=3)
+        stage = StageConfig("one", 6, 1e-2, uses_ema=True, save_steps=3, muon_prefix=muon_prefix)
 
         def loss_of(step: int) -> dict[str, torch.Tensor]:
             if step == steps:
@@ -98,6 +101,25 @@ def test_a_resumed_stage_gives_the_same_weights_as_an_uninterrupted_one(tmp_path
         run(tmp_path / "broken", 4, network())
     resumed = run(tmp_path / "broken", 99, network())
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_muon_updates_the_matrices_below_its_prefix(tmp_path: Path) -> None:
+    results = []
+    for prefix in (None, "0."):
+        torch.manual_seed(1)
+        network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+        inputs, stage = torch.randn(8, 4), StageConfig("one", 3, 1e-2, warmup_steps=1, muon_prefix=prefix)
+        run_training_loop(
+            stage,
+            tmp_path / f"{prefix}.pt",
+            network,
+            lambda step, network=network, inputs=inputs: {"loss": network(inputs).square().mean()},
+            lambda line: None,
+        )
+        states = torch.load(tmp_path / f"{prefix}.pt", weights_only=True)["optimizers"]
+        results.append((network[0].weight, [len(state["state"]) for state in states]))
+    assert [counts for _, counts in results] == [[4], [3, 1]]
+    assert not torch.equal(results[0][0], results[1][0])
 
 
 def test_the_learning_rate_warms_up_stays_and_falls() -> None:
