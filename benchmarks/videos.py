@@ -1,12 +1,12 @@
 """Compares videos of the default model over HTTP, over gRPC, in a bare onnxruntime loop, and in diffusers.
 
 All make the same four videos (prompt, steps, guidance) on the same cores, and take turns in each round. The gateway and
-Triton get four requests at once; their time includes the encoding of the MP4 files, which the other systems do not do,
-and that of the gateway the way of a task: it is created, stored, asked for and downloaded. The bare loop is
-`builders.video.reference_pipeline` over the installed engines, with diffusers' scheduler, in this process. diffusers
-runs the same weights on PyTorch, with all cores and with one core; ratios are to the better of the two. Then follows
-one video at a time, through Triton and in the loop. Values are medians over the rounds; ratios are medians of the
-rounds' ratios.
+Triton get four requests at once. Their time includes the encoding of the MP4 files, which the other systems do not do.
+Over HTTP it also includes the task: the requests that create it, ask for its state and download its file. The bare
+loop is `builders.video.reference_pipeline` over the installed engines, with diffusers' scheduler, in this process.
+diffusers runs the same weights on PyTorch, with all cores and with one core; ratios are to the better of the two. Then
+follows one video at a time, through Triton and in the loop. Values are medians over the rounds; ratios are medians of
+the rounds' ratios.
 """
 
 import io

@@ -4,7 +4,7 @@ GatewayError                          500  a fault of the gateway itself
 ├── InvalidRequest                    400  the request is wrong; `param` names the field
 │   ├── UnsupportedOption             400  the request is valid, but the model cannot carry out an option of it
 │   ├── ContextLengthExceeded         400  the prompt exceeds the context of the model
-│   └── NotReady                      400  the task has no outputs, as it has not completed
+│   └── NotReady                      400  the task has no outputs: it has not completed
 ├── Unauthorized                      401  the API key is missing or unknown
 ├── Forbidden                         403  the API key is known, but lacks the permission
 ├── NotFound                          404

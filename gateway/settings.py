@@ -164,7 +164,7 @@ class Settings(BaseSettings):
     recording_max_bytes: Annotated[int, Field(gt=0)] = 1024 * 1024 * 1024
     """Largest file of a recording, in bytes. What exceeds a megabyte is on disk, in `uploads` of `state`."""
     recordings_held_bytes: Annotated[int, Field(gt=0)] = 8 * 1024 * 1024 * 1024
-    """The same limit for all open recordings together, shared fairly among callers."""
+    """The same limit for all open recordings and videos together, shared fairly among callers."""
     recording_workers: Annotated[int, Field(gt=0)] = 32
     """Most recordings that are decoded at a time, each in a process of its own; shared fairly among callers."""
     recording_timeout: Annotated[float, Field(gt=0)] = 300.0

@@ -52,7 +52,7 @@ class DenoisingJob:
     first_frame: Latent | None = None
     """The clean first frame of the latent, float32[C, 1, h, w]: the denoiser sees it at timestep 0, and it stays."""
     frame_timesteps: bool = False
-    """Whether the denoiser has a timestep for each latent frame."""
+    """True if the denoiser has a timestep for each latent frame."""
     rows: list["BatchRow"] = field(init=False)
     ended: bool = field(default=False, init=False)
 

@@ -1,4 +1,4 @@
-"""What pipelines of images and of videos share."""
+"""The parts that pipelines of images and pipelines of videos share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

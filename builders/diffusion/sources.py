@@ -33,7 +33,7 @@ def _image_folders(index: Index) -> Iterable[str]:
 
 @dataclass(frozen=True, slots=True)
 class PipelineKind:
-    """What a family reads of a folder in diffusers' layout."""
+    """The rules by which a family reads a folder in diffusers' layout."""
 
     check: Callable[[dict[str, Any]], object]
     """Raises UnsupportedModel for a `model_index.json` that the family does not build."""

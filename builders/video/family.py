@@ -17,7 +17,7 @@ class VideoOptions(SizeOptions):
     default_num_frames: Annotated[int, Field(ge=1, le=4097)] = 81
     """Frames of a video for requests that name no length."""
     max_num_frames: Annotated[int, Field(ge=1, le=4097)] | None = None
-    """Largest number of frames. Default: `default_num_frames`, because models lose their way in longer videos."""
+    """Largest number of frames. Default: `default_num_frames`, usually the length that the model was trained at."""
     default_fps: Annotated[int, Field(ge=1, le=120)] = 16
     """Frames per second at which the model's motion looks natural."""
     max_fps: Annotated[int, Field(ge=1, le=120)] = 60

@@ -5,7 +5,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from gateway.errors import ModelFailed
+from gateway.errors import ModelFailed, UnsupportedOption
 from gateway.media import sniffing
 from gateway.media.decoder_pool import DecoderPool
 from gateway.media.fork_server import ForkServer
@@ -23,6 +23,7 @@ _SLOT_SECONDS = 60.0
 _GIF_FRAME = b"\x21\xf9\x04"
 """The beginning of a frame in an animated GIF: the graphic control extension."""
 _MAX_PREVIEW_BYTES = 8 * 1024 * 1024
+_NO_DECODER = "this gateway decodes no videos, as its extra 'audio' (PyAV) is not installed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +136,11 @@ class Videos:
     async def preview(self, spool: SpoolFile, variant: PreviewVariant, *, caller: str) -> bytes:
         """Return a preview of a video that a model made, in the format of `PREVIEW_TYPES`.
 
-        Raises `ModelFailed` if the video cannot be decoded, and `Overloaded`.
+        Raises `ModelFailed` if the video cannot be decoded, `UnsupportedOption` if this gateway decodes no videos, and
+        `Overloaded`.
         """
+        if not _can_decode():
+            raise UnsupportedOption(f"There is no preview: {_NO_DECODER}.", param="variant")
         try:
             task = {**self._task(spool), "task": "preview", "variant": variant}
             _, body = await self._pool.decode_file(task, spool.open(), caller=caller, max_body_bytes=_MAX_PREVIEW_BYTES)
@@ -146,8 +150,8 @@ class Videos:
 
     def _task(self, spool: SpoolFile) -> dict[str, object]:
         """Return the fields that the tasks of a video share. Raises `InvalidMedia` for another file."""
-        if importlib.util.find_spec("av") is None:
-            raise InvalidMedia("this gateway decodes no videos, as its extra 'audio' (PyAV) is not installed")
+        if not _can_decode():
+            raise InvalidMedia(_NO_DECODER)
         if spool.size > self._settings.video_max_bytes:
             raise InvalidMedia(f"the video is larger than the limit of {self._settings.video_max_bytes} bytes")
         sniffed = sniffing.sniff(read_head(spool))
@@ -159,3 +163,7 @@ class Videos:
             "max_seconds": self._settings.video_max_seconds,
             "max_pixels": self._settings.video_max_pixels,
         }
+
+
+def _can_decode() -> bool:
+    return importlib.util.find_spec("av") is not None

@@ -26,7 +26,7 @@ class VideoLimits:
     """Frames a second of a video whose request names none."""
     max_fps: int = DEFAULT_MAX_FPS
     references: frozenset[str] = frozenset()
-    """What a video may start from: `image`, its first frame; `frames`, another video."""
+    """The references that a video may start from: `image`, its first frame; `frames`, another video."""
 
     def num_frames(self, seconds: float, fps: int) -> int:
         """Return the least number of frames that the model generates and that last at least `seconds`."""

@@ -81,9 +81,3 @@ class GenerateVideo(TaskOperation):
 
 
 _FACTS = ("width", "height", "num_frames", "fps")
-
-
-async def gather(events: AsyncIterator[VideoEvent]) -> Video:
-    """Return the video of a stream."""
-    (video,) = [event async for event in events if isinstance(event, Video)]
-    return video

@@ -73,8 +73,8 @@ class TaskOperation(Operation, ABC):
     """
 
     task_object: ClassVar[str] = "task"
-    """What its tasks are for their callers, as in "image": `object` of a task, and the beginning of the types of its
-    webhooks."""
+    """The word for the outputs of its tasks, "image" for example: the `object` of a task, and the first part of the
+    types of its webhooks."""
     seed_field: ClassVar[str | None] = None
     """The field, and the input of the model, that makes a repeated run give the same outputs. A task fills it in."""
 

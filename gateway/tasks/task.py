@@ -64,7 +64,7 @@ class Task:
 
 
 def task_object(kind: str) -> str:
-    """Return what tasks of an operation are for their callers, as in "image"; of an unknown one, "task"."""
+    """Return the `TaskOperation.task_object` of the operation that is named `kind`; "task" for an unknown one."""
     operation = OPERATIONS.get(kind)
     return operation.task_object if operation and issubclass(operation, TaskOperation) else TaskOperation.task_object
 

@@ -92,10 +92,9 @@ class TaskQueue:
         """Queue `request` as a task, and return the task without waiting for it.
 
         A repeated request with the same `idempotency_key` of `owner` returns the existing task. The end of the task is
-        sent to `webhook_url` (`gateway.tasks.webhooks`). Raises `ModelNotFound`,
-        `UnsupportedOption` and `InvalidRequest` for requests that cannot succeed later either, `RateLimited` if `owner`
-        has as many open tasks as the setting `tasks_per_key` permits, `StorageFull`, and `Overloaded` if the database
-        does not answer.
+        sent to `webhook_url` (`gateway.tasks.webhooks`). Raises `ModelNotFound`, `UnsupportedOption` and
+        `InvalidRequest` for requests that cannot succeed later either, `RateLimited` if `owner` has as many open tasks
+        as the setting `tasks_per_key` permits, `StorageFull`, and `Overloaded` if the database does not answer.
         """
         self._check(request)
         if webhook_url is not None:

@@ -89,8 +89,7 @@ class TaskStore:
         """Queue a task in the queue of `model`. Return False if a task with this id exists.
 
         `kind` is the name of the operation. The end of the task is sent to `webhook_url`. Raises `QuotaExceeded` if the
-        owner has `limit` open tasks, whichever
-        gateways took them.
+        owner has `limit` open tasks, whichever gateways took them.
         """
         options: EnqueueOptions = {
             "workflow_name": WORKFLOW_NAME,

@@ -10,7 +10,7 @@ from backends.serving.config_parameters import integer_value, json_value, string
 from backends.serving.errors import InvalidValue
 
 REFERENCES = ("image", "frames")
-"""What a request may send besides its prompt: a first frame, or a video to start from."""
+"""The inputs that a request may have besides its prompt: a first frame, or the frames of a video to start from."""
 ENCODER_VARIABLE = "TRITONIC_VIDEO_ENCODER"
 """Variable of Triton's environment that chooses the encoder of models whose parameters do not."""
 

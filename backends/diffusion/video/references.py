@@ -1,4 +1,4 @@
-"""What a request sends besides its prompt: a first frame, or the frames of a video to start from."""
+"""The encoding of references: the first frame of a video, or the frames of a video to start from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

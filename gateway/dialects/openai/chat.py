@@ -11,7 +11,11 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.dialects.openai.response_models import CreateChatCompletionResponse, CreateChatCompletionStreamResponse
+from gateway.dialects.openai.response_models import (
+    SUCCESS,
+    CreateChatCompletionResponse,
+    CreateChatCompletionStreamResponse,
+)
 from gateway.dialects.openai.wire import audio_chat, audio_chat_responses, media_chat
 from gateway.dialects.openai.wire.chat import (
     MAX_JSON_VALUES,
@@ -31,8 +35,6 @@ from gateway.operations.speak import Speak
 
 router = APIRouter(route_class=route_class(OPENAI_ERRORS, max_json_values=MAX_JSON_VALUES))
 
-
-_SUCCESS = {"code": 0, "message": "success"}
 _EXAMPLE_HEAD = {
     "created": 1763683200,
     "model": "smollm2-135m-instruct",
@@ -55,7 +57,7 @@ _RESPONSES = OPENAI_DOCS.responses(
             }
         ],
         "usage": {"prompt_tokens": 36, "completion_tokens": 8, "total_tokens": 44},
-        **_SUCCESS,
+        **SUCCESS,
     },
     event=CreateChatCompletionStreamResponse,
     event_example={
@@ -89,7 +91,7 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
     if speech is not None:
         operation = await parse_request(body, model, request)
         spoken = audio_chat.run(catalog, model, operation, speech, request)
-        return await audio_chat_responses.respond(body, request, spoken, speech, head, nulls=True, more=_SUCCESS)
+        return await audio_chat_responses.respond(body, request, spoken, speech, head, nulls=True, more=SUCCESS)
     events: AsyncGenerator[ChatEvent]
     if media_chat.is_media_chat(model):
         events = await media_chat.open_answer(body, model, request, progress=streams)
@@ -107,4 +109,4 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
         return await delivery.sse(request, events, chunks.render, OPENAI_ERRORS.render_event, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
     fields = render(answers, usage, logprobs=bool(body.logprobs), nulls=True, legacy=body.uses_legacy_functions)
-    return Response(orjson.dumps({**head, **fields, **_SUCCESS}), media_type="application/json")
+    return Response(orjson.dumps({**head, **fields, **SUCCESS}), media_type="application/json")

@@ -20,6 +20,10 @@ class SuccessFields(BaseModel):
     message: Literal["success"]
 
 
+SUCCESS = {"code": 0, "message": "success"}
+"""The values of `SuccessFields`."""
+
+
 class CompletionUsage(BaseModel):
     """Tokens, as counted by the engine."""
 

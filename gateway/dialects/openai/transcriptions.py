@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.dialects.openai.response_models import SuccessFields
+from gateway.dialects.openai.response_models import SUCCESS, SuccessFields
 from gateway.dialects.openai.wire import transcript_answers, transcription_models, transcriptions
 from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
@@ -26,8 +26,6 @@ from gateway.operations.transcribe import Transcribe
 from gateway.operations.transcript import SpeechTask
 
 router = APIRouter(route_class=route_class(OPENAI_ERRORS, recordings=True), tags=["Audio"])
-
-_SUCCESS = {"code": 0, "message": "success"}
 
 
 class CreateTranscriptionResponse(transcription_models.Transcription, SuccessFields):
@@ -52,7 +50,7 @@ def _responses(text: str) -> Responses:
             CreateTranscriptionResponse | CreateVerboseTranscriptionResponse,
             STORED_OUTPUT_FAILURES,
             description="The text, in the format of `response_format`; with `stream`, events that add to it.",
-            example={"text": text, "usage": usage, **_SUCCESS},
+            example={"text": text, "usage": usage, **SUCCESS},
             event=transcription_models.TranscriptTextDeltaEvent,
             event_example={"type": "transcript.text.delta", "delta": text},
             more_events=(transcription_models.TranscriptTextDoneEvent,),
@@ -87,7 +85,7 @@ async def _answer(request: Request, body: SpeechFields, task: SpeechTask) -> Res
     model = _find_model(catalog, body.model)
     operation = await transcriptions.parse_request(body, task, model.name, request)
     events = catalog.run(model, operation, request.state.trace)
-    success: dict[str, Any] = _SUCCESS
+    success: dict[str, Any] = SUCCESS
     return await transcript_answers.answer(request, body, operation, events, success=success)
 
 

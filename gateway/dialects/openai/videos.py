@@ -11,8 +11,10 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
 from gateway.dialects.openai import videos_responses as responses
+from gateway.dialects.openai.response_models import SUCCESS
 from gateway.dialects.openai.wire import video_inputs, video_tasks, videos
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
+from gateway.dialects.openai.wire.pages import render_page
 from gateway.dialects.openai.wire.video_tasks import Variant
 from gateway.dialects.openai.wire.videos import (
     CreateVideoRequest,
@@ -32,8 +34,6 @@ from gateway.tasks.task import Task, owner_id
 from gateway.tasks.task_queue import TaskQueue
 
 router = APIRouter(route_class=route_class(OPENAI_ERRORS, recordings=True), tags=["Videos"])
-
-_SUCCESS = {"code": 0, "message": "success"}
 
 
 class _VideoId(StringConvertor):
@@ -115,14 +115,12 @@ async def list_videos(
     after: Annotated[str | None, Query(description="`last_id` of the page before this one.")] = None,
     order: Annotated[Literal["asc", "desc"], Query(description="By the time of creation.")] = "desc",
 ) -> Response:
-    """Return the videos of the same key, the newest first."""
+    """Return the videos of the same key, in the order of their creation."""
     queue: TaskQueue = request.app.state.tasks
     found = await queue.list(
         _owner(request), limit=limit + 1, after=after, kinds=video_tasks.KINDS, oldest_first=order == "asc"
     )
-    data = [video_tasks.render(task, request) for task in found[:limit]]
-    ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
-    return _json({"object": "list", "data": data, **ends, "has_more": len(found) > limit, **_SUCCESS})
+    return _json({**render_page([video_tasks.render(task, request) for task in found], limit), **SUCCESS})
 
 
 @router.get("/v1/videos/{video_id:video_id}", summary="Retrieve a video", responses=responses.RETRIEVE)
@@ -136,7 +134,7 @@ async def delete_video(video_id: str, request: Request) -> Response:
     """Delete a video with its files. One that is queued or in progress is cancelled first."""
     owner = _owner(request)
     await video_tasks.delete(request, await video_tasks.find(request, video_id, owner), owner)
-    return _json({"id": video_id, "object": "video.deleted", "deleted": True, **_SUCCESS})
+    return _json({"id": video_id, "object": "video.deleted", "deleted": True, **SUCCESS})
 
 
 @router.head("/v1/videos/{video_id:video_id}/content", include_in_schema=False)
@@ -198,7 +196,7 @@ async def _submit(request: Request, operation: GenerateVideo, body: VideoFields)
 
 
 def _answer(task: Task, request: Request) -> Response:
-    return _json({**video_tasks.render(task, request), **_SUCCESS}, video_tasks.poll_headers(task))
+    return _json({**video_tasks.render(task, request), **SUCCESS}, video_tasks.poll_headers(task))
 
 
 def _json(answer: dict[str, Any], headers: dict[str, str] | None = None) -> Response:

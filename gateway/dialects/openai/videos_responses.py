@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from gateway.dialects.openai.response_models import SuccessFields
+from gateway.dialects.openai.response_models import SUCCESS, SuccessFields
 from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
 from gateway.dialects.openai.wire.video_docs import content_responses, with_poll_header
 from gateway.dialects.openai.wire.video_tasks import Status
@@ -86,7 +86,6 @@ _QUEUED = {
     **_EXAMPLE,
     **{"status": "queued", "progress": 0, "completed_at": None, "expires_at": None, "seed": None},
 }
-_SUCCESS = {"code": 0, "message": "success"}
 _NOT_FOUND = "The video does not exist, was deleted, or belongs to another API key."
 
 
@@ -98,16 +97,16 @@ def _lookup(model: type[BaseModel], description: str, example: dict[str, Any]) -
 
 CREATE = with_poll_header(
     OPENAI_DOCS.responses(
-        CreateVideoResponse, STORED_OUTPUT_FAILURES, description="The queued video.", example={**_QUEUED, **_SUCCESS}
+        CreateVideoResponse, STORED_OUTPUT_FAILURES, description="The queued video.", example={**_QUEUED, **SUCCESS}
     )
 )
-RETRIEVE = with_poll_header(_lookup(CreateVideoResponse, "The video.", {**_EXAMPLE, **_SUCCESS}))
+RETRIEVE = with_poll_header(_lookup(CreateVideoResponse, "The video.", {**_EXAMPLE, **SUCCESS}))
 LIST = _lookup(
     ListVideosResponse,
     "The videos.",
-    {"object": "list", "data": [_EXAMPLE], "first_id": _ID, "last_id": _ID, "has_more": False, **_SUCCESS},
+    {"object": "list", "data": [_EXAMPLE], "first_id": _ID, "last_id": _ID, "has_more": False, **SUCCESS},
 )
 DELETE = _lookup(
-    DeleteVideoResponse, "The video is deleted.", {"id": _ID, "object": "video.deleted", "deleted": True, **_SUCCESS}
+    DeleteVideoResponse, "The video is deleted.", {"id": _ID, "object": "video.deleted", "deleted": True, **SUCCESS}
 )
 CONTENT = content_responses("The video does not exist or belongs to another API key, or its file has expired.")

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
+from gateway.dialects.openai.wire.pages import render_page
 from gateway.dialects.platform import access
 from gateway.dialects.platform.response_models import ImageTask, ImageTaskList, Status
 from gateway.errors import InvalidRequest, TaskNotFound
@@ -113,14 +114,7 @@ async def list_kinds(
     states = [state for state, shown in TASK_STATUSES.items() if shown == status]
     owner = access.task_owner(request)
     found = await queue.list(owner, limit=limit + 1, after=after, states=states, kinds=kinds)
-    listed = [render_task(task) for task in found[:limit]]
-    answer = {
-        "object": "list",
-        "data": listed,
-        "first_id": listed[0]["id"] if listed else None,
-        "last_id": listed[-1]["id"] if listed else None,
-        "has_more": len(found) > limit,
-    }
+    answer = render_page([render_task(task) for task in found], limit)
     return Response(orjson.dumps(answer), media_type="application/json")
 
 

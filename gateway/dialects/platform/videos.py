@@ -75,7 +75,7 @@ _CREATE = OPENAI_DOCS.responses(
     example={**_EXAMPLE, "status": "queued"},
 )
 _CANCEL = _with_not_found(OPENAI_DOCS.responses(VideoTask, LOOKUP_FAILURES, description="The task.", example=_EXAMPLE))
-_RETRIEVE = with_poll_header({**_CANCEL, 200: {**_CANCEL[200]}})
+_RETRIEVE = with_poll_header(_CANCEL)
 _LIST = _with_not_found(
     OPENAI_DOCS.responses(
         VideoTaskList,

@@ -26,7 +26,7 @@ async def open_answer(
     """
     catalog: Catalog = request.app.state.catalog
     if image_chat.is_image_chat(model):
-        drawing = await image_chat.parse_request(body, model, request, allow_base64=allow_base64)
-        return image_chat.run(catalog, model, drawing, request, progress=progress)
-    film = await video_chat.parse_request(body, model, request, allow_base64=allow_base64)
-    return video_chat.run(catalog, model, film, request, progress=progress)
+        images = await image_chat.parse_request(body, model, request, allow_base64=allow_base64)
+        return image_chat.run(catalog, model, images, request, progress=progress)
+    video = await video_chat.parse_request(body, model, request, allow_base64=allow_base64)
+    return video_chat.run(catalog, model, video, request, progress=progress)

@@ -1,4 +1,4 @@
-"""What chats with models that generate pictures or videos share: the prompt, refusals, and progress lines."""
+"""The parts of chats with models that generate images or videos: the prompt, refusals, and progress lines."""
 
 from collections.abc import Sequence
 

@@ -15,9 +15,9 @@ _POLL = {
 
 
 def with_poll_header(documented: Responses) -> Responses:
-    """Add the header that `video_tasks.poll_headers` returns."""
-    documented[200]["headers"] = {**documented[200]["headers"], **_POLL}
-    return documented
+    """Return `documented` with the header that `video_tasks.poll_headers` returns."""
+    success = documented[200]
+    return {**documented, 200: {**success, "headers": {**success["headers"], **_POLL}}}
 
 
 def content_responses(not_found: str) -> Responses:

@@ -84,7 +84,7 @@ async def add_last_frame(
 
 
 async def receive_stored(file: str, request: Request) -> SpoolFile:
-    """Return a copy of a stored file, which is closed with the request. Raises `FileNotFound`, and as above."""
+    """Return a copy of a stored file, closed with the request. Raises `FileNotFound`, and as `add_reference` does."""
     files: FileStore = request.app.state.files
 
     async def copy() -> SpoolFile:

@@ -4,7 +4,7 @@ https://platform.openai.com/docs/api-reference/videos/object. `fps` and `seed` a
 """
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -95,7 +95,8 @@ def poll_headers(task: Task) -> dict[str, str]:
 async def content(request: Request, task: Task, variant: Variant) -> Response:
     """Return the file of a task, or a preview of it, which is made and stored at the first request.
 
-    Raises `NotReady`, `FileNotFound` once the file has been removed, `ModelFailed`, `StorageFull` and `Overloaded`.
+    Raises `NotReady`, `FileNotFound` once the file has been removed, `UnsupportedOption` for a preview that this
+    gateway cannot make, `ModelFailed`, `StorageFull` and `Overloaded`.
     """
     settings: Settings = request.app.state.settings
     file = _output_file(task)
@@ -114,8 +115,8 @@ async def delete(request: Request, task: Task, owner: str) -> None:
     """Delete a task with its files. It is cancelled first if it has not ended. Raises as `find` does."""
     files: FileStore = request.app.state.files
     queue: TaskQueue = request.app.state.tasks
-    for variant in _previews():
-        if stored := await files.find(_preview_name(task, variant), PREVIEW_TYPES[variant]):
+    for variant, content_type in PREVIEW_TYPES.items():
+        if stored := await files.find(_preview_name(task, variant), content_type):
             await files.delete(stored)
     await queue.delete(task.id, owner)
 
@@ -203,7 +204,3 @@ async def _preview(request: Request, task: Task, file: str, variant: PreviewVari
 
 def _preview_name(task: Task, variant: PreviewVariant) -> str:
     return f"{task.id}/{variant}"
-
-
-def _previews() -> Collection[PreviewVariant]:
-    return PREVIEW_TYPES.keys()

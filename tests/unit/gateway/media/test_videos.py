@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.media.loader import MediaLoader
 from gateway.media.spool import SpoolFile
 from gateway.media.videos import Clip
@@ -217,6 +217,22 @@ async def test_the_last_frame(make_media: Callable[..., MediaLoader]) -> None:
     picture: Any
     with Image.open(io.BytesIO(data)) as picture:
         assert (picture.format, picture.size) == ("PNG", (96, 64)) and min(picture.getpixel((94, 30))) > 200
+
+
+async def test_previews_and_clips_name_the_extra_where_pyav_is_not_installed(
+    read: Any, make_media: Callable[..., MediaLoader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    media = make_media()
+    spool = media.uploads.new_spool("caller")
+    await spool.write(video_file())
+    await spool.finish()
+    with pytest.raises(UnsupportedOption, match="extra 'audio'") as refused:
+        await media.videos.preview(spool, "thumbnail", caller="caller")
+    spool.close()
+    assert refused.value.param == "variant"
+    with pytest.raises(InvalidRequest, match="extra 'audio'"):
+        await read(video_file())
 
 
 async def test_a_first_frame_is_upright_and_opaque(media: Any) -> None:
