@@ -4,6 +4,7 @@ import json
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,13 +110,11 @@ def test_muon_updates_the_matrices_below_its_prefix(tmp_path: Path) -> None:
         torch.manual_seed(1)
         network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
         inputs, stage = torch.randn(8, 4), StageConfig("one", 3, 1e-2, warmup_steps=1, muon_prefix=prefix)
-        run_training_loop(
-            stage,
-            tmp_path / f"{prefix}.pt",
-            network,
-            lambda step, network=network, inputs=inputs: {"loss": network(inputs).square().mean()},
-            lambda line: None,
-        )
+
+        def compute_losses(step: int, network: Any = network, inputs: Any = inputs) -> dict[str, Any]:
+            return {"loss": network(inputs).square().mean()}
+
+        run_training_loop(stage, tmp_path / f"{prefix}.pt", network, compute_losses, lambda line: None)
         states = torch.load(tmp_path / f"{prefix}.pt", weights_only=True)["optimizers"]
         results.append((network[0].weight, [len(state["state"]) for state in states]))
     assert [counts for _, counts in results] == [[4], [3, 1]]
