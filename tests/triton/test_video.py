@@ -42,6 +42,7 @@ def triton(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     repository = tmp_path_factory.mktemp("filming")
     videos = {
         "default_size": [WIDTH, HEIGHT],
+        "min_size": 16,
         "max_size": 256,
         "default_steps": 4,
         "max_steps": LONG,
