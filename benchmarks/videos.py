@@ -135,9 +135,7 @@ def onnxruntime_loop(repository: Path) -> Generate:
     engines = Engines(repository / VIDEO_MODEL / "1", lambda name: repository / name / "1" / "model.onnx")
 
     def generate(seed: int, count: int) -> Any:
-        torch.set_num_threads(
-            1
-        )  # only the scheduler needs PyTorch; its threads would keep cores from the engines
+        torch.set_num_threads(1)  # only the scheduler needs PyTorch; its threads would keep cores from the engines
         # The videos of the loop share one random generator, ours have one each: only the first video is the same.
         request = VideoRequest(PROMPT, "", GUIDANCE, STEPS, SIDE, SIDE, FRAMES, count, seed)
         return np.moveaxis(generate_videos(engines, request).videos[0], 0, -1) * 255 @ LUMA
