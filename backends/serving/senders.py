@@ -43,3 +43,4 @@ class SenderThreads:
                 callback()
             except Exception:  # a client that cannot be reached must not stop the others
                 _log.exception("A response could not be sent.")
+            del callback  # waiting for the next one must not keep what this one refers to

@@ -152,8 +152,8 @@ def test_a_preview_shows_more_than_the_given_first_frame(tiny: TinyVideoPipeline
     tiny.components.calls.clear()
     sender = tiny.ask(steps=4, partial_images=1, images=(FRAME,)).outcome()
     assert len(sender.previews) == 1
-    # One more run for the second latent frame of the preview, and one for that of the video.
-    assert len(tiny.components.batches("vae-decoder-next")) == 2
+    # The second latent frame of the preview and that of the video, which may share a run.
+    assert sum(tiny.components.batches("vae-decoder-next")) == 2
 
 
 def test_random_seeds_are_reported_and_give_the_video_again(tiny: TinyVideoPipeline) -> None:
