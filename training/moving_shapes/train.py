@@ -19,8 +19,6 @@ TEXT_STAGE = StageConfig("text", 1_200, 1e-3, final_fraction=0.05)
 TRANSFORMER_STAGE = StageConfig(
     "transformer", 8_000, 1e-3, constant_fraction=0.4, final_fraction=0.02, uses_ema=True, save_steps=250
 )
-
-
 DECODER_STAGE = StageConfig("decoder", 800, 1e-3, warmup_steps=50, weight_decay=1e-4, save_steps=200)
 
 
