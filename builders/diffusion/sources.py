@@ -20,6 +20,8 @@ PACKAGED_PIPELINES = {"shapes": Path(__file__).parents[1] / "shapes" / "weights"
 Index = Mapping[str, Any]
 """The contents of a `model_index.json`."""
 
+_INDEX_FILE = "model_index.json"
+
 CONFIG_FILES = ("*.json", "*.txt", "*.model")
 WEIGHT_FILES = "*.safetensors"
 
@@ -101,7 +103,7 @@ class HubPipelineSource:
         from huggingface_hub import hf_hub_download
 
         path = sources.call_hub(
-            self.id, lambda: hf_hub_download(self.id, "model_index.json", revision=self._commit_and_files[0])
+            self.id, lambda: hf_hub_download(self.id, _INDEX_FILE, revision=self._commit_and_files[0])
         )
         return _index(Path(path).parent, self.kind)
 
@@ -154,7 +156,7 @@ class HubPipelineSource:
                 raise
             return folder.name, _names(folder, self.kind)
         commit = str(info.sha)
-        path = sources.call_hub(self.id, lambda: hf_hub_download(self.id, "model_index.json", revision=commit))
+        path = sources.call_hub(self.id, lambda: hf_hub_download(self.id, _INDEX_FILE, revision=commit))
         index = _index(Path(path).parent, self.kind)
         return commit, needed_files(index, [file.rfilename for file in info.siblings or ()], self.kind)
 
@@ -167,7 +169,10 @@ def resolve(
     if kind == "packaged":
         if name not in pipelines.packaged:
             raise RecipeError(f"There is no packaged pipeline {name!r}. Known: {', '.join(pipelines.packaged)}.")
-        return LocalPipelineSource(pipelines.packaged[name], pipelines)
+        folder = pipelines.packaged[name]
+        if not (folder / _INDEX_FILE).is_file():
+            raise SourceUnavailable(f"The weights of {name!r} are not in {folder}; `tritonic train {name}` makes them.")
+        return LocalPipelineSource(folder, pipelines)
     path = Path(source).expanduser()
     if path.is_dir():
         return LocalPipelineSource(path.resolve(), pipelines)
@@ -187,7 +192,7 @@ def needed_files(index: Index, names: list[str], kind: PipelineKind = IMAGES) ->
     Repositories hold the same weights several times. Other formats are left out, and so are variants (`.fp16.`) if a
     component has plain weights. Safety checkers are left out: they are not built.
     """
-    needed = ["model_index.json"]
+    needed = [_INDEX_FILE]
     for folder in sorted(folder for folder in set(kind.folders(index)) if component_class(index, folder) is not None):
         inside = [name for name in names if name.startswith(f"{folder}/") and name.count("/") == 1]
         weights = [name for name in inside if fnmatch(name, WEIGHT_FILES)]
@@ -204,7 +209,7 @@ def _names(folder: Path, kind: PipelineKind) -> list[str]:
 
 
 def _index(folder: Path, kind: PipelineKind) -> dict[str, Any]:
-    path = folder / "model_index.json"
+    path = folder / _INDEX_FILE
     if not path.is_file():
         raise SourceUnavailable(f"{folder} is not a pipeline in diffusers' layout: it has no {path.name}.")
     index = read_json(path, needed=True)

@@ -13,7 +13,7 @@ from builders.build import build, resolve_source
 from builders.diffusion.triton_config import render_part
 from builders.errors import BuildError, RecipeError, SourceUnavailable, UnsupportedModel
 from builders.video import pipeline, pipeline_json, triton_config
-from builders.video.builder import VideoBuilder
+from builders.video.builder import PACKAGED_PIPELINES, VideoBuilder
 from builders.video.parts import pipeline_parts
 from builders.video.plan_sizes import plan_sizes
 from tests.fakes.tiny_wan import KINDS
@@ -121,6 +121,14 @@ def test_sources_are_named_in_errors() -> None:
         resolve_source(video_recipe(Path("packaged:x")))
     with pytest.raises(SourceUnavailable, match=r"no folder '/nowhere'.*Wan2\.1-T2V-1\.3B"):
         resolve_source(video_recipe(Path("/nowhere")))
+
+
+def test_packaged_weights_that_are_missing_name_the_command_that_makes_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(PACKAGED_PIPELINES, "moving-shapes", tmp_path)
+    with pytest.raises(SourceUnavailable, match=r"not in .*; `tritonic train moving-shapes` makes them\."):
+        resolve_source(video_recipe(Path("packaged:moving-shapes")))
 
 
 @pytest.mark.parametrize("kind", KINDS)
