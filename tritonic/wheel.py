@@ -105,7 +105,8 @@ def server_environment(wheel: TritonWheel, folder: Path) -> dict[str, str]:
     cannot be installed beside the command.
     """
     env = dict(os.environ)
-    env.pop("TRITONIC_TRITON_SECRET", None)  # models do not need it, and their child processes would inherit it
+    for secret in ("TRITONIC_TRITON_SECRET", "TRITONIC_WEBHOOK_SECRET"):
+        env.pop(secret, None)  # models do not need it, and their child processes would inherit it
     own = env.get(MODEL_ENVIRONMENT)
     prefix = Path(own).resolve() if own else Path(sys.prefix)
     env["PATH"] = os.pathsep.join([str(prefix / "bin"), env.get("PATH", os.defpath)])

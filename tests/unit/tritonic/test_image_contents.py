@@ -115,6 +115,12 @@ def test_compose_builds_a_gateway_that_serves_sound() -> None:
         assert compose["services"][service]["build"]["args"]["EXTRAS"] == "${TRITONIC_EXTRAS:-tracing,audio}"
 
 
+def test_compose_builds_tritons_that_serve_videos() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    for service in ("triton", "triton-vllm", "triton-trtllm"):
+        assert compose["services"][service]["build"]["args"]["PACKAGES"] == "${TRITON_PACKAGES-av}"
+
+
 def test_the_bill_of_materials_names_packages_and_the_libraries_in_them() -> None:
     components = {each["name"]: each for each in inventory.python_components()}
     assert components["fastapi"]["purl"] == f"pkg:pypi/fastapi@{distribution('fastapi').version}"

@@ -1,4 +1,4 @@
-"""The packages that models of an embedded Triton see: those of the first Python on the server's PATH."""
+"""The environment of an embedded Triton: the packages that its models see, and the secrets that they do not."""
 
 import os
 import sys
@@ -34,3 +34,10 @@ def test_models_see_the_packages_of_an_environment_of_their_own(
 def test_a_relative_environment_starts_where_the_command_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert first_folder(monkeypatch, tmp_path, "own") == str(tmp_path / "own" / "bin")
+
+
+@pytest.mark.parametrize("secret", ["TRITONIC_TRITON_SECRET", "TRITONIC_WEBHOOK_SECRET"])
+def test_models_do_not_inherit_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secret: str) -> None:
+    monkeypatch.setenv(secret, "s")
+    installed = wheel.TritonWheel(tmp_path, tmp_path, tmp_path, tmp_path)
+    assert secret not in wheel.server_environment(installed, tmp_path)
