@@ -1,5 +1,6 @@
 """Write a contact sheet: clips as film strips on one page, each with its prompt."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from training.moving_shapes.rendering import Clip
 from training.moving_shapes.trajectories import CLIP_SIZE
 
 SHOWN_FRAMES = (0, 4, 8, 12, 16)
-MARGIN, CAPTION_HEIGHT, GAP = 6, 14, 2
+MARGIN, CAPTION_HEIGHT, GAP = 6, 24, 2
+MAX_LINE_CHARACTERS = 68
 
 
 def write_contact_sheet(clips: list[Clip], captions: list[str], marks: list[bool], columns: int, path: Path) -> None:
@@ -24,6 +26,7 @@ def write_contact_sheet(clips: list[Clip], captions: list[str], marks: list[bool
         draw.rectangle((x - 3, y - 3, x + strip + 2, y + CLIP_SIZE + 2), fill="lightgrey" if right else "red")
         for place, frame in enumerate(SHOWN_FRAMES):
             page.paste(Image.fromarray(np.asarray(clip[frame])), (x + place * (CLIP_SIZE + GAP), y))
-        draw.text((x, y + CLIP_SIZE + 3), caption, fill="black", font_size=9)
+        for line, text in enumerate(textwrap.wrap(caption, MAX_LINE_CHARACTERS)[:2]):
+            draw.text((x, y + CLIP_SIZE + 3 + 10 * line), text, fill="black", font_size=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     page.save(path, optimize=True)

@@ -18,7 +18,7 @@ VAE_STAGE = StageConfig("vae", 3_000, 2e-3, warmup_steps=50, weight_decay=1e-4, 
 TEXT_STAGE = StageConfig("text", 1_200, 1e-3, final_fraction=0.05)
 TRANSFORMER_STAGE = StageConfig(
     "transformer",
-    6_000,
+    9_000,
     1e-3,
     constant_fraction=0.4,
     final_fraction=0.02,

@@ -164,7 +164,7 @@ def test_the_contact_sheet_shows_every_clip(tmp_path: Path) -> None:
     captions = [scene_prompt(scene) for scene in scenes]
     write_contact_sheet(list(clips), captions, [True, True, False], 2, tmp_path / "docs" / "sheet.png")
     with Image.open(tmp_path / "docs" / "sheet.png") as page:
-        assert page.size == (680, 180)
+        assert page.size == (680, 200)
         assert (np.asarray(page.convert("RGB")) == (255, 0, 0)).all(-1).any()
 
 

@@ -3,8 +3,8 @@
 import json
 import random
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -104,17 +104,18 @@ def test_a_resumed_stage_gives_the_same_weights_as_an_uninterrupted_one(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def _mean_square(network: torch.nn.Module, inputs: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+    return {"loss": network(inputs).square().mean()}
+
+
 def test_muon_updates_the_matrices_below_its_prefix(tmp_path: Path) -> None:
     results = []
     for prefix in (None, "0."):
         torch.manual_seed(1)
         network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
         inputs, stage = torch.randn(8, 4), StageConfig("one", 3, 1e-2, warmup_steps=1, muon_prefix=prefix)
-
-        def compute_losses(step: int, network: Any = network, inputs: Any = inputs) -> dict[str, Any]:
-            return {"loss": network(inputs).square().mean()}
-
-        run_training_loop(stage, tmp_path / f"{prefix}.pt", network, compute_losses, lambda line: None)
+        loss_of = partial(_mean_square, network, inputs)
+        run_training_loop(stage, tmp_path / f"{prefix}.pt", network, loss_of, lambda line: None)
         states = torch.load(tmp_path / f"{prefix}.pt", weights_only=True)["optimizers"]
         results.append((network[0].weight, [len(state["state"]) for state in states]))
     assert [counts for _, counts in results] == [[4], [3, 1]]
