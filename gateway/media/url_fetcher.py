@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import re
 import socket
 import ssl
 import threading
@@ -29,6 +30,8 @@ _MAX_ADDRESSES = 64
 """Most addresses of a host that are used."""
 _HAPPY_EYEBALLS_DELAY_SECONDS = 0.25
 """Seconds after which the next address of a host is tried in parallel (RFC 8305)."""
+_HOST = re.compile(r"(?=.{1,254}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+"""A name of a host, with labels and a length that names can have (RFC 1035, section 2.3.4), or an IPv4 address."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -242,7 +245,7 @@ def _split(url: "URL") -> tuple[str, int, str]:
         raise InvalidMedia("its URL must begin with http:// or https:// and name a host")
     if url.user is not None or url.password is not None:
         raise InvalidMedia("its URL must not contain a user name or a password")
-    if _is_legacy_ipv4(url.raw_host):
+    if _is_legacy_ipv4(url.raw_host) or url.port == 0 or not (":" in url.raw_host or _HOST.fullmatch(url.raw_host)):
         raise InvalidMedia("it is not a valid URL")
     return url.raw_host, url.port or _DEFAULT_PORTS[url.scheme], (url.host or "")[:200]
 

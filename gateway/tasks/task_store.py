@@ -40,6 +40,8 @@ SERIALIZER = DBOSPortableJSONSerializer()
 _TIMEOUT_SECONDS = 5.0
 """Timeout of one call to the database, in seconds."""
 _NUM_THREADS = 8
+_SCAN_ROWS = 500
+"""Rows that one call reads while tasks of a kind are searched. A row may have 100 kB, of a long prompt."""
 _FINAL_STATUSES = [name for name, state in STATES.items() if state in FINAL_STATES]
 _OPEN_STATUSES = [name for name, state in STATES.items() if state not in FINAL_STATES]
 T = TypeVar("T")
@@ -141,6 +143,7 @@ class TaskStore:
         from_time = None if last is None else datetime.fromtimestamp(last.created, UTC).isoformat()
         follows: Callable[[Any, Any], bool] = operator.gt if oldest_first else operator.lt
         num_rows = limit + 50
+        found: list[Task] = []
         while True:
             rows = await self._call(
                 self._client.list_workflows,
@@ -153,16 +156,23 @@ class TaskStore:
                 sort_desc=not oldest_first,
             )
             tasks = sorted(map(task_from_row, rows), key=_sort_key, reverse=not oldest_first)
-            if len(rows) == num_rows:
+            is_last = len(rows) < num_rows
+            end = tasks[-1].created if tasks else 0.0
+            if not is_last:
                 # SQLite (of Python 3.11) has a resolution of one second: the last second may be incomplete here.
-                tasks = [task for task in tasks if follows(tasks[-1].created, task.created)]
-            if kinds:
-                tasks = [task for task in tasks if task.kind in kinds]
-            if last is not None:
-                tasks = [task for task in tasks if follows(_sort_key(task), _sort_key(last))]
-            if len(tasks) >= limit or len(rows) < num_rows:
-                return tasks[:limit]
-            num_rows *= 4
+                tasks = [task for task in tasks if follows(end, task.created)]
+            found += [
+                task
+                for task in tasks
+                if (not kinds or task.kind in kinds) and (last is None or follows(_sort_key(task), _sort_key(last)))
+            ]
+            if len(found) >= limit or is_last:
+                return found[:limit]
+            # An owner may have many tasks of other kinds: they are read in pieces, and not kept.
+            if tasks:
+                from_time, num_rows = datetime.fromtimestamp(end, UTC).isoformat(), max(num_rows, _SCAN_ROWS)
+            else:
+                num_rows *= 4
 
     async def count_open(self, owner: str, limit: int) -> int:
         """Return the number of open tasks of an owner, counted up to `limit`."""

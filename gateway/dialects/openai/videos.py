@@ -23,7 +23,7 @@ from gateway.dialects.openai.wire.videos import (
     RemixVideoRequest,
     VideoFields,
 )
-from gateway.errors import ModelNotFound
+from gateway.errors import InvalidRequest, ModelNotFound
 from gateway.http.api_keys import match_api_key
 from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
@@ -176,9 +176,14 @@ def _parse(body: VideoFields, request: Request, source: Task | None = None) -> t
 
 
 async def _find_source(body: EditVideoRequest, request: Request) -> Task | None:
-    """Return the task that `video` names by its id; None for a file. Raises `TaskNotFound`."""
-    video_id = body.video.get("id") if isinstance(body.video, dict) else None
-    return await video_tasks.find(request, video_id, _owner(request)) if isinstance(video_id, str) else None
+    """Return the task that `video` names by its id; None for a file. Raises `TaskNotFound` and `InvalidRequest`."""
+    if not isinstance(body.video, dict):
+        return None
+    if isinstance(video_id := body.video.get("id"), str):
+        return await video_tasks.find(request, video_id, _owner(request))
+    if "image_url" in body.video or "file_id" in body.video:
+        return None
+    raise InvalidRequest("'video' must be a file or an object with the 'id' of a video.", param="video.id")
 
 
 async def _remix(body: VideoFields, source: Task, request: Request) -> Response:

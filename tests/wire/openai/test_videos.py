@@ -80,6 +80,7 @@ async def test_defaults_are_those_of_the_model(gateway: RunningGateway) -> None:
     assert (video["model"], video["seconds"], video["size"], video["fps"]) == ("film", "2", "64x64", 8)
     done = await finished(gateway, video)
     assert len(frames((await download(gateway, done)).content)) == 17 and done["seed"] is not None
+    assert (await create(gateway, seconds=0.00001))["seconds"] == "0.00001"  # not 1e-05
 
 
 async def test_a_form_with_a_picture(gateway: RunningGateway, filming: FakeTriton) -> None:

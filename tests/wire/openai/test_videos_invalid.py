@@ -53,6 +53,7 @@ def bomb() -> bytes:
         ({"seconds": 10**6}, "seconds"),
         ({"seconds": 10**30}, "seconds"),
         ({"seconds": "four"}, "seconds"),
+        ({"seconds": 1e-300}, "seconds"),
         ({"seconds": [4]}, "seconds"),
         ({"seconds": True}, "seconds"),
         ({"seconds": "4.2"}, "seconds"),
@@ -124,6 +125,12 @@ async def test_forms_that_are_refused(gateway: RunningGateway) -> None:
     check_error(await send(data={"seconds": "1"}, files=text), 400, param="prompt")
     nested = {"prompt": "x", "input_reference[file_id]": "file-1"}
     check_error(await send(data=nested, files={"a": b""}), 400, param="input_reference.file_id")
+    png = {"input_reference": ("a.png", encoded_image(), "image/png")}
+    both = {"prompt": "x", "input_reference[image_url]": data_url(encoded_image(), "image/png")}
+    check_error(await send(data=both, files=png), 400, param="input_reference")
+    unread = {"prompt": "x", "input_reference[0][image_url]": data_url(encoded_image(), "image/png")}
+    check_error(await send(data=unread, files={"a": b""}), 400, param="input_reference.image_url")
+    check_error(await send(data={"prompt": "x", "prompt[x]": "y"}, files={"a": b""}), 400, param="prompt")
     picture = {"video": ("a.png", encoded_image(), "image/png")}
     check_error(await send(f"{PATH}/edits", data={"prompt": "x"}, files=picture), 400, param="video")
     check_error(await send(f"{PATH}/edits", json={"prompt": "x"}), 400, param="video")
@@ -132,7 +139,7 @@ async def test_forms_that_are_refused(gateway: RunningGateway) -> None:
     fields = {"prompt": "x", "seconds": "1", "model": "film-text-only"}
     for path in ("edits", "extensions"):
         check_error(await send(f"{PATH}/{path}", data=fields, files=film), 400, param="video")
-    check_error(await send(f"{PATH}/edits", json={"prompt": "x", "video": {"id": 7}}), 400, param="video.image_url")
+    check_error(await send(f"{PATH}/edits", json={"prompt": "x", "video": {"id": 7}}), 400, param="video.id")
 
 
 async def test_sources_that_cannot_be_used(gateway: RunningGateway) -> None:

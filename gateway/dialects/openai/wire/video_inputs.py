@@ -197,9 +197,10 @@ def _fit(
             )
         operation = replace(operation, num_frames=clip.count, seconds=limits.seconds(clip.count, fps))
     elif clip.count != operation.num_frames:
+        frames = f"{clip.own_count} frame{'s' if clip.own_count > 1 else ''}"
         raise InvalidRequest(
-            f"Invalid value for 'seconds': at {fps} frames a second the video has {clip.own_count} frames, and "
-            f"{operation.num_frames} are needed.",
+            f"Invalid value for 'seconds': at {fps} frames a second the video has {frames}, and {operation.num_frames} "
+            "are needed.",
             param="seconds",
         )
     return replace(operation, frames=SpoolAttachment(clip.frames))

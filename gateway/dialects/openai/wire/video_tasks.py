@@ -75,7 +75,7 @@ def render(task: Task, request: Request) -> dict[str, Any]:
         "completed_at": None if finished is None else int(finished),
         "expires_at": None if finished is None else int(finished + settings.files_retention),
         "prompt": asked.get("prompt"),
-        "seconds": f"{asked.get('seconds') or 0:g}",
+        "seconds": f"{asked.get('seconds') or 0:.6f}".rstrip("0").rstrip("."),
         "size": format_size((facts.get("width") or asked["width"], facts.get("height") or asked["height"])),
         "fps": facts.get("fps") or asked.get("fps"),
         "seed": facts.get("seed", asked.get("seed")),

@@ -19,6 +19,8 @@ from gateway.operations.generate_video import GenerateVideo
 
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 _SECONDS = re.compile(r"[0-9]{1,7}(\.[0-9]{1,6})?")
+_MIN_SECONDS = 1e-6
+"""The shortest length that a text can say."""
 _NESTED = re.compile(r"([a-z_]{1,64})\[([a-z_]{1,64})\]")
 """The name of a form's field that is a field of an object."""
 
@@ -29,9 +31,11 @@ def _parse_seconds(value: Any) -> Any:
         if not _SECONDS.fullmatch(value):
             raise ValueError("expected a number of seconds, '4' for example")
         value = float(value)
-    if isinstance(value, int | float) and not 0 < value < 10**7:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if not _MIN_SECONDS <= value < 10**7:
         raise ValueError("expected a number of seconds above 0")
-    return value
+    return round(value, 6)
 
 
 Seconds = Annotated[
@@ -98,16 +102,22 @@ class VideoFields(WireModel):
         if not isinstance(body, Form):
             return body
         read: dict[str, Any] = {}
+        objects: dict[str, dict[str, Any]] = {}
         for name, value in body.items():
             if value == "":
                 continue
-            nested = _NESTED.fullmatch(name)
-            if nested and isinstance(read.setdefault(nested[1], {}), dict):
-                read[nested[1]][nested[2]] = value
+            base, bracket, rest = name.partition("[")
+            if bracket and base in cls.model_fields:
+                # What no object has is kept: it is refused, and not ignored.
+                nested = _NESTED.fullmatch(name)
+                objects.setdefault(base, {})[nested[2] if nested else f"[{rest}"] = value
             elif name in cls.model_fields and holds_numbers(cls.model_fields[name].annotation) and name != "seconds":
                 read[name] = parse_number(value)
             else:
                 read[name] = value
+        for name, found in objects.items():
+            others = read.get(name, [])
+            read[name] = [*(others if isinstance(others, list) else [others]), found] if name in read else found
         return read
 
     def parse(self, model: str, card: ModelCard, *, nearest_size: bool = False) -> GenerateVideo:

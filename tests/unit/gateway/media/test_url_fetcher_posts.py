@@ -107,6 +107,12 @@ async def test_private_addresses_are_refused(site: StubSite) -> None:
         ("file:///etc/passwd", "http:// or https://"),
         ("//example.com/", "http:// or https://"),
         ("http://example.com:99999/", "not a valid URL"),
+        ("http://example.com:0/", "not a valid URL"),
+        ("http://exa mple.com/", "not a valid URL"),
+        ("http://a\0b/", "not a valid URL"),
+        ("http://a..b/", "not a valid URL"),
+        (f"http://{'a' * 64}.com/", "not a valid URL"),
+        (f"http://{'a.' * 127}com/", "not a valid URL"),
         ("https://example.com/" + "a" * 9000, "longer than 8192 characters"),
     ],
 )
@@ -117,5 +123,11 @@ def test_urls_that_always_fail_are_known_without_a_lookup(url: str, reason: str)
 
 def test_urls_that_may_work_pass_the_check() -> None:
     guarded = make_fetcher(allow_private=False, allowed_hosts=["10.0.0.1", "[fd00::1]"])
-    for url in ("https://example.com/", "http://8.8.8.8/", "http://10.0.0.1:8080/a", "http://[fd00::1]/"):
+    for url in (
+        "https://example.com/",
+        "http://8.8.8.8/",
+        "http://10.0.0.1:8080/a",
+        "http://[fd00::1]/",
+        "http://a_b.例え.jp./",
+    ):
         guarded.check(url)
