@@ -66,7 +66,9 @@ def _paths() -> list[str]:
     paths: dict[str, None] = {}
     for path, operations in create_app(Settings(triton_urls=["127.0.0.1:1"])).openapi()["paths"].items():
         if "get" in operations:
-            paths[path.format(model_id="hello", platform="tritonic", task_id="none", file="none.png")] = None
+            paths[
+                path.format(model_id="hello", platform="tritonic", task_id="none", video_id="none", file="none.png")
+            ] = None
     return [*paths, "/v1/models/org/served", "/docs", "/openapi.json", "/nothing"]
 
 
