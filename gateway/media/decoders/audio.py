@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any
 
+from gateway.media.decoders.av_files import DECLARED_LENGTH_TOLERANCE, declared_seconds, decode_frames
 from gateway.media.invalid_media import InvalidMedia
 
 if TYPE_CHECKING:
@@ -11,8 +12,6 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16_000
 """Samples a second."""
-_DECLARED_LENGTH_TOLERANCE = 1.1
-"""A file whose declared length exceeds the limit by this factor is refused at once. Such lengths may be estimates."""
 
 
 def decode_audio(data: bytes, container: str, *, max_seconds: float) -> bytes:
@@ -43,7 +42,7 @@ class AudioDecoder:
             raise InvalidMedia("the file has no audio track")
         self._stream = self._file.streams.audio[0]
         declared = self.total_seconds
-        if declared is not None and declared > _DECLARED_LENGTH_TOLERANCE * max_seconds:
+        if declared is not None and declared > DECLARED_LENGTH_TOLERANCE * max_seconds:
             raise _too_long(max_seconds)
         self._may_have_nan = self._stream.codec_context.name.startswith("pcm_f")
         self._mixer_format: tuple[Any, ...] = ()
@@ -53,9 +52,7 @@ class AudioDecoder:
     @property
     def total_seconds(self) -> float | None:
         """The length of the track as the file declares it; None: it does not."""
-        if self._stream.duration is not None and self._stream.time_base is not None:
-            return float(self._stream.duration * self._stream.time_base)
-        return None if self._file.duration is None else self._file.duration / 1_000_000
+        return declared_seconds(self._file, self._stream)
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield samples. Raises `InvalidMedia` if there are none or too many, `av.FFmpegError` if all are damaged."""
@@ -73,28 +70,7 @@ class AudioDecoder:
 
     def _frames(self) -> Iterator["av.AudioFrame | None"]:
         """Yield the frames, and None at the end."""
-        import av
-
-        failure: av.FFmpegError | None = None
-        found = False
-        packets = self._file.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError as error:
-                failure, packet = error, None
-            if packet is None:
-                break
-            try:
-                frames = packet.decode()
-            except av.FFmpegError as error:
-                failure = error
-                continue
-            for frame in frames:
-                found = True
-                yield frame
-        if failure and not found:
-            raise failure
+        yield from decode_frames(self._file, self._stream)
         yield None
 
     def _convert(self, frame: "av.AudioFrame | None") -> Iterator[bytes]:

@@ -5,6 +5,7 @@ from fractions import Fraction
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any
 
+from gateway.media.decoders.av_files import DECLARED_LENGTH_TOLERANCE, declared_seconds, decode_frames
 from gateway.media.decoders.pictures import cover
 from gateway.media.invalid_media import InvalidMedia
 
@@ -22,8 +23,6 @@ _CODECS = frozenset(
 """FFmpeg's names of the decoders that may read a file. The others are rare, and some have never been hardened."""
 _ATTACHED_PICTURE = 0x400
 """FFmpeg's flag of a stream that is the cover of a recording."""
-_DECLARED_LENGTH_TOLERANCE = 1.1
-"""A file whose declared length exceeds the limit by this factor is refused at once. Such lengths may be estimates."""
 _MISSING_SHARE = 0.1
 """Part of the declared length that may be missing at the end."""
 _THUMBNAIL_SIDE = 640
@@ -59,7 +58,7 @@ class VideoDecoder:
             raise InvalidMedia("the codec of the video is not supported")
         self._check_size(codec.width, codec.height)
         declared = self.declared_seconds
-        if declared is not None and declared > _DECLARED_LENGTH_TOLERANCE * max_seconds:
+        if declared is not None and declared > DECLARED_LENGTH_TOLERANCE * max_seconds:
             raise self._too_long()
         stream.thread_type = "NONE"  # a thread takes memory, and the time of all threads counts
         codec.thread_count = 1
@@ -71,9 +70,7 @@ class VideoDecoder:
     @property
     def declared_seconds(self) -> float | None:
         """The length of the video as the file declares it; None: it does not."""
-        if self._stream.duration is not None and self._stream.time_base is not None:
-            return float(self._stream.duration * self._stream.time_base)
-        return None if self._file.duration is None else self._file.duration / 1_000_000
+        return declared_seconds(self._file, self._stream)
 
     def __iter__(self) -> Iterator[tuple[Fraction, "av.VideoFrame"]]:
         """Yield times and frames. Raises `InvalidMedia` if there are none or they exceed a limit, and
@@ -81,7 +78,7 @@ class VideoDecoder:
         """
         start: Fraction | None = None
         with self._file:
-            for frame in self._frames():
+            for frame in decode_frames(self._file, self._stream):
                 self._check_size(frame.width, frame.height)
                 time = self.end
                 if frame.pts is not None and frame.time_base:
@@ -98,30 +95,6 @@ class VideoDecoder:
         end, expected = float(self.end), self._expected_end
         if expected and expected - end > max(2 * float(self._frame_seconds), _MISSING_SHARE * expected):
             raise InvalidMedia(f"the video ends after {end:.3g} of {expected:.3g} seconds: it is truncated")
-
-    def _frames(self) -> Iterator["av.VideoFrame"]:
-        import av
-
-        failure: av.FFmpegError | None = None
-        found = False
-        packets = self._file.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError as error:
-                failure, packet = error, None
-            if packet is None:
-                break
-            try:
-                frames = packet.decode()
-            except av.FFmpegError as error:
-                failure = error
-                continue
-            for frame in frames:
-                found = True
-                yield frame
-        if failure and not found:
-            raise failure
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self._max_pixels:
