@@ -9,6 +9,8 @@ from gateway.operations.recording import Attachment
 
 CONTENT_TYPE = "video/mp4"
 """The media type of every video."""
+SIZE_AND_LENGTH = ("width", "height", "num_frames", "fps")
+"""Fields of a request, of a `Video`, and outputs of a model, which have the same names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +72,11 @@ class GenerateVideo(TaskOperation):
                 case Progress():
                     yield event
                 case Video():
-                    facts = {name: getattr(event, name) or getattr(self, name) for name in _FACTS}
+                    facts = {name: getattr(event, name) or getattr(self, name) for name in SIZE_AND_LENGTH}
                     facts["seed"] = self.seed if event.seed is None else event.seed
                     yield Output(index=0, content_type=CONTENT_TYPE, facts=facts, data=event.data)
 
     def expected_outputs(self) -> tuple[ExpectedOutput, ...]:
         """Return the one video. Its facts are those that the request names."""
-        facts = {name: getattr(self, name) for name in (*_FACTS, "seed")}
+        facts = {name: getattr(self, name) for name in (*SIZE_AND_LENGTH, "seed")}
         return (ExpectedOutput(index=0, content_type=CONTENT_TYPE, facts=facts),)
-
-
-_FACTS = ("width", "height", "num_frames", "fps")

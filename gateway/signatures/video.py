@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from gateway.errors import GatewayError, InvalidRequest, ModelFailed, UnsupportedOption
 from gateway.model_card.card import ModelCard
 from gateway.model_card.image_limits import format_size
-from gateway.operations.generate_video import GenerateVideo, Video, VideoEvent
+from gateway.operations.generate_video import SIZE_AND_LENGTH, GenerateVideo, Video, VideoEvent
 from gateway.operations.operation import Progress
 from gateway.operations.recording import Attachment
 from gateway.signatures.call import Signature, SingleRequestCodec
@@ -43,7 +43,7 @@ def encode(request: GenerateVideo, card: ModelCard) -> list[Tensor]:
     tensors = [string_tensor("prompt", request.prompt)]
     if request.negative_prompt is not None:
         tensors.append(string_tensor("negative_prompt", request.negative_prompt))
-    for name in ("width", "height", "num_frames", "fps", "steps", "quality"):
+    for name in (*SIZE_AND_LENGTH, "steps", "quality"):
         number = getattr(request, name)
         if number is not None:
             tensors.append(int32_tensor(name, number))
@@ -129,12 +129,11 @@ async def decode(
             if data[4:8] != b"ftyp":
                 raise ModelFailed("The model returned data that is not an MP4 file.")
             found = True
-            numbers = {name: next(iter(response.int32s(name)), None) for name in _NUMBERS}
+            numbers = {name: next(iter(response.int32s(name)), None) for name in SIZE_AND_LENGTH}
             yield Video(data=data, seed=next(iter(response.uint64s("seed")), None), **numbers)
     if not found:
         raise ModelFailed("The model returned no video.")
 
 
-_NUMBERS = ("width", "height", "num_frames", "fps")
 _CODEC = SingleRequestCodec(encode, decode, explain)
 SIGNATURE = Signature(inputs=INPUTS, outputs=OUTPUTS, codecs={GenerateVideo.operation: _CODEC})
