@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request
-from pydantic import Field
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
@@ -20,7 +20,7 @@ from gateway.dialects.platform import access
 from gateway.dialects.platform.response_models import ImageTask, ImageTaskList, Status
 from gateway.errors import InvalidRequest, TaskNotFound
 from gateway.files.file_store import FileStore
-from gateway.http.openapi_responses import LOOKUP_FAILURES
+from gateway.http.openapi_responses import LOOKUP_FAILURES, Responses
 from gateway.http.routes import route_class
 from gateway.operations.generate_image import GenerateImage
 from gateway.operations.operation import TaskOperation
@@ -48,28 +48,44 @@ WebhookUrl = Annotated[
 ]
 """The field `webhook_url` of requests that can become tasks."""
 
-_ID = "task_4f1c2a7d9e8b4c6fa0d3e5b7c9a1f2e4"
-_EXAMPLE = {
-    "id": _ID,
-    "object": "image",
-    "model": "shapes",
-    "status": "completed",
-    "created_at": 1763683200,
-}
+PageLimit = Annotated[int, Query(ge=1, le=100, description="Length of the page.")]
+After = Annotated[str | None, Query(description="`last_id` of the page before this one.")]
+StatusFilter = Annotated[Status | None, Query(description="Only tasks in this state.")]
+"""Parameters of routes that list tasks."""
 
-
-_RESPONSES = OPENAI_DOCS.responses(ImageTask, LOOKUP_FAILURES, description="The task.", example=_EXAMPLE)
-_LIST_RESPONSES = OPENAI_DOCS.responses(
-    ImageTaskList,
-    LOOKUP_FAILURES,
-    description="The tasks, the newest first.",
-    example={"object": "list", "data": [_EXAMPLE], "first_id": _ID, "last_id": _ID, "has_more": False},
-)
 NOT_FOUND_DESCRIPTION = (
     "The task does not exist, belongs to another API key or platform, or the platform does not exist."
 )
-for _documented in (_RESPONSES, _LIST_RESPONSES):
-    _documented[404]["description"] = NOT_FOUND_DESCRIPTION
+_ID = "task_4f1c2a7d9e8b4c6fa0d3e5b7c9a1f2e4"
+
+
+def example_task(kind: str, model: str) -> dict[str, Any]:
+    """Return a completed task for the OpenAPI document; `kind` is its `object`."""
+    return {"id": _ID, "object": kind, "model": model, "status": "completed", "created_at": 1763683200}
+
+
+def task_responses(task: type[BaseModel], example: Mapping[str, Any]) -> Responses:
+    """Return the `responses` of routes that retrieve or cancel a task."""
+    documented = OPENAI_DOCS.responses(task, LOOKUP_FAILURES, description="The task.", example=example)
+    documented[404]["description"] = NOT_FOUND_DESCRIPTION
+    return documented
+
+
+def task_list_responses(tasks: type[BaseModel], example: Mapping[str, Any]) -> Responses:
+    """Return the `responses` of routes that list tasks. `example` is one task."""
+    documented = OPENAI_DOCS.responses(
+        tasks,
+        LOOKUP_FAILURES,
+        description="The tasks, the newest first.",
+        example={"object": "list", "data": [example], "first_id": _ID, "last_id": _ID, "has_more": False},
+    )
+    documented[404]["description"] = NOT_FOUND_DESCRIPTION
+    return documented
+
+
+_EXAMPLE = example_task("image", "shapes")
+_RESPONSES = task_responses(ImageTask, _EXAMPLE)
+_LIST_RESPONSES = task_list_responses(ImageTaskList, _EXAMPLE)
 
 
 def reject_webhook(webhook_url: str | None) -> None:
@@ -86,7 +102,13 @@ async def submit(request: Request, operation: TaskOperation, webhook_url: str | 
     queue: TaskQueue = request.app.state.tasks
     key = request.headers.get("idempotency-key")
     task = await queue.submit(operation, access.task_owner(request), key, webhook_url)
-    return Response(orjson.dumps(render_task(task)), media_type="application/json")
+    return respond(task)
+
+
+def respond(task: Task, detail: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the response with a task and, if it is asked for, its `detail`."""
+    answer = {**render_task(task), **({} if detail is None else {"detail": detail})}
+    return Response(orjson.dumps(answer), headers=headers, media_type="application/json")
 
 
 async def find_task(request: Request, task_id: str, kinds: Collection[str]) -> Task:
@@ -103,7 +125,7 @@ async def cancel(request: Request, task_id: str, kinds: Collection[str]) -> Resp
     await find_task(request, task_id, kinds)
     queue: TaskQueue = request.app.state.tasks
     task = await queue.cancel(task_id, access.task_owner(request))
-    return Response(orjson.dumps(render_task(task)), media_type="application/json")
+    return respond(task)
 
 
 async def list_kinds(
@@ -127,8 +149,7 @@ async def retrieve_task(
 ) -> Response:
     """Return a task that the same key made at the same platform."""
     task = await find_task(request, task_id, IMAGE_KINDS)
-    answer = {**render_task(task), "detail": _render_detail(task, request)} if detail else render_task(task)
-    return Response(orjson.dumps(answer), media_type="application/json")
+    return respond(task, _render_detail(task, request) if detail else None)
 
 
 @router.delete("/{platform}/v1/images/{task_id}", summary="Cancel a task", responses=_RESPONSES)
@@ -141,9 +162,9 @@ async def cancel_task(platform: str, task_id: str, request: Request) -> Response
 async def list_tasks(
     platform: str,
     request: Request,
-    limit: Annotated[int, Query(ge=1, le=100, description="Length of the page.")] = 20,
-    after: Annotated[str | None, Query(description="`last_id` of the page before this one.")] = None,
-    status: Annotated[Status | None, Query(description="Only tasks in this state.")] = None,
+    limit: PageLimit = 20,
+    after: After = None,
+    status: StatusFilter = None,
 ) -> Response:
     """Return the tasks that the same key made at the same platform, the newest first."""
     return await list_kinds(request, IMAGE_KINDS, limit=limit, after=after, status=status)

@@ -5,15 +5,12 @@ They are the tasks of transcriptions and translations. The routes follow those o
 
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.platform import access, tasks
-from gateway.dialects.platform.response_models import Status, TranscriptionTask, TranscriptionTaskList
-from gateway.http.openapi_responses import LOOKUP_FAILURES
+from gateway.dialects.platform.response_models import TranscriptionTask, TranscriptionTaskList
 from gateway.http.routes import route_class
 from gateway.operations.transcribe import Transcribe
 from gateway.tasks.task import Task
@@ -22,25 +19,11 @@ router = APIRouter(route_class=route_class(OPENAI_ERRORS, authorize=access.autho
 
 _KINDS = frozenset({Transcribe.operation})
 _PATH = "/{platform}/v1/audio/tasks"
-_ID = "task_4f1c2a7d9e8b4c6fa0d3e5b7c9a1f2e4"
-_EXAMPLE = {
-    "id": _ID,
-    "object": "transcription",
-    "model": "whisper-base",
-    "status": "completed",
-    "created_at": 1763683200,
-}
+_EXAMPLE = tasks.example_task("transcription", "whisper-base")
 _SHOWN = ("task", "language", "prompt", "temperature", "timestamps")
 
-_RESPONSES = OPENAI_DOCS.responses(TranscriptionTask, LOOKUP_FAILURES, description="The task.", example=_EXAMPLE)
-_LIST_RESPONSES = OPENAI_DOCS.responses(
-    TranscriptionTaskList,
-    LOOKUP_FAILURES,
-    description="The tasks, the newest first.",
-    example={"object": "list", "data": [_EXAMPLE], "first_id": _ID, "last_id": _ID, "has_more": False},
-)
-for _documented in (_RESPONSES, _LIST_RESPONSES):
-    _documented[404]["description"] = tasks.NOT_FOUND_DESCRIPTION
+_RESPONSES = tasks.task_responses(TranscriptionTask, _EXAMPLE)
+_LIST_RESPONSES = tasks.task_list_responses(TranscriptionTaskList, _EXAMPLE)
 
 
 @router.get(f"{_PATH}/{{task_id}}", summary="Retrieve a task", responses=_RESPONSES)
@@ -52,8 +35,7 @@ async def retrieve_transcription(
 ) -> Response:
     """Return a task that the same key made at the same platform."""
     task = await tasks.find_task(request, task_id, _KINDS)
-    answer = {**tasks.render_task(task), **({"detail": _render_detail(task, request)} if detail else {})}
-    return Response(orjson.dumps(answer), media_type="application/json")
+    return tasks.respond(task, _render_detail(task, request) if detail else None)
 
 
 @router.delete(f"{_PATH}/{{task_id}}", summary="Cancel a task", responses=_RESPONSES)
@@ -66,9 +48,9 @@ async def cancel_transcription(platform: str, task_id: str, request: Request) ->
 async def list_transcriptions(
     platform: str,
     request: Request,
-    limit: Annotated[int, Query(ge=1, le=100, description="Length of the page.")] = 20,
-    after: Annotated[str | None, Query(description="`last_id` of the page before this one.")] = None,
-    status: Annotated[Status | None, Query(description="Only tasks in this state.")] = None,
+    limit: tasks.PageLimit = 20,
+    after: tasks.After = None,
+    status: tasks.StatusFilter = None,
 ) -> Response:
     """Return the transcriptions and translations that the same key made at the same platform, the newest first."""
     return await tasks.list_kinds(request, _KINDS, limit=limit, after=after, status=status)

@@ -6,7 +6,6 @@ tasks. Listing, cancelling and previews are extensions of it, as is `webhook_url
 
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Query, Request
 from pydantic import ConfigDict
 from starlette.responses import Response
@@ -18,12 +17,12 @@ from gateway.dialects.openai.wire.video_docs import content_responses, with_poll
 from gateway.dialects.openai.wire.video_tasks import KINDS, Variant
 from gateway.dialects.openai.wire.videos import CreateVideoRequest, Reference, RemixVideoRequest
 from gateway.dialects.platform import access, tasks
-from gateway.dialects.platform.response_models import Status, VideoTask, VideoTaskList
+from gateway.dialects.platform.response_models import VideoTask, VideoTaskList
 from gateway.errors import UnsupportedOption
-from gateway.http.openapi_responses import LOOKUP_FAILURES, STORED_OUTPUT_FAILURES, Responses
+from gateway.http.openapi_responses import STORED_OUTPUT_FAILURES
 from gateway.http.routes import route_class
 from gateway.models.servers import Model
-from gateway.operations.generate_video import GenerateVideo
+from gateway.operations.generate_video import SIZE_AND_LENGTH, GenerateVideo
 from gateway.tasks.task import Task
 
 router = APIRouter(
@@ -31,19 +30,11 @@ router = APIRouter(
 )
 
 _PATH = "/{platform}/v1/videos"
-_ID = "task_4f1c2a7d9e8b4c6fa0d3e5b7c9a1f2e4"
-_EXAMPLE = {
-    "id": _ID,
-    "object": "video",
-    "model": "moving-shapes",
-    "status": "completed",
-    "created_at": 1763683200,
-}
+_EXAMPLE = tasks.example_task("video", "moving-shapes")
 _SHOWN = (
     *("prompt", "negative_prompt", "seconds", "width", "height", "fps", "steps"),
     *("guidance_scale", "strength", "seed", "quality", "remixed_from"),
 )
-_FACTS = ("seed", "width", "height", "num_frames", "fps")
 
 
 class CreatePlatformVideoRequest(CreateVideoRequest):
@@ -63,27 +54,15 @@ class RemixPlatformVideoRequest(RemixVideoRequest):
     input_reference: Reference = None
 
 
-def _with_not_found(documented: Responses) -> Responses:
-    documented[404]["description"] = tasks.NOT_FOUND_DESCRIPTION
-    return documented
-
-
 _CREATE = OPENAI_DOCS.responses(
     VideoTask,
     STORED_OUTPUT_FAILURES,
     description="The task that generates the video.",
     example={**_EXAMPLE, "status": "queued"},
 )
-_CANCEL = _with_not_found(OPENAI_DOCS.responses(VideoTask, LOOKUP_FAILURES, description="The task.", example=_EXAMPLE))
+_CANCEL = tasks.task_responses(VideoTask, _EXAMPLE)
 _RETRIEVE = with_poll_header(_CANCEL)
-_LIST = _with_not_found(
-    OPENAI_DOCS.responses(
-        VideoTaskList,
-        LOOKUP_FAILURES,
-        description="The tasks, the newest first.",
-        example={"object": "list", "data": [_EXAMPLE], "first_id": _ID, "last_id": _ID, "has_more": False},
-    )
-)
+_LIST = tasks.task_list_responses(VideoTaskList, _EXAMPLE)
 _CONTENT = content_responses(tasks.NOT_FOUND_DESCRIPTION.removesuffix(".") + ", or the file has expired.")
 
 
@@ -125,8 +104,7 @@ async def retrieve_video(
 ) -> Response:
     """Return a task that the same key made at the same platform."""
     task = await tasks.find_task(request, task_id, KINDS)
-    answer = {**tasks.render_task(task), **({"detail": _render_detail(task, request)} if detail else {})}
-    return Response(orjson.dumps(answer), headers=video_tasks.poll_headers(task), media_type="application/json")
+    return tasks.respond(task, _render_detail(task, request) if detail else None, video_tasks.poll_headers(task))
 
 
 @router.delete(f"{_PATH}/{{task_id}}", summary="Cancel a task", responses=_CANCEL)
@@ -139,9 +117,9 @@ async def cancel_video(platform: str, task_id: str, request: Request) -> Respons
 async def list_videos(
     platform: str,
     request: Request,
-    limit: Annotated[int, Query(ge=1, le=100, description="Length of the page.")] = 20,
-    after: Annotated[str | None, Query(description="`last_id` of the page before this one.")] = None,
-    status: Annotated[Status | None, Query(description="Only tasks in this state.")] = None,
+    limit: tasks.PageLimit = 20,
+    after: tasks.After = None,
+    status: tasks.StatusFilter = None,
 ) -> Response:
     """Return the videos that the same key made at the same platform, the newest first."""
     return await tasks.list_kinds(request, KINDS, limit=limit, after=after, status=status)
@@ -170,7 +148,7 @@ def _render_detail(task: Task, request: Request) -> dict[str, Any]:
         **tasks.render_state(task),
         "request": {name: asked[name] for name in _SHOWN if asked.get(name) is not None},
         "data": [
-            {"url": url, **{name: output.facts.get(name) for name in _FACTS}}
+            {"url": url, **{name: output.facts.get(name) for name in ("seed", *SIZE_AND_LENGTH)}}
             for url, output in zip(urls, task.outputs, strict=True)
         ],
     }
