@@ -31,17 +31,32 @@ def _load_builder() -> Builder:
     return DiffusionBuilder()
 
 
-def _summary(figures: Mapping[str, Any]) -> str:
-    together = figures["together"]
-    parts = [
+def summarize_parts(figures: Mapping[str, Any]) -> str:
+    """Return half a sentence on the parts of a pipeline; `figures` are those of its verification, by part."""
+    differences = [
         max(figure["difference"], figure.get("fp16_difference", 0.0))
         for key, figure in figures.items()
         if key != "together"
     ]
+    return f"{len(differences)} parts, each within {max(differences):.2g} of its source."
+
+
+def pipeline_options(outputs: str) -> tuple[Option, ...]:
+    """Return the options of `tritonic build` for a pipeline that generates `outputs`, such as "Images"."""
+    return (
+        Option("precision", "fp32 (the default); for CUDA also fp16."),
+        Option("target", "What to compile for: onnx (the default) or tensorrt."),
+        Option("device", "cpu or cuda. Default: cpu for onnx, cuda for tensorrt."),
+        REVISION,
+        Option("max_rows", f"{outputs} that are generated in one batch.", int),
+    )
+
+
+def _summary(figures: Mapping[str, Any]) -> str:
+    together = figures["together"]
     return (
         f"Against diffusers: {together['pictures']} images of one seed in {together['steps']} steps, largest "
-        f"difference of a pixel {together['pixel_difference']:.2g} of 1; {len(parts)} parts, each within "
-        f"{max(parts):.2g} of its source."
+        f"difference of a pixel {together['pixel_difference']:.2g} of 1; {summarize_parts(figures)}"
     )
 
 
@@ -50,13 +65,7 @@ FAMILY = Family(
     command="image",
     help="Build an image model from a diffusers pipeline: its parts become models, and all are installed together.",
     source_help="Hugging Face id, local diffusers folder, or packaged:shapes. Default: packaged:shapes.",
-    options=(
-        Option("precision", "fp32 (the default); for CUDA also fp16."),
-        Option("target", "What to compile for: onnx (the default) or tensorrt."),
-        Option("device", "cpu or cuda. Default: cpu for onnx, cuda for tensorrt."),
-        REVISION,
-        Option("max_rows", "Images that are generated in one batch.", int),
-    ),
+    options=pipeline_options("Images"),
     load_builder=_load_builder,
     summary=_summary,
     default_recipe=DEFAULT_IMAGE_RECIPE,

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from builders.diffusion.family import DiffusionRecipe
-from builders.family import REVISION, Builder, Family, Option
+from builders.diffusion.family import DiffusionRecipe, pipeline_options, summarize_parts
+from builders.family import Builder, Family
 from builders.recipe import DEFAULT_VIDEO_RECIPE, SizeOptions
 
 
@@ -56,14 +56,9 @@ def _load_builder() -> Builder:
 
 def _summary(figures: Mapping[str, Any]) -> str:
     together = figures["together"]
-    parts = [
-        max(figure["difference"], figure.get("fp16_difference", 0.0))
-        for key, figure in figures.items()
-        if key != "together"
-    ]
     return (
         f"Against diffusers: {together['frames']} frames in {together['steps']} steps, largest difference of a pixel "
-        f"{together['pixel_difference']:.2g} of 1; {len(parts)} parts, each within {max(parts):.2g} of its source."
+        f"{together['pixel_difference']:.2g} of 1; {summarize_parts(figures)}"
     )
 
 
@@ -72,13 +67,7 @@ FAMILY = Family(
     command="video",
     help="Build a video model from a Wan pipeline of diffusers: its parts become models, installed together.",
     source_help="Hugging Face id, local diffusers folder, or packaged:moving-shapes. Default: packaged:moving-shapes.",
-    options=(
-        Option("precision", "fp32 (the default); for CUDA also fp16."),
-        Option("target", "What to compile for: onnx (the default) or tensorrt."),
-        Option("device", "cpu or cuda. Default: cpu for onnx, cuda for tensorrt."),
-        REVISION,
-        Option("max_rows", "Videos that are generated in one batch.", int),
-    ),
+    options=pipeline_options("Videos"),
     load_builder=_load_builder,
     summary=_summary,
     default_recipe=DEFAULT_VIDEO_RECIPE,
