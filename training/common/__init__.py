@@ -1,1 +1,1 @@
-"""What the trainings share: the loop over steps, which saves and resumes, and groups of processes."""
+"""Code that all trainings use: the loop over steps, groups of processes, scores, and the writing of pipelines."""

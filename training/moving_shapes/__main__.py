@@ -56,7 +56,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     pipeline = load_pipeline(options.weights)
     scores = evaluate(pipeline, options.count, options.steps, options.guidance)
     _print(scores.table())
-    _print(f"{scores.seconds_per_clip:.3f} s a clip, {options.steps} steps, guidance {options.guidance}")
+    _print(f"{scores.seconds:.3f} s a clip, {options.steps} steps, guidance {options.guidance}")
     if options.edits:
         sampling = {"steps": options.steps, "guidance": options.guidance}
         for name, edits in (

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from training.common.scores import EvaluationScores, score_groups
 from training.moving_shapes.judge import CRITERIA, judge
 from training.moving_shapes.networks import GUIDANCE, STEPS
 from training.moving_shapes.prompts import scene_prompt
@@ -24,24 +25,6 @@ REMIX_STRENGTH = 0.8
 
 MAX_LEVEL_ERROR, MIN_EQUAL_SHARE = 16, 0.9
 """The first frame is kept if so many of its pixels are within so many of 255 levels."""
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationScores:
-    """Share of clips that meet each criterion, by motion and for `all` of them."""
-
-    num_clips: int
-    pass_rates: dict[str, dict[str, float]]
-    seconds_per_clip: float
-
-    def table(self) -> str:
-        """Return the scores as a Markdown table."""
-        columns = [*CRITERIA, "all"]
-        lines = ["| motion | clips | " + " | ".join(columns) + " |", "|---|" + "---|" * (len(columns) + 1)]
-        for motion, rates in self.pass_rates.items():
-            figures = " | ".join(f"{rates[criterion]:.3f}" for criterion in columns)
-            lines.append(f"| {motion} | {rates['clips']:.0f} | {figures} |")
-        return "\n".join(lines)
 
 
 def held_out_scenes(count: int, seed: int = SEED) -> list[MovingScene]:
@@ -101,16 +84,7 @@ def evaluate(pipeline: Any, count: int, steps: int = STEPS, guidance: float = GU
 def score(clips: list[Clip], scenes: list[MovingScene], seconds: float = 0.0) -> EvaluationScores:
     """Judge clips against their scenes. `seconds` is the time per clip."""
     verdicts = [(scene.motion, judge(clip, scene)) for clip, scene in zip(clips, scenes, strict=True)]
-    rates: dict[str, dict[str, float]] = {}
-    for group in ("all", *MOTIONS):
-        group_verdicts = [verdict for motion, verdict in verdicts if group in ("all", motion)]
-        if group_verdicts:
-            rates[group] = {
-                criterion: float(np.mean([verdict[criterion] for verdict in group_verdicts]))
-                for criterion in (*CRITERIA, "all")
-            }
-            rates[group]["clips"] = len(group_verdicts)
-    return EvaluationScores(len(clips), rates, seconds)
+    return score_groups(verdicts, CRITERIA, MOTIONS, group_title="motion", counted="clips", seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """The networks of the pipeline: stock classes of diffusers and transformers, small enough to train on two cores."""
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 
 from builders.checkpoint import FROM_PRETRAINED_OPTIONS
+from training.common.pipelines import save_pipeline_as
 from training.moving_shapes.tokenizer import make_tokenizer
 
 WEIGHTS = Path(__file__).parents[2] / "builders" / "moving_shapes" / "weights"
@@ -135,10 +135,7 @@ def tiny_pipeline(folder: Path, seed: int = 0) -> Any:
 
 def save_pipeline(pipeline: Any, folder: Path, dtype: Any = torch.float16) -> None:
     """Write the pipeline as a diffusers folder of safetensors in `dtype`; the pipeline keeps its own precision."""
-    parts = {name: copy.deepcopy(getattr(pipeline, name)).to(dtype) for name in ("vae", "text_encoder", "transformer")}
-    make_pipeline(tokenizer=pipeline.tokenizer, **parts).save_pretrained(folder)
-    for file in folder.rglob("*.safetensors"):  # they are written readable only by their owner
-        file.chmod(0o644)
+    save_pipeline_as(pipeline, folder, dtype, ("vae", "text_encoder", "transformer"), make_pipeline)
 
 
 def load_pipeline(folder: Path = WEIGHTS) -> Any:

@@ -54,7 +54,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     pipeline = load_pipeline(options.weights)
     scores = evaluate(pipeline, options.count, options.steps, options.guidance)
     _print(scores.table())
-    _print(f"{scores.seconds_per_image:.3f} s an image, {options.steps} steps, guidance {options.guidance}")
+    _print(f"{scores.seconds:.3f} s an image, {options.steps} steps, guidance {options.guidance}")
     if options.edits:
         sampling = (options.steps, options.guidance)
         for name, edits in (

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from training.common.scores import EvaluationScores, score_groups
 from training.shapes.judge import CRITERIA, judge
 from training.shapes.networks import GUIDANCE, STEPS
 from training.shapes.rendering import IMAGE_SIZE, ImageArray, render_scene
@@ -16,24 +17,6 @@ from training.shapes.scenes import Scene, SceneObject, sample_scene, scene_promp
 
 BATCH = 16
 SEED = 12345
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationScores:
-    """Share of images that meet each criterion, by kind of scene and for `all` kinds."""
-
-    num_images: int
-    pass_rates: dict[str, dict[str, float]]
-    seconds_per_image: float
-
-    def table(self) -> str:
-        """Return the scores as a Markdown table."""
-        columns = [*CRITERIA, "all"]
-        lines = ["| scenes | pictures | " + " | ".join(columns) + " |", "|---|" + "---|" * (len(columns) + 1)]
-        for kind, rates in self.pass_rates.items():
-            figures = " | ".join(f"{rates[criterion]:.3f}" for criterion in columns)
-            lines.append(f"| {kind} | {rates['pictures']:.0f} | {figures} |")
-        return "\n".join(lines)
 
 
 def held_out_scenes(count: int, seed: int = SEED) -> list[Scene]:
@@ -74,16 +57,9 @@ def evaluate(pipeline: Any, count: int, steps: int = STEPS, guidance: float = GU
 def score(images: list[ImageArray], scenes: list[Scene], seconds: float = 0.0) -> EvaluationScores:
     """Judge images against their scenes. `seconds` is the time per image."""
     verdicts = [(scene.kind, judge(image, scene)) for image, scene in zip(images, scenes, strict=True)]
-    rates: dict[str, dict[str, float]] = {}
-    for group in ("all", "one", "group", "pair"):
-        group_verdicts = [verdict for kind, verdict in verdicts if group in ("all", kind)]
-        if group_verdicts:
-            rates[group] = {
-                criterion: float(np.mean([verdict[criterion] for verdict in group_verdicts]))
-                for criterion in (*CRITERIA, "all")
-            }
-            rates[group]["pictures"] = len(group_verdicts)
-    return EvaluationScores(len(images), rates, seconds)
+    return score_groups(
+        verdicts, CRITERIA, ("one", "group", "pair"), group_title="scenes", counted="pictures", seconds=seconds
+    )
 
 
 @dataclass(frozen=True, slots=True)

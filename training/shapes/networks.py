@@ -1,6 +1,5 @@
 """The networks of the pipeline: stock classes of diffusers and transformers, small enough to train on two cores."""
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 
 from builders.checkpoint import FROM_PRETRAINED_OPTIONS
+from training.common.pipelines import save_pipeline_as
 from training.shapes.rendering import IMAGE_SIZE
 from training.shapes.tokenizer import MAX_PROMPT_TOKENS, make_tokenizer
 
@@ -147,12 +147,9 @@ def tiny_pipeline(folder: Path, seed: int = 0) -> Any:
 
 def save_pipeline(pipeline: Any, folder: Path, dtype: Any = torch.float16) -> None:
     """Write the pipeline as a diffusers folder of safetensors in `dtype`; the pipeline keeps its own precision."""
-    parts = {name: copy.deepcopy(getattr(pipeline, name)).to(dtype) for name in ("vae", "text_encoder", "unet")}
-    make_pipeline(tokenizer=pipeline.tokenizer, **parts).save_pretrained(folder)
+    save_pipeline_as(pipeline, folder, dtype, ("vae", "text_encoder", "unet"), make_pipeline)
     # Write the tokenizer again, with the older files that transformers leaves out.
     make_tokenizer(folder / "tokenizer")
-    for file in folder.rglob("*.safetensors"):  # they are written readable only by their owner
-        file.chmod(0o644)
 
 
 def load_pipeline(folder: Path = WEIGHTS) -> Any:
