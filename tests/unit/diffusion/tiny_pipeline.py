@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -66,14 +66,11 @@ class TorchComponents:
 
 
 @dataclass
-class RecordingSender:
-    """A response sender that records its responses."""
+class BaseRecordingSender:
+    """Records what the senders of images and of videos have in common: progress, an error, and the end."""
 
     disconnected: bool = False
     progress: list[float] = field(default_factory=list)
-    previews: list[tuple[int, int, bytes]] = field(default_factory=list)
-    files: dict[int, bytes] = field(default_factory=dict)
-    seeds: dict[int, int] = field(default_factory=dict)
     error: GenerationError | None = None
     ends: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
@@ -85,6 +82,30 @@ class RecordingSender:
         assert not self.ends
         self.progress.append(fraction)
 
+    def fail(self, error: GenerationError) -> None:
+        self.error = error
+        self._end()
+
+    def _end(self) -> None:
+        self.ends += 1
+        self.ended.set()
+
+    def outcome(self, seconds: float = 60) -> Self:
+        assert self.ended.wait(seconds)
+        assert self.ends == 1
+        if self.error:
+            raise self.error
+        return self
+
+
+@dataclass
+class RecordingSender(BaseRecordingSender):
+    """A response sender that records the responses of a request for images."""
+
+    previews: list[tuple[int, int, bytes]] = field(default_factory=list)
+    files: dict[int, bytes] = field(default_factory=dict)
+    seeds: dict[int, int] = field(default_factory=dict)
+
     def send_preview(self, image: bytes, index: int, number: int) -> None:
         assert not self.ends
         self.previews.append((index, number, image))
@@ -94,21 +115,6 @@ class RecordingSender:
         self.files[index], self.seeds[index] = image, seed
         if final:
             self._end()
-
-    def fail(self, error: GenerationError) -> None:
-        self.error = error
-        self._end()
-
-    def _end(self) -> None:
-        self.ends += 1
-        self.ended.set()
-
-    def outcome(self, seconds: float = 60) -> "RecordingSender":
-        assert self.ended.wait(seconds)
-        assert self.ends == 1
-        if self.error:
-            raise self.error
-        return self
 
     def pixels(self, index: int = 0) -> Any:
         import io

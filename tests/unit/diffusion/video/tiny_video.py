@@ -1,7 +1,6 @@
 """A frontend with a tiny Wan pipeline. Its components run in PyTorch, without export and without Triton."""
 
 import io
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,11 +17,10 @@ from backends.diffusion.request import VideoRequest
 from backends.diffusion.stats import Stats
 from backends.diffusion.video.frontend import VideoFrontend
 from backends.diffusion.video.mp4_file import find_encoders
-from backends.serving.errors import GenerationError
 from builders.video import networks, pipeline, pipeline_json
 from builders.video.parts import pipeline_parts
 from tests.fakes.tiny_wan import make_wan_pipeline
-from tests.unit.diffusion.tiny_pipeline import NAME, TorchComponents
+from tests.unit.diffusion.tiny_pipeline import NAME, BaseRecordingSender, TorchComponents
 
 # The tensors are too small to split among threads.
 torch.set_num_threads(1)
@@ -39,31 +37,19 @@ PARAMETERS = {
     "default_guidance": 3.0,
 }
 REFERENCES = {"t2v": '["frames"]', "i2v": '["image"]'}
-"""What the kinds take that do not take both."""
+"""The references that a pipeline takes, for those that do not take both a picture and frames."""
 
 
 @dataclass
-class RecordingVideoSender:
-    """A response sender that records its responses."""
+class RecordingVideoSender(BaseRecordingSender):
+    """A response sender that records the responses of a request for a video."""
 
-    disconnected: bool = False
-    progress: list[float] = field(default_factory=list)
     previews: list[tuple[int, bytes]] = field(default_factory=list)
     video: bytes = b""
     size: tuple[int, int] = (0, 0)
     num_frames: int = 0
     fps: int = 0
     seed: int = -1
-    error: GenerationError | None = None
-    ends: int = 0
-    ended: threading.Event = field(default_factory=threading.Event)
-
-    def is_cancelled(self) -> bool:
-        return self.disconnected
-
-    def send_progress(self, fraction: float) -> None:
-        assert not self.ends
-        self.progress.append(fraction)
 
     def send_preview(self, image: bytes, number: int) -> None:
         assert not self.ends
@@ -73,21 +59,6 @@ class RecordingVideoSender:
         assert not self.ends
         self.video, self.size, self.num_frames, self.fps, self.seed = video, size, num_frames, fps, seed
         self._end()
-
-    def fail(self, error: GenerationError) -> None:
-        self.error = error
-        self._end()
-
-    def _end(self) -> None:
-        self.ends += 1
-        self.ended.set()
-
-    def outcome(self, seconds: float = 60) -> "RecordingVideoSender":
-        assert self.ended.wait(seconds)
-        assert self.ends == 1
-        if self.error:
-            raise self.error
-        return self
 
     def frames(self) -> Any:
         """Return the decoded frames, uint8[n, height, width, 3]."""
