@@ -307,4 +307,4 @@ KINDS: dict[str, Callable[[], Any]] = {
     "flux": lambda: _flux(guided=False),
     "flux-dev": lambda: _flux(guided=True),
 }
-"""What the published pipelines are, each with the scheduler that it is published with."""
+"""Functions that make a tiny copy of each published pipeline, with the scheduler that it is published with."""

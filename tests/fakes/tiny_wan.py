@@ -166,4 +166,4 @@ KINDS: dict[str, Callable[[], Any]] = {
     "ti2v-small": lambda: _text_to_video(wan_vae(), 5.0, expand_timesteps=True),
     "i2v": _image_to_video,
 }
-"""What the published pipelines are, each with the scheduler that it is published with."""
+"""Functions that make a tiny copy of each published pipeline, with the scheduler that it is published with."""

@@ -1,7 +1,7 @@
 """Spoken forms of amounts, numbers and ranges that the grapheme-to-phoneme library misreads: `5€`, `+1 (555) 123-4567`.
 
-What the library reads well stays as it is. The rules run in their order: a number that one has put into words is no
-number for the next ones.
+Text that the library reads well is not changed. The rules run in the order of `_RULES`. A rule replaces the digits that
+it reads by words, so later rules do not read them again.
 """
 
 import re
