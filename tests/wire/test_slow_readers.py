@@ -170,7 +170,10 @@ async def test_unread_streams_do_not_slow_other_requests(route: TextRoute) -> No
             await wait_until_idle(flood)
             # Unread streams use no CPU time: the process, with the scripted Triton in it, has little more to do.
             assert await cpu_share() - idle < 0.5
-            assert await median_latency_ms(gateway.http, 20) < 30_000 and triton.active == 32
+            assert await median_latency_ms(gateway.http, 20) < 30_000
+            async with asyncio.timeout(30):  # the last of the short answers may be just ending
+                while triton.active != 32:
+                    await asyncio.sleep(0.01)
             # All streams share one connection to Triton: one that is read continues while others are not read.
             async with (
                 asyncio.timeout(30),

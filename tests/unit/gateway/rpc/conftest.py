@@ -22,7 +22,7 @@ async def check_nothing_left(request):
     yield
     for _ in range(3):
         await asyncio.sleep(0)
-    if "GrpcTransport" in request.node.name:
+    if "GrpcTransport" in request.node.name or "grpc_servers" in request.node.nodeid:
         async with asyncio.timeout(30):
             while asyncio.all_tasks() - before - {asyncio.current_task()}:
                 await asyncio.sleep(0.01)
