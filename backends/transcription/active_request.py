@@ -64,7 +64,6 @@ class ActiveTranscription(ActiveRequest["TranscriptionFrontend", TranscriptionSe
             checked.task,
             checked.prompt,
             checked.temperatures,
-            timestamps=checked.timestamps != "none",
             words=checked.timestamps == "word",
             on_window=lambda result: self.post(partial(self._take, result)),
             on_failed=self._on_failed,

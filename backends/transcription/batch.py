@@ -158,10 +158,7 @@ class DecoderBatch:
             row.no_speech_prob = softmax_at(values, self._config.tokens.no_speech)
             if row.language is None:
                 self._set_language(row, values)
-        choices = [
-            self._tokens.task_tokens(row.language or "en", row.task.job.task, timestamps=row.task.job.timestamps)
-            for row in rows
-        ]
+        choices = [self._tokens.task_tokens(row.language or "en", row.task.job.task) for row in rows]
         if any(choices):
             last, cache = self._feed(choices, rows, cache)
             logits = np.where(np.array(list(map(len, choices)))[:, None] > 0, last, logits)
@@ -179,9 +176,7 @@ class DecoderBatch:
     def _write(self, row: Row, logits: Floats) -> None:
         """Add the next token to a row, or end its attempt."""
         job, config = row.task.job, self._config
-        token, logprob = self._rules.choose(
-            logits, row.tokens, timestamps=job.timestamps, temperature=row.temperature, random=job.random
-        )
+        token, logprob = self._rules.choose(logits, row.tokens, temperature=row.temperature, random=job.random)
         row.num_generated += 1
         self._stats.tokens += 1
         row.logprobs.append(logprob)
@@ -225,7 +220,7 @@ class DecoderBatch:
             return result
         start = [
             *self._tokens.prompt(()),
-            *self._tokens.task_tokens(result.language, row.task.job.task, timestamps=row.task.job.timestamps),
+            *self._tokens.task_tokens(result.language, row.task.job.task),
         ]
         attention = self._networks.align(np.array([*start, *tokens], np.int64), self._cross, row.slot)
         # A token is predicted while the one before it is read.

@@ -29,7 +29,6 @@ class TranscriptionJob:
     task: str
     prompt: Sequence[int]
     temperatures: Sequence[float]
-    timestamps: bool
     words: bool
     on_window: Callable[["WindowResult"], None]
     on_failed: Callable[[Exception], None]

@@ -29,7 +29,6 @@ class TokenRules:
         logits: Floats,
         written: Sequence[int],
         *,
-        timestamps: bool,
         temperature: float = 0.0,
         random: np.random.Generator | None = None,
     ) -> tuple[int, float]:
@@ -40,19 +39,15 @@ class TokenRules:
         logits[self._never] = -np.inf
         if not written:
             logits[self._not_first] = -np.inf
-        if timestamps:
-            self._restrict_timestamps(logits, written)
-        else:
-            logits[self._first_timestamp :] = -np.inf
+        self._restrict_timestamps(logits, written)
         highest = logits.max()
         weights = np.exp(logits - highest)
         total = float(weights.sum())
-        if timestamps:
-            # A timestamp is written where all of them together are likelier than any text token.
-            mass = float(weights[self._first_timestamp :].sum())
-            if mass > float(weights[: self._first_timestamp].max()):
-                weights[: self._first_timestamp] = 0
-                total = mass
+        # A timestamp is written where all of them together are likelier than any text token.
+        mass = float(weights[self._first_timestamp :].sum())
+        if mass > float(weights[: self._first_timestamp].max()):
+            weights[: self._first_timestamp] = 0
+            total = mass
         token = int(weights.argmax())
         if temperature > 0:
             assert random is not None

@@ -63,15 +63,18 @@ class WhisperTokens:
         start = [self.special.start_of_transcript]
         return [self.special.previous, *previous, *start] if previous else start
 
-    def task_tokens(self, language: str, task: str, *, timestamps: bool) -> list[int]:
-        """Return the tokens after the start of the transcript, which choose what is written."""
-        tokens = []
-        if self.is_multilingual:
-            tokens = [
-                self.languages[language],
-                self.special.translate if task == "translate" else self.special.transcribe,
-            ]
-        return tokens if timestamps else [*tokens, self.special.no_timestamps]
+    def task_tokens(self, language: str, task: str) -> list[int]:
+        """Return the tokens after the start of the transcript, which choose what is written.
+
+        `no_timestamps` is never among them, also where nobody asked for times: without timestamps, Whisper ends some
+        windows after their first words (docs/sound.md).
+        """
+        if not self.is_multilingual:
+            return []
+        return [
+            self.languages[language],
+            self.special.translate if task == "translate" else self.special.transcribe,
+        ]
 
 
 def _byte_characters() -> dict[int, str]:

@@ -155,8 +155,8 @@ def test_a_recording_becomes_text(transcribe: Callable[..., Responses], recordin
     assert response["temperature"] == 0
     assert 1 < response["compression_ratio"] < 2.4
     assert response["num_output_tokens"] == len(response["token_ids"]) + 1
-    assert response["num_input_tokens"] == pytest.approx(50 * 12.5 + 4, abs=40)
-    assert response["num_input_tokens"] - response["num_audio_tokens"] == 4
+    assert response["num_input_tokens"] == pytest.approx(50 * 12.5 + 3, abs=40)
+    assert response["num_input_tokens"] - response["num_audio_tokens"] == 3
     assert "words" not in response
     assert "logprobs" not in response
 
@@ -223,16 +223,16 @@ def test_requests_at_once_share_the_steps(
 ) -> None:
     steps = metric(running, "transcription_runs_total", NAME)
     tokens = metric(running, "transcription_tokens_total", NAME)
-    pieces = [recording, recording[: 8 * RATE], recording[8 * RATE :], recording]
+    pieces = [recording, recording[: 8 * RATE], recording[8 * RATE :], recording, recording]
     waits = [begin(audio=piece, language="en") for piece in pieces]
     texts = [transcript(wait()) for wait in waits]
-    for text in (texts[0], texts[3], f"{texts[1]} {texts[2]}"):
+    for text in (texts[0], *texts[3:], f"{texts[1]} {texts[2]}"):
         # Weights of eight bits round by the loudest row of a batch: one word may differ.
         assert SequenceMatcher(None, text.split(), TEXT.split()).ratio() > 0.95
     time.sleep(0.3)  # the metrics lag by a tenth of a second
     steps = metric(running, "transcription_runs_total", NAME) - steps
     tokens = metric(running, "transcription_tokens_total", NAME) - tokens
-    assert tokens > 1.5 * steps, "windows of several requests share a step"
+    assert tokens > 1.3 * steps, "windows of several requests share a step"
 
 
 def test_a_prompt_and_request_parameters(transcribe: Callable[..., Responses], recording: Any) -> None:

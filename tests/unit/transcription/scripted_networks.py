@@ -150,8 +150,10 @@ class ScriptedNetworks:
             probabilities[SPECIAL.no_speech] = script.no_speech
         else:
             assert read[0] in LANGUAGES.values() and read[1] in (SPECIAL.transcribe, SPECIAL.translate)
-            written = read[3:] if SPECIAL.no_timestamps in read else read[2:]
+            written = read[2:]
             texts = script.text
+            if not any(token >= SPECIAL.timestamp_begin for choices in texts for token in choices):
+                texts = [at(0), *texts]
             for token, probability in (texts[len(written)] if len(written) < len(texts) else {END: 1.0}).items():
                 probabilities[token] = probability
         return np.log(probabilities).astype(np.float32)

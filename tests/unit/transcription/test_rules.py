@@ -32,7 +32,7 @@ def test_timestamps_follow_the_rules_of_transformers() -> None:
             if not written:
                 expected[:, END] = -torch.inf
             scores = reference(torch.tensor([start + written]), expected).log_softmax(-1)[0]
-            token, logprob = rules.choose(logits.copy(), written, timestamps=True)
+            token, logprob = rules.choose(logits.copy(), written)
             assert token == int(scores.argmax())
             assert logprob == pytest.approx(float(scores.max()), abs=1e-4)
             num_timestamps += token >= FIRST
@@ -42,13 +42,15 @@ def test_timestamps_follow_the_rules_of_transformers() -> None:
     assert num_timestamps > 100
 
 
-def test_without_timestamps_only_text_is_written() -> None:
+def test_other_special_tokens_are_never_written() -> None:
     rules = TokenRules(CONFIG)
     logits = np.zeros(VOCABULARY, np.float32)
-    logits[[FIRST, SPECIAL.no_speech, 258, END]] = 9
-    logits[65] = 5
-    assert rules.choose(logits.copy(), [], timestamps=False)[0] == 65, "the text is not empty"
-    assert rules.choose(logits.copy(), [65], timestamps=False)[0] == END
+    logits[[SPECIAL.no_timestamps, SPECIAL.no_speech, 258]] = 19
+    logits[END] = 9
+    logits[65] = 8
+    assert rules.choose(logits.copy(), [])[0] == FIRST, "the text is not empty"
+    assert rules.choose(logits.copy(), [FIRST])[0] == END
+    assert rules.choose(logits.copy(), [FIRST, 65])[0] == END
 
 
 def test_sampling_has_the_probabilities_of_the_temperature() -> None:
@@ -56,10 +58,7 @@ def test_sampling_has_the_probabilities_of_the_temperature() -> None:
     logits = np.full(VOCABULARY, -50, np.float32)
     logits[[10, 20]] = np.log([0.8, 0.2])
     for temperature, share in ((1.0, 0.2), (0.5, 0.04 / 0.68)):
-        drawn = [
-            rules.choose(logits.copy(), [1], timestamps=False, temperature=temperature, random=random)
-            for _ in range(2000)
-        ]
+        drawn = [rules.choose(logits.copy(), [FIRST, 1], temperature=temperature, random=random) for _ in range(2000)]
         assert {token for token, _ in drawn} == {10, 20}
         assert np.mean([token == 20 for token, _ in drawn]) == pytest.approx(share, abs=0.03)
         # The log probability does not depend on the temperature.

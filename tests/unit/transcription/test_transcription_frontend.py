@@ -75,10 +75,12 @@ def test_segments_of_a_long_recording_come_in_order(
     assert [segment.end for segment in segments] == pytest.approx([21.4 + 21 * number for number in range(4)], abs=0.04)
     assert responses[-1].consumed == pytest.approx(len(recording) / 16_000)
     assert all(response.consumed is None for response in responses[:-1])
-    assert sum(response.num_output_tokens for response in responses) == 60 + 40 + 20 + 10 + 4
+    assert sum(response.num_output_tokens for response in responses) == 60 + 40 + 20 + 10 + 2 * 4, (
+        "a timestamp before each text and the end after it"
+    )
     # 50 a second, and three tokens of each prompt
-    assert sum(response.num_input_tokens for response in responses) == pytest.approx(4 * (20.7 * 50 + 4), abs=8)
-    assert sum(response.num_input_tokens - response.num_audio_tokens for response in responses) == 4 * 4
+    assert sum(response.num_input_tokens for response in responses) == pytest.approx(4 * (20.7 * 50 + 3), abs=8)
+    assert sum(response.num_input_tokens - response.num_audio_tokens for response in responses) == 4 * 3
 
 
 def test_a_short_request_overtakes_a_long_recording(
@@ -150,8 +152,8 @@ def test_an_unlikely_text_is_tried_at_every_temperature_and_the_likeliest_attemp
     scripts[1] = Script(unlikely("hello"), no_speech=0.3)
     (response,) = ask(sound((1, 2)), language="en").outcome()
     assert response.segment is not None
-    assert len(response.segment.token_ids) == 5
-    assert response.num_output_tokens == 6 * 6
+    assert len(response.segment.token_ids) == 1 + 5, "a timestamp and the text"
+    assert response.num_output_tokens == 6 * (1 + 5 + 1), "with the end, at each temperature"
     assert response.segment.avg_logprob < -1
 
 
@@ -164,7 +166,7 @@ def test_unlikely_text_without_speech_is_dropped(
     scripts[1] = Script(unlikely("yes") if is_unlikely else says("yes"), no_speech=no_speech)
     (response,) = ask(sound((1, 2)), language="en").outcome()
     assert (response.segment.text if response.segment else "") == text
-    assert response.num_output_tokens == 4
+    assert response.num_output_tokens == 5
 
 
 def test_silence_has_no_text(ask: Ask, networks: ScriptedNetworks) -> None:
