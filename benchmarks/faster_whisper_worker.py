@@ -1,9 +1,9 @@
 """faster-whisper in a process of its own, with the Python of its environment: no other module of the project.
 
 `python faster_whisper_worker.py MODEL_FOLDER CORES` reads JSON lines `{"files": [...], "alone": true}` and writes, for
-each, `{"seconds": …, "texts": [...]}`. The files are transcribed at once. The model runs in int8, greedy, without
-timestamps. With `"alone": false` each core has a worker with one thread; otherwise one worker
-has all cores.
+each, `{"seconds": …, "texts": [...]}`. The files are transcribed at once. The model runs in int8, greedy, and writes
+timestamps, as it does by default and as the gateway's model does. With `"alone": false` each core has a worker with one
+thread; otherwise one worker has all cores.
 """
 
 import json
@@ -36,7 +36,6 @@ def main() -> None:
                 language="en",
                 beam_size=1,
                 temperature=0.0,
-                without_timestamps=True,
                 condition_on_previous_text=False,
             )
             return "".join(segment.text for segment in segments)
