@@ -60,6 +60,8 @@ class LLMRecipe(Recipe):
 
 def refusal_of(recipe: LLMRecipe) -> str | None:
     """Return the sentence that refuses a recipe for its combination of options; None if it can be built."""
+    if "mounted_at" in recipe.model_fields_set and recipe.layout != "nvidia":
+        return "--mounted-at belongs to NVIDIA's layout: add --layout nvidia, or leave it out."
     return refusal(
         recipe.target,
         recipe.device,

@@ -164,3 +164,12 @@ def test_another_target_does_not_inherit_what_a_recipe_chose_for_its_own() -> No
     on_gpu = recipes.load("llama-3.2-1b-instruct", device="cuda")
     assert (on_gpu.precision, on_gpu.max_rows, on_gpu.context_length) == ("fp16", ONNX_GPU_ROWS, 8192)
     assert recipes.load("llama-3.2-1b-instruct", device="cpu") == own
+
+
+def test_a_mount_point_belongs_to_the_layout_of_nvidia() -> None:
+    vllm = {"family": "llm", "name": "m", "source": "/", "target": "vllm", "mounted_at": "/models"}
+    nvidia, ours = recipes.make(**vllm, layout="nvidia"), recipes.make(**vllm)
+    assert isinstance(nvidia, LLMRecipe)
+    assert isinstance(ours, LLMRecipe)
+    assert refusal_of(nvidia) is None
+    assert "add --layout nvidia" in (refusal_of(ours) or "")
