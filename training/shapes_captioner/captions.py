@@ -6,7 +6,8 @@ from training.shapes.scenes import NUMBER_WORDS, PROMPT_PREFIXES, SYNONYMS
 from training.shapes_captioner.pictures import Picture, PlacedShape
 
 CLEAR_RELATION = 2.0
-"""Two shapes are left of or above one another if their distance along one axis is so many times that along the other."""
+"""Two shapes are left of or above one another if they are so many times further apart along that axis than along the
+other."""
 
 NO_SHAPES = "nothing"
 
@@ -14,8 +15,8 @@ NO_SHAPES = "nothing"
 def caption(picture: Picture, rng: random.Random | None = None) -> str:
     """Return the complete and canonical caption, or with `rng` one in varied words.
 
-    Sizes and places that are not clear are left out. A varied caption uses synonyms, may name a pair in the other order,
-    and may leave out more of the sizes and places. It always tells number, colours, shapes and background.
+    Sizes and places that are not clear are left out. A varied caption uses synonyms, may name a pair in the other
+    order, and may leave out more of the sizes and places. It always tells number, colours, shapes and background.
     """
     words = _Wording(rng)
     background = f" on {with_article(words.say(picture.background))} background"

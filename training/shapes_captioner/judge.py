@@ -96,7 +96,8 @@ def judge(text: str, picture: Picture) -> dict[str, bool]:
     if verdict["count"]:
         # The pairing of claims and shapes that serves the caption best.
         orders = [_compare(described, order) for order in itertools.permutations(picture.shapes)]
-        verdict |= max(orders, key=lambda compared: (compared["colour"] + compared["shape"], sum(compared.values())))
+        best: dict[str, bool] = max(orders, key=_num_met)
+        verdict |= best
     else:
         verdict |= dict.fromkeys(details, False)
     expected = read_caption(caption(picture))
@@ -114,6 +115,10 @@ def _compare(described: Description, shapes: tuple[PlacedShape, ...]) -> dict[st
         "position": all(claim.place is None or claim.place in item.places for claim, item in pairs)
         and (described.relation is None or _holds(described.relation, *shapes)),
     }
+
+
+def _num_met(verdict: dict[str, bool]) -> tuple[int, int]:
+    return verdict["colour"] + verdict["shape"], sum(verdict.values())
 
 
 def _holds(relation: str, first: PlacedShape, second: PlacedShape) -> bool:

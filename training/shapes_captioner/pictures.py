@@ -63,7 +63,10 @@ class PlacedShape:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Shapes on a plain background. `kind` is `one`, `group` or `pair` (scenes of `shapes`), `first frame` or `free`."""
+    """Shapes on a plain background.
+
+    `kind` is `one`, `group` or `pair` (scenes of `shapes`), `first frame` or `free`.
+    """
 
     background: str
     shapes: tuple[PlacedShape, ...]
@@ -104,12 +107,11 @@ def sample_held_out(rng: random.Random) -> Picture:
 
 def scene_picture(scene: Scene) -> Picture:
     """Return the picture of a scene of `shapes`."""
-    shapes = [
-        PlacedShape(
-            item.colour, item.shape, *(c / IMAGE_SIZE for c in PLACES[item.place]), RADIUS[item.size] / IMAGE_SIZE
-        )
-        for item in scene.objects
-    ]
+    shapes = []
+    for item in scene.objects:
+        x, y = PLACES[item.place]
+        radius = RADIUS[item.size] / IMAGE_SIZE
+        shapes.append(PlacedShape(item.colour, item.shape, x / IMAGE_SIZE, y / IMAGE_SIZE, radius))
     return Picture(scene.background, tuple(shapes), scene.kind)
 
 

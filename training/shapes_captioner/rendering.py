@@ -29,7 +29,7 @@ def coverage(item: PlacedShape, side: int) -> Coverage:
     across = np.arange(left, right, dtype=np.float32)[None] + np.float32(0.5 - x)
     down = np.arange(top, bottom, dtype=np.float32)[:, None] + np.float32(0.5 - y)
     across, down = np.broadcast_arrays(across, down)
-    inside = depth_inside(item.shape, across, down, np.float32(radius))
+    inside = depth_inside(item.shape, across, down, np.array(radius, np.float32))
     covered[top:bottom, left:right] = np.clip(inside + 0.5, 0, 1)
     return covered
 

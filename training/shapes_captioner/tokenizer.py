@@ -5,6 +5,7 @@ that is kept in a word of the conversations, so those words have the same tokens
 have more and shorter ones, down to single bytes.
 """
 
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,10 +21,10 @@ PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 GLOBAL, FAKE, IMAGE = "<global-img>", "<fake_token_around_image>", "<image>"
 TILES = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
-"""Tokens that processors of the family write around an image and its tiles. `END_OF_UTTERANCE` is one that they add to a
-tokenizer without it."""
+"""Tokens that processors of the family write around an image and its tiles."""
 
 END_OF_UTTERANCE = "<end_of_utterance>"
+"""A token that the model never says; the family's processors would add it to a tokenizer without it."""
 
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
@@ -83,7 +84,7 @@ def write_merges(merges: Iterable[Merge], file: Path = MERGES) -> None:
 
 
 def cut_merges(tokenizer: Any, texts: Iterable[str], frequent: int = NUM_FREQUENT_MERGES) -> list[Merge]:
-    """Return the first `frequent` merges of a byte-level BPE tokenizer and those that it needs for `texts`, in order."""
+    """Return the first `frequent` merges of a byte-level BPE tokenizer, and those that `texts` need, in their order."""
     merges = [(first, second) for first, second in json.loads(tokenizer.to_str())["model"]["merges"]]
     ranks = {merge: rank for rank, merge in enumerate(merges)}
     words = {word for text in texts for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)}
@@ -95,7 +96,7 @@ def _ranks_in(word: str, ranks: dict[Merge, int]) -> set[int]:
     """Return the ranks of the merges that byte pair encoding does in a word."""
     symbols, done = list(word), set[int]()
     while True:
-        pairs = [(ranks[pair], place) for place, pair in enumerate(zip(symbols, symbols[1:])) if pair in ranks]
+        pairs = [(ranks[pair], place) for place, pair in enumerate(itertools.pairwise(symbols)) if pair in ranks]
         if not pairs:
             return done
         rank, place = min(pairs)

@@ -149,9 +149,7 @@ def test_training_ends_in_a_folder_that_answers(tmp_path: Path) -> None:
     model, tokenizer = load_captioner(tmp_path / "weights")
     assert len(evaluate(model, tokenizer, held_out_pictures(4)).pass_rates["all"]) == 9
     assert len(answer(model, tokenizer, [RED] * 3, temperature=1.0)) == 3
-    assert any("vision: step 3 of 3" in line for line in lines) and any(
-        "captioner: step 3 of 3" in line for line in lines
-    )
+    assert all(any(f"{stage}: step 3 of 3" in line for line in lines) for stage in ("vision", "captioner"))
     trained = torch.load(tmp_path / "work" / "vision.pt", weights_only=True)["network"]
     assert "vision.post_layernorm.weight" in trained
 
