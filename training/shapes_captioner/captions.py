@@ -55,7 +55,7 @@ def _subject(picture: Picture, words: _Wording) -> str:
         noun = with_article(words.noun(shapes[0]))
         return f"{noun} {words.say(place)}" if place and not words.happens(0.15) else noun
     ordered = sorted(shapes, key=lambda item: item.x)
-    relation = _relation(*shapes) if len(shapes) == 2 else None
+    relation = _relation(*shapes, picture.extent) if len(shapes) == 2 else None
     if relation:
         reverse = words.happens(0.3)
         first, second = sorted(shapes, key=lambda item: item.x if relation == "left of" else item.y, reverse=reverse)
@@ -65,8 +65,9 @@ def _subject(picture: Picture, words: _Wording) -> str:
     return f"{', '.join(nouns[:-1])} and {nouns[-1]}"
 
 
-def _relation(first: PlacedShape, second: PlacedShape) -> str | None:
-    across, down = abs(first.x - second.x), abs(first.y - second.y)
+def _relation(first: PlacedShape, second: PlacedShape, extent: tuple[float, float]) -> str | None:
+    width, height = extent
+    across, down = abs(first.x - second.x) * width, abs(first.y - second.y) * height
     if across >= CLEAR_RELATION * down:
         return "left of"
     return "above" if down >= CLEAR_RELATION * across else None

@@ -17,8 +17,8 @@ from training.shapes.rendering import IMAGE_SIZE
 from training.shapes.scenes import COLOURS, PLACES, RADIUS, SHAPES, Scene, sample_scene
 
 SIZE_BOUNDS = (0.168, 0.198)
-"""A shape is small below the first radius and large above the second, in sides of the picture. Between them it may be
-called either. The scenes of `shapes` have about 0.15 and 0.22."""
+"""A shape is small below the first radius and large above the second, in shorter sides of the picture. Between them it
+may be called either. The scenes of `shapes` have about 0.15 and 0.22."""
 
 THIRDS = ((0.33, 0.42), (0.58, 0.67))
 """Where the left third (the upper one) surely ends and the middle third surely begins, then the same for the right (the
@@ -34,14 +34,18 @@ WORLDS = {"scene": 0.45, "first frame": 0.25, "free": 0.3}
 """Share of the training's pictures that comes from each world."""
 
 ZOOMED_SHARE, MIN_ZOOM = 0.25, 0.6
+WIDENED_SHARE, MAX_WIDENING = 0.1, 2.0
+"""Share of the pictures that are wider than high, or higher than wide, and the most that they are so."""
 
 _AXIS = {-1: ("left", "top"), 1: ("right", "bottom")}
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedShape:
-    """One shape. `x`, `y` (of its centre) and `radius` are in sides of the picture; colour and shape are keys of
-    `COLOURS` and `SHAPES`."""
+    """One shape. Colour and shape are keys of `COLOURS` and `SHAPES`.
+
+    `x` and `y`, of its centre, are in widths and heights of the picture, and `radius` is in its shorter side.
+    """
 
     colour: str
     shape: str
@@ -65,12 +69,19 @@ class PlacedShape:
 class Picture:
     """Shapes on a plain background.
 
-    `kind` is `one`, `group` or `pair` (scenes of `shapes`), `first frame` or `free`.
+    `kind` is `one`, `group` or `pair` (scenes of `shapes`), `first frame` or `free`. `aspect` is its width by its
+    height.
     """
 
     background: str
     shapes: tuple[PlacedShape, ...]
     kind: str
+    aspect: float = 1.0
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Width and height in shorter sides."""
+        return max(1.0, self.aspect), max(1.0, 1 / self.aspect)
 
     @property
     def is_held_out(self) -> bool:
@@ -94,7 +105,7 @@ def sample_picture(rng: random.Random) -> Picture:
     while True:
         picture = sample[world](rng)
         if not picture.is_held_out:
-            return picture
+            return _widened(picture, rng) if rng.random() < WIDENED_SHARE else picture
 
 
 def sample_held_out(rng: random.Random) -> Picture:
@@ -138,6 +149,18 @@ def _sample_scene_picture(rng: random.Random) -> Picture:
         for s in picture.shapes
     ]
     return replace(picture, shapes=tuple(shapes))
+
+
+def _widened(picture: Picture, rng: random.Random) -> Picture:
+    """Return a picture that has more background at the left and right, or at the top and bottom."""
+    longer = rng.uniform(1.1, MAX_WIDENING)
+    before = rng.uniform(0, longer - 1)
+    if rng.random() < 0.5:
+        shapes = [replace(item, x=(item.x + before) / longer) for item in picture.shapes]
+    else:
+        shapes = [replace(item, y=(item.y + before) / longer) for item in picture.shapes]
+        longer = 1 / longer
+    return replace(picture, shapes=tuple(shapes), aspect=longer)
 
 
 def _sample_first_frame(rng: random.Random) -> Picture:

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from PIL import Image
 
 from training.common.mixed_precision import Bfloat16Linears
 from training.common.process_group import ProcessGroup
 from training.common.training_loop import LogLine, StageConfig, run_training_loop
 from training.shapes.scenes import COLOURS, SHAPES
 from training.shapes_captioner.networks import CELLS, TILE, NetworkSizes, new_captioner, to_tiles
-from training.shapes_captioner.pictures import Picture, sample_picture
+from training.shapes_captioner.pictures import Picture, PlacedShape, sample_picture
 from training.shapes_captioner.rendering import coverage, render_varied
 
 BATCH = 64
@@ -88,8 +89,7 @@ def cell_labels(picture: Picture) -> Any:
     labels[..., 3] = list(COLOURS).index(picture.background)
     if not picture.shapes:
         return labels.reshape(-1, 4)
-    side = TILE // CELLS
-    shares = np.stack([coverage(item, TILE).reshape(CELLS, side, CELLS, side).mean((1, 3)) for item in picture.shapes])
+    shares = np.stack([_cell_shares(item, picture.extent) for item in picture.shapes])
     most = shares.argmax(0)
     classes = np.array(
         [
@@ -104,3 +104,9 @@ def cell_labels(picture: Picture) -> Any:
     share = shares.max(0)[..., None]
     labels[..., :3] = np.where(share >= COVERED, classes[most], np.where(share < EMPTY, 0, IGNORED))
     return labels.reshape(-1, 4)
+
+
+def _cell_shares(item: PlacedShape, extent: tuple[float, float]) -> Any:
+    """Return the share of each cell that a shape covers, [CELLS, CELLS]; a picture that is not square is squeezed."""
+    covered = Image.fromarray(coverage(item, TILE, extent))
+    return np.asarray(covered.resize((CELLS, CELLS), Image.Resampling.BOX))

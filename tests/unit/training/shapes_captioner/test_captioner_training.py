@@ -132,6 +132,8 @@ def test_cells_are_labelled_by_what_covers_them() -> None:
     unclear = cell_labels(Picture("white", (PlacedShape("red", "circle", 0.25, 0.25, 0.18),), "free"))
     assert unclear[0].tolist() == [1, 1, IGNORED, 7]
     assert (cell_labels(Picture("red", (), "free"))[:, :3] == 0).all()
+    high = cell_labels(Picture("white", (PlacedShape("red", "ring", 0.5, 0.75, 0.22),), "free", 0.5)).reshape(4, 4, 4)
+    assert (high[:2, :, 0] == 0).all() and (high[2:, 1:3, 0] == 5).all()
 
 
 def test_muon_updates_the_matrices_of_all_layers() -> None:

@@ -140,9 +140,22 @@ def test_varied_pictures_keep_their_colours() -> None:
     rng = random.Random(8)
     for picture in pictures(60):
         image = render_varied(picture, rng)
-        assert image.mode == "RGB" and image.size[0] in (64, 128, 160)
+        assert image.mode == "RGB" and min(image.size) in (64, 128, 160)
+        assert image.width / image.height == pytest.approx(picture.aspect, rel=0.02)
         corner = np.asarray(image.resize((16, 16), Image.Resampling.BOX))[0, 0]
         assert np.abs(corner.astype(int) - COLOURS[picture.background]).max() < 40
+
+
+def test_a_shape_keeps_its_form_in_a_picture_that_is_not_square() -> None:
+    item = PlacedShape("red", "circle", 0.25, 0.5, 0.2)
+    wide = Picture("white", (item,), "free", aspect=2.0)
+    covered = (render(wide, 64) == COLOURS["red"]).all(-1)
+    assert covered.shape == (64, 128)
+    (top, bottom), (left, right) = (np.flatnonzero(covered.any(axis))[[0, -1]] for axis in (1, 0))
+    assert bottom - top == right - left and (left + right) / 2 == pytest.approx(31.5)
+    assert caption(wide) == "a large red circle on the left on a white background"
+    pair = replace(wide, shapes=(item, replace(item, x=0.5, y=0.2, shape="star")))
+    assert caption(pair) == "a large red circle and a large red star on a white background"
 
 
 def test_answers_are_true() -> None:
