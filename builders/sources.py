@@ -17,6 +17,9 @@ from builders.progress import Progress
 
 T = TypeVar("T")
 
+PACKAGED_FOLDERS = {"shapes-captioner": Path(__file__).parent / "shapes_captioner" / "weights"}
+"""Checkpoints that are package data of Tritonic, by name."""
+
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 HUB_IGNORED_FILES = ["[!0-9]*/*", "*.fp32-*.safetensors"]
@@ -147,12 +150,14 @@ def resolve(source: str, revision: str | None = None) -> Source:
     """Return the source that `packaged:NAME`, a folder or a hub id names. Raises RecipeError, SourceUnavailable."""
     kind, _, rest = source.partition(":")
     if kind == "packaged":
+        if rest in PACKAGED_FOLDERS:
+            return _packaged_folder(rest)
         if rest in PACKAGED_CHECKPOINTS:
             return PackagedCheckpointSource(PACKAGED_CHECKPOINTS[rest])
         if rest in PACKAGED_WHISPERS:
             return PackagedWhisperSource(PACKAGED_WHISPERS[rest])
         if rest not in PACKAGED_GGUFS:
-            known = ", ".join(sorted([*PACKAGED_GGUFS, *PACKAGED_CHECKPOINTS, *PACKAGED_WHISPERS]))
+            known = ", ".join(sorted([*PACKAGED_GGUFS, *PACKAGED_CHECKPOINTS, *PACKAGED_FOLDERS, *PACKAGED_WHISPERS]))
             raise RecipeError(f"There is no packaged model {rest!r}. Known: {known}.")
         return PackagedGGUFSource(PACKAGED_GGUFS[rest])
     path = Path(source).expanduser()
@@ -166,6 +171,16 @@ def resolve(source: str, revision: str | None = None) -> Source:
         f"There is no folder {source!r}, and it is not a Hugging Face id either (owner/name, such as "
         "Qwen/Qwen2.5-0.5B-Instruct)."
     )
+
+
+def _packaged_folder(name: str) -> LocalSource:
+    folder = PACKAGED_FOLDERS[name]
+    if not (folder / "config.json").is_file():
+        raise SourceUnavailable(
+            f"The weights of {name} are not part of this installation. In a checkout of the project, "
+            f"`tritonic train {name}` makes them."
+        )
+    return LocalSource(folder)
 
 
 def call_hub(id: str, call: Callable[[], T]) -> T:

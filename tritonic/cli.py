@@ -251,6 +251,7 @@ def _add_training(name: str, kind: str) -> None:
 
 _add_training("shapes", "image")
 _add_training("moving-shapes", "video")
+_add_training("shapes-captioner", "vision-language")
 
 
 @models_app.callback(invoke_without_command=True)

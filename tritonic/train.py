@@ -14,7 +14,7 @@ class TrainingError(TritonicError):
 
 
 def train_model(name: str, arguments: Sequence[str]) -> None:
-    """Run the training of a model, `shapes` or `moving-shapes`, with these arguments in this process.
+    """Run the training of a model, such as `moving-shapes`, with these arguments in this process.
 
     That is `python -m training.PACKAGE train`. Raises TrainingError.
     """

@@ -33,8 +33,8 @@ class StageConfig:
     """Length and learning rate of a stage, in steps, so that the load of the machine does not change the result.
 
     The learning rate rises for `warmup_steps`, stays for `constant_fraction` of all steps, and then falls linearly, to
-    `final_fraction` of itself at least. Matrices whose names begin with `muon_prefix` are updated by Muon, all other
-    weights by AdamW.
+    `final_fraction` of itself at least. Matrices whose names begin with `muon_prefix`, or with one of several, are
+    updated by Muon, all other weights by AdamW.
     """
 
     name: str
@@ -45,7 +45,7 @@ class StageConfig:
     final_fraction: float = 0.01
     weight_decay: float = 0.01
     uses_ema: bool = False
-    muon_prefix: str | None = None
+    muon_prefix: str | tuple[str, ...] | None = None
     log_steps: int = 100
     save_steps: int = 500
 

@@ -29,13 +29,16 @@ def coverage(shape: str, trajectory: Trajectory) -> Values:
     x = _CENTRES[None, None, :] - trajectory.x[:, None, None]
     y = _CENTRES[None, :, None] - trajectory.y[:, None, None]
     cos, sin = np.cos(trajectory.angle)[:, None, None], np.sin(trajectory.angle)[:, None, None]
-    inside = _depth(shape, x * cos + y * sin, y * cos - x * sin, trajectory.radius[:, None, None])
+    inside = depth_inside(shape, x * cos + y * sin, y * cos - x * sin, trajectory.radius[:, None, None])
     covered: Values = np.clip(inside + 0.5, 0, 1)
     return covered
 
 
-def _depth(shape: str, x: Values, y: Values, radius: Values) -> Values:
-    """Return the distance to the outline in pixels, positive inside, of a shape at the origin."""
+def depth_inside(shape: str, x: Values, y: Values, radius: Values) -> Values:
+    """Return the distance to the outline in pixels, positive inside, of a shape at the origin.
+
+    `x`, `y` and `radius` are in pixels, and of shapes that broadcast.
+    """
     depth: Values
     if shape == "square":
         depth = SQUARE_SIDE * radius - np.maximum(np.abs(x), np.abs(y))

@@ -37,6 +37,16 @@ def test_invalid_sources_are_refused(tmp_path: Path) -> None:
         sources.resolve("packaged:x")
 
 
+def test_a_folder_of_the_project_is_a_source_once_it_has_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sources.PACKAGED_FOLDERS, "shapes-captioner", tmp_path)
+    with pytest.raises(SourceUnavailable, match="`tritonic train shapes-captioner` makes them"):
+        sources.resolve("packaged:shapes-captioner")
+    (tmp_path / "config.json").write_text("{}")
+    assert sources.resolve("packaged:shapes-captioner") == sources.LocalSource(tmp_path)
+
+
 def test_folders_that_are_not_checkpoints_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailable, match=r"has no config\.json"):
         sources.resolve(str(tmp_path)).config()
