@@ -12,6 +12,7 @@ _NAMES = (
     "embed",
     "generate_image",
     "edit_image",
+    "swap_face",
     "generate_video",
     "transcribe",
     "speak",

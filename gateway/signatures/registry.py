@@ -30,6 +30,7 @@ _NAMES = (
     "video",
     "speech",
     "voice_cloning",
+    "face_swap",
 )
 """Modules of this package, each with a `SIGNATURE`, in the order in which a model's tensors are compared with them."""
 

@@ -15,6 +15,7 @@ _ROUTES = (
     "completions",
     "embeddings",
     "images",
+    "face_swaps",
     "speech",
     "transcriptions",
     "videos",

@@ -8,6 +8,7 @@ from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.platform import (
     access,
     chat,
+    face_swaps,
     images,
     response_models,
     speech,
@@ -23,6 +24,7 @@ DIALECT = Dialect(
     routers=(
         chat.router,
         images.router,
+        face_swaps.router,
         speech.router,
         tasks.router,
         transcriptions.router,
