@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from backends.face_swap.geometry import Floats, Points
 
-RAISED_BROWS = 0.06
+RAISED_BROWS = 0.08
 """Distance of the points above the brows from them, as a part of that from the chin to the bridge of the nose.
 
 Higher up, hair lies over many foreheads: a mask that ends here leaves it alone.

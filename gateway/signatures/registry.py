@@ -29,8 +29,8 @@ _NAMES = (
     "image",
     "video",
     "speech",
-    "voice_cloning",
     "face_swap",
+    "voice_cloning",
 )
 """Modules of this package, each with a `SIGNATURE`, in the order in which a model's tensors are compared with them."""
 
