@@ -15,8 +15,10 @@ _CUBE_FROM = 216 / 24389
 _SLOPE = 24389 / 27
 _FROM_XYZ = np.linalg.inv(_TO_XYZ)
 
-CONTRASTS = (0.6, 1.1)
-"""Limits of the factor by which the contrast of a channel changes: more would turn shadows and make-up into stains."""
+CONTRASTS = (0.7, 1.1)
+"""Limits of the factor by which the contrast of lightness changes: more would turn shadows and make-up into stains."""
+COLOURS = (0.5, 1.1)
+"""Limits of the factor by which differences of colour change."""
 _BLURS = 2
 
 
@@ -45,14 +47,19 @@ def relight(face: Floats, model: Floats, skin: npt.NDArray[np.bool_], radius: in
     """Return `face` in the light of `model`, both float32[height, width, 3] from 0 to 255.
 
     In L*a*b*, colours are parted into soft ones, the means of the skin up to `radius` pixels around, and details. The
-    result has the soft colours of `model`, and the details of `face` with the contrast of `model`. At least one pixel
-    must be `skin`.
+    result has the soft colours of `model`, and the details of `face`: those of lightness with the contrast of `model`,
+    those of colour at most in proportion to the colourfulness of the two lights, so that white stays white. At least
+    one pixel must be `skin`.
     """
     ours, theirs = to_lab(face), to_lab(model)
     softened, soft = _soften(ours, skin, radius), _soften(theirs, skin, radius)
     details, wanted = ours - softened, theirs - soft
-    factor = np.clip(wanted[skin].std(0) / np.maximum(details[skin].std(0), 0.5), *CONTRASTS)
-    return from_lab(details * factor + soft)
+    spreads = wanted[skin].std(0) / np.maximum(details[skin].std(0), 0.5)
+    before, after = (np.hypot(each[..., 1], each[..., 2]) for each in (softened, soft))
+    colourfulness = np.minimum(after / np.maximum(before, 1), spreads[1:].min())
+    details[..., 0] *= np.clip(spreads[0], *CONTRASTS)
+    details[..., 1:] *= np.clip(colourfulness, *COLOURS)[..., None]
+    return from_lab(soft + details)
 
 
 def _soften(lab: Floats, skin: npt.NDArray[np.bool_], radius: int) -> Floats:

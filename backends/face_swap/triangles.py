@@ -33,7 +33,7 @@ _TRIANGLES = """
 """
 TRIANGLES = np.array([[int(number) for number in each.split()] for each in _TRIANGLES.split(",")], np.intp)
 """int[triangles, 3]: numbers of points."""
-_PARTS = ({*range(17, 27), *range(36, 48), *range(68, 78)}, {*range(48, 68)})
+_PARTS = ({*range(17, 27), *range(68, 78)}, {*range(36, 42)}, {*range(42, 48)}, {*range(48, 68)})
 IS_SKIN = np.array([not any(set(each) <= part for part in _PARTS) for each in TRIANGLES.tolist()])
 """bool[triangles]: false at the brows, the eyes and the mouth, whose colours are not those of the skin."""
 IS_MOUTH = np.array([set(each) <= {*range(60, 68)} for each in TRIANGLES.tolist()])

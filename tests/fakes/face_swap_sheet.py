@@ -11,7 +11,7 @@ from tests.fakes.drawn_faces import DrawnFace, draw
 
 SOURCE = DrawnFace(x=160, y=170, width=150)
 TARGETS = (
-    DrawnFace(x=130, y=160, width=120, tilt=-12, skin=(150, 105, 80), hair=(20, 16, 16), brows=0.03, stretch=1.06),
+    DrawnFace(x=130, y=160, width=120, tilt=-12, skin=(150, 105, 80), hair=(20, 16, 16), iris=(60, 35, 20), brows=0.03),
     DrawnFace(x=340, y=180, width=110, tilt=15, skin=(240, 205, 190), hair=(190, 150, 90), iris=(70, 110, 160)),
 )
 
@@ -23,7 +23,7 @@ def main(model: Path, file: Path) -> None:
     sheet = Image.new("RGB", (1300, 320), "white")
     for picture, x in ((source, 0), (target, 330), (Image.fromarray(swapped), 820)):
         sheet.paste(picture, (x, 0))
-    sheet.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(file, optimize=True)
+    sheet.save(file, optimize=True)
 
 
 if __name__ == "__main__":

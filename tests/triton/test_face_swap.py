@@ -26,7 +26,7 @@ pytestmark = pytest.mark.triton
 NAME, NEURAL, NARROW = DEFAULT_FACE_SWAP_RECIPE, "face-swap-neural", "face-swap-narrow"
 SOURCE = DrawnFace(x=160, y=170, width=150)
 TARGETS = (
-    DrawnFace(x=130, y=160, width=120, tilt=-12, skin=(150, 105, 80), hair=(20, 16, 16), brows=0.03, stretch=1.06),
+    DrawnFace(x=130, y=160, width=120, tilt=-12, skin=(150, 105, 80), hair=(20, 16, 16), iris=(60, 35, 20), brows=0.03),
     DrawnFace(x=340, y=180, width=110, tilt=15, skin=(240, 205, 190), hair=(190, 150, 90), iris=(70, 110, 160)),
 )
 SOURCE_PICTURE, TARGET_PICTURE = draw((320, 320), SOURCE), draw((480, 320), *TARGETS, background=(90, 110, 90))
