@@ -5,11 +5,9 @@ harmonic function that is, along the border, the difference of picture and patch
 """
 
 import numpy as np
-import numpy.typing as npt
 
-from backends.face_swap.geometry import Floats
+from backends.face_swap.geometry import Floats, Mask
 
-Mask = npt.NDArray[np.bool_]
 _COARSEST = 12
 """Side in pixels of the masks that are solved without a coarser one before."""
 _TOLERANCE = 0.05
@@ -81,16 +79,17 @@ def erode(mask: Mask, radius: int) -> Mask:
 
 def feather(mask: Mask, radius: int) -> Floats:
     """Return float32[height, width] that rises from 0 at the border of the mask to 1 `radius` pixels inside of it."""
-    inner = erode(mask, radius)
+    weights, half = erode(mask, radius)[..., None].astype(np.float32), max(1, radius // 2)
     for _ in range(2):
-        soft = _box_sums(inner.astype(np.float32), max(1, radius // 2)) / (2 * max(1, radius // 2) + 1) ** 2
-        inner = soft
-    return inner * mask
+        weights = blur(weights, half)
+    faded: Floats = weights[..., 0] * mask
+    return faded
 
 
 def blur(values: Floats, radius: int) -> Floats:
     """Return the means of squares of 2 `radius` + 1 pixels; float32[height, width, channels]."""
-    return np.stack([_box_sums(each, radius) for each in np.moveaxis(values, -1, 0)], -1) / (2 * radius + 1) ** 2
+    sums = np.stack([_box_sums(each, radius) for each in np.moveaxis(values, -1, 0)], -1)
+    return sums / np.float32((2 * radius + 1) ** 2)
 
 
 def _box_sums(values: Floats, radius: int) -> Floats:
@@ -99,4 +98,7 @@ def _box_sums(values: Floats, radius: int) -> Floats:
         return values
     side = 2 * radius + 1
     sums = np.pad(values.astype(np.float64), ((radius + 1, radius), (radius + 1, radius))).cumsum(0).cumsum(1)
-    return (sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]).astype(np.float32)
+    totals: Floats = (sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]).astype(
+        np.float32
+    )
+    return totals

@@ -35,7 +35,8 @@ def keep_best(
 def shift(boxes: Boxes, parts: Boxes) -> Boxes:
     """Move the four sides of each box by parts of its width and height."""
     size = boxes[:, 2:] - boxes[:, :2]
-    return boxes + parts * np.concatenate([size, size], 1)
+    shifted: Boxes = boxes + parts * np.concatenate([size, size], 1)
+    return shifted
 
 
 def to_squares(boxes: Boxes) -> Boxes:

@@ -1,10 +1,9 @@
 """The colour space CIE L*a*b*, and the light of one face on another."""
 
 import numpy as np
-import numpy.typing as npt
 
 from backends.face_swap.blending import blur
-from backends.face_swap.geometry import Floats
+from backends.face_swap.geometry import Floats, Mask
 
 _TO_XYZ = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
@@ -29,7 +28,8 @@ def to_lab(colours: Floats) -> Floats:
     parts = linear @ (_TO_XYZ / _WHITE[:, None]).T.astype(np.float32)
     roots = np.where(parts > _CUBE_FROM, np.cbrt(parts), (_SLOPE * parts + 16) / 116)
     x, y, z = roots[..., 0], roots[..., 1], roots[..., 2]
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1).astype(np.float32)
+    lab: Floats = np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1).astype(np.float32)
+    return lab
 
 
 def from_lab(lab: Floats) -> Floats:
@@ -40,10 +40,11 @@ def from_lab(lab: Floats) -> Floats:
     parts = np.where(cubes > _CUBE_FROM, cubes, (116 * roots - 16) / _SLOPE)
     linear = np.clip(parts @ (_FROM_XYZ * _WHITE).T.astype(np.float32), 0, 1)
     values = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return (values * 255).astype(np.float32)
+    colours: Floats = (values * 255).astype(np.float32)
+    return colours
 
 
-def relight(face: Floats, model: Floats, skin: npt.NDArray[np.bool_], radius: int) -> Floats:
+def relight(face: Floats, model: Floats, skin: Mask, radius: int) -> Floats:
     """Return `face` in the light of `model`, both float32[height, width, 3] from 0 to 255.
 
     In L*a*b*, colours are parted into soft ones, the means of the skin up to `radius` pixels around, and details. The
@@ -62,11 +63,12 @@ def relight(face: Floats, model: Floats, skin: npt.NDArray[np.bool_], radius: in
     return from_lab(soft + details)
 
 
-def _soften(lab: Floats, skin: npt.NDArray[np.bool_], radius: int) -> Floats:
+def _soften(lab: Floats, skin: Mask, radius: int) -> Floats:
     """Return the mean of the skin around each pixel; far from it that of all skin counts more and more."""
     weight = skin[..., None].astype(np.float32)
     values = np.concatenate([lab * weight, weight], -1)
     for _ in range(_BLURS):
         values = blur(values, radius)
     small = np.float32(0.01)
-    return (values[..., :3] + small * lab[skin].mean(0)) / (values[..., 3:] + small)
+    soft: Floats = (values[..., :3] + small * lab[skin].mean(0)) / (values[..., 3:] + small)
+    return soft

@@ -93,13 +93,14 @@ class FaceDetector:
         rows, columns = rows[best], columns[best]
         corner = np.stack([columns, rows], 1) * _STRIDE / scale
         windows = np.concatenate([corner, corner + _WINDOW / scale], 1)
-        return geometry.shift(windows, shifts[0, :, rows, columns].astype(np.float64)), scores[best]
+        parts: Boxes = shifts[0].astype(np.float64)[:, rows, columns].T
+        return geometry.shift(windows, parts), scores[best]
 
     def _refine(self, image: Image.Image, found: Boxes) -> tuple[Boxes, Scores]:
         windows = geometry.to_squares(found)
         scores, shifts = self._networks["rnet"](_crops(image, windows, 24))
         passed = scores > _THRESHOLDS[1]
-        windows = geometry.shift(windows[passed], shifts[passed].astype(np.float64))
+        windows = geometry.shift(windows[passed], np.asarray(shifts[passed], np.float64))
         return _best(windows, scores[passed].astype(np.float64), 0.7, _MAX_WINDOWS[1])
 
     def _finish(self, image: Image.Image, found: Boxes) -> tuple[Boxes, Scores, npt.NDArray[np.float64]]:

@@ -12,6 +12,8 @@ from PIL import Image
 Pixels = npt.NDArray[np.uint8]
 """uint8[height, width, 3], RGB."""
 Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+"""bool[height, width]."""
 Points = npt.NDArray[np.float64]
 """float64[points, 2]: x and y."""
 Matrix = npt.NDArray[np.float64]
@@ -60,7 +62,8 @@ def sample(pixels: Pixels | Floats, x: npt.NDArray[Any], y: npt.NDArray[Any]) ->
     u, v = (x - left)[..., None], (y - top)[..., None]
     upper = pixels[top, left] * (1 - u) + pixels[top, right] * u
     lower = pixels[bottom, left] * (1 - u) + pixels[bottom, right] * u
-    return upper * (1 - v) + lower * v
+    colours: Floats = upper * (1 - v) + lower * v
+    return colours
 
 
 def warp(pixels: Pixels, matrix: Matrix, size: tuple[int, int]) -> Floats:

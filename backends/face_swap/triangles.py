@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from backends.face_swap.geometry import Floats, Points
+from backends.face_swap.geometry import Floats, Mask, Points
 
 RAISED_BROWS = 0.08
 """Distance of the points above the brows from them, as a part of that from the chin to the bridge of the nose.
@@ -52,19 +52,21 @@ class FaceMap:
     triangle: npt.NDArray[np.int16]
 
     @property
-    def inside(self) -> npt.NDArray[np.bool_]:
+    def inside(self) -> Mask:
         """bool[height, width]: the pixels of the face."""
         return self.triangle >= 0
 
     @property
-    def mouth(self) -> npt.NDArray[np.bool_]:
+    def mouth(self) -> Mask:
         """bool[height, width]: the pixels between the lips."""
-        return self.inside & IS_MOUTH[self.triangle]
+        mouth: Mask = self.inside & IS_MOUTH[self.triangle]
+        return mouth
 
     @property
-    def skin(self) -> npt.NDArray[np.bool_]:
+    def skin(self) -> Mask:
         """bool[height, width]: the pixels of the face without brows, eyes and mouth."""
-        return self.inside & IS_SKIN[self.triangle]
+        skin: Mask = self.inside & IS_SKIN[self.triangle]
+        return skin
 
 
 def with_forehead(points: Points) -> Points:

@@ -6,7 +6,7 @@ from PIL import Image
 from backends.face_swap import blending
 from backends.face_swap.colours import relight
 from backends.face_swap.faces import Face
-from backends.face_swap.geometry import Floats, Pixels, cut, sample
+from backends.face_swap.geometry import Floats, Mask, Pixels, cut, sample
 from backends.face_swap.patch import Patch, clip_box
 from backends.face_swap.triangles import map_face, with_forehead
 
@@ -66,7 +66,7 @@ class WarpSwapper:
         return Patch(warped, blending.feather(inside, max(1, round(width * _FEATHER))), box)
 
 
-def _membrane(difference: Floats, inside: blending.Mask, width: float) -> Floats:
+def _membrane(difference: Floats, inside: Mask, width: float) -> Floats:
     """Return what is added to a warped face so that it meets the picture; `difference` is picture minus face."""
     height, columns = inside.shape
     factor = max(1, round(width / _MEMBRANE_WIDTH))

@@ -20,7 +20,7 @@ LANDMARK_SIDE = 112
 _MEAN_COLOUR = (122.782, 117.001, 104.298)
 
 
-class ProposalNetwork(nn.Module):
+class ProposalNetwork(nn.Module):  # type: ignore[misc]  # mypy does not read torch
     """MTCNN's first network: a score and a box for each window of 12 pixels, at every second pixel."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class ProposalNetwork(nn.Module):
         return self.conv4_1(found).softmax(1)[:, 1], self.conv4_2(found)
 
 
-class RefinementNetwork(nn.Module):
+class RefinementNetwork(nn.Module):  # type: ignore[misc]  # mypy does not read torch
     """MTCNN's second network: a better score and box for windows of 24 pixels."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class RefinementNetwork(nn.Module):
         return self.dense5_1(found).softmax(1)[:, 1], self.dense5_2(found)
 
 
-class OutputNetwork(nn.Module):
+class OutputNetwork(nn.Module):  # type: ignore[misc]  # mypy does not read torch
     """MTCNN's third network: the last score and box for windows of 48 pixels, and five points."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class OutputNetwork(nn.Module):
         return self.dense6_1(found).softmax(1)[:, 1], self.dense6_2(found), self.dense6_3(found)
 
 
-class LandmarkNetwork(nn.Module):
+class LandmarkNetwork(nn.Module):  # type: ignore[misc]  # mypy does not read torch
     """face-api's `face_landmark_68`: the 68 points of a face in a square picture."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
@@ -149,7 +149,9 @@ def load_landmarks(manifest: Path, weights: Path) -> LandmarkNetwork:
         offset += size
     if offset != len(data):
         raise ValueError(f"{weights.name} has {len(data)} bytes, and {manifest.name} describes {offset}")
-    return LandmarkNetwork(found).eval()
+    network = LandmarkNetwork(found)
+    network.eval()
+    return network
 
 
 def _read_weight(entry: Mapping[str, Any], data: bytes, offset: int) -> tuple[Any, int]:

@@ -152,7 +152,8 @@ def landmark_weights() -> list[tuple[str, tuple[int, ...]]]:
 
 def test_quantised_weights_of_face_api_are_read(tmp_path: Path) -> None:
     """Eight bits with a scale and a minimum, or float32, one tensor after another."""
-    data, entries, wanted = b"", [], {}
+    data, wanted = b"", {}
+    entries: list[dict[str, Any]] = []
     generator = np.random.default_rng(0)
     for name, shape in landmark_weights():
         if name == "fc/bias":

@@ -86,7 +86,7 @@ def test_triangles_map_a_face_as_a_whole() -> None:
                               points[triangles.TRIANGLES[:, 2]] - points[triangles.TRIANGLES[:, 0]])).sum()  # fmt: skip
     assert len(rows) == pytest.approx(area, rel=0.02), "the triangles overlap or leave gaps"
     assert mapped.mouth.sum() > 0 and not (mapped.mouth & mapped.skin).any()
-    assert 0.4 < mapped.skin.sum() / len(rows) < 0.8
+    assert 0.7 < mapped.skin.sum() / len(rows) < 0.95
 
 
 def test_faces_outside_the_picture_and_without_extent_are_no_error() -> None:
@@ -138,7 +138,7 @@ def test_lab_has_the_published_values() -> None:
     """http://www.brucelindbloom.com: red, white and black of sRGB with the white point D65."""
     rgb = np.array([[255, 0, 0], [255, 255, 255], [0, 0, 0], [60, 130, 200]], np.float32)
     lab = colours.to_lab(rgb)
-    np.testing.assert_allclose(lab[:3], [[53.24, 80.09, 67.20], [100, 0, 0], [0, 0, 0]], atol=0.05)
+    np.testing.assert_allclose(lab[:3], np.array([[53.24, 80.09, 67.20], [100, 0, 0], [0, 0, 0]]), atol=0.05)
     np.testing.assert_allclose(colours.from_lab(lab), rgb, atol=0.1)
 
 

@@ -203,7 +203,7 @@ def test_landmarks_are_the_mean_of_a_picture_and_its_mirror_image() -> None:
     face = Detection(
         np.array([100.0, 50, 200, 150]), np.array([[130.0, 90], [170, 90], [150, 110], [0, 0], [1, 1]]), 1.0
     )
-    finder = LandmarkFinder(lambda images: [np.stack([unit] * len(images))])
+    finder = LandmarkFinder(lambda *images: [np.stack([unit] * len(images[0]))])
     points = finder.find(np.zeros((300, 300, 3), np.uint8), face)
     np.testing.assert_allclose(points, points[MIRRORED] * [-1, 1] + [300, 0], atol=0.3)
     assert np.ptp(points[:17, 0]) == pytest.approx(0.6 * 105, rel=0.02)
@@ -216,15 +216,16 @@ class Sparse:
         self.everything = everything
         self.sizes: list[int] = []
 
-    def pnet(self, image: Any) -> list[Any]:
+    def pnet(self, *images: Any) -> list[Any]:
+        (image,) = images
         height, width = (image.shape[2] - 2) // 2 - 4, (image.shape[3] - 2) // 2 - 4
         scores = np.full((1, max(height, 1), max(width, 1)), 0.95 if self.everything else 0.0, np.float32)
         scores[0, 0, 0] = 0.9
         return [scores, np.zeros((1, 4, *scores.shape[1:]), np.float32)]
 
-    def later(self, images: Any) -> list[Any]:
-        self.sizes.append(len(images))
-        count = len(images)
+    def later(self, *images: Any) -> list[Any]:
+        count = len(images[0])
+        self.sizes.append(count)
         return [
             np.full(count, 0.99, np.float32),
             np.zeros((count, 4), np.float32),
@@ -232,7 +233,7 @@ class Sparse:
         ]
 
     def detector(self) -> FaceDetector:
-        return FaceDetector({"pnet": self.pnet, "rnet": lambda x: self.later(x)[:2], "onet": self.later})
+        return FaceDetector({"pnet": self.pnet, "rnet": lambda *images: self.later(*images)[:2], "onet": self.later})
 
 
 def test_detection_scales_back_to_the_picture() -> None:

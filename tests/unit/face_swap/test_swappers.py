@@ -129,7 +129,8 @@ class Recorder:
     """A network that records its inputs."""
 
     def __init__(self, answer: NDArray[np.float32] | None = None) -> None:
-        self.answer, self.inputs = answer, []
+        self.answer = answer
+        self.inputs: list[tuple[NDArray[np.float32], ...]] = []
 
     def __call__(self, *inputs: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         self.inputs.append(inputs)
