@@ -100,18 +100,17 @@ class FaceDetector:
         windows = geometry.to_squares(found)
         scores, shifts = self._networks["rnet"](_crops(image, windows, 24))
         passed = scores > _THRESHOLDS[1]
-        windows = geometry.shift(windows[passed], np.asarray(shifts[passed], np.float64))
+        windows = geometry.shift(windows[passed], shifts[passed].astype(np.float64))
         return _best(windows, scores[passed].astype(np.float64), 0.7, _MAX_WINDOWS[1])
 
     def _finish(self, image: Image.Image, found: Boxes) -> tuple[Boxes, Scores, npt.NDArray[np.float64]]:
         windows = geometry.to_squares(found)
         scores, shifts, points = self._networks["onet"](_crops(image, windows, 48))
         passed = scores > _THRESHOLDS[2]
-        windows, shifts = windows[passed], shifts[passed].astype(np.float64)
-        values = scores[passed].astype(np.float64)
+        windows, values = windows[passed], scores[passed].astype(np.float64)
         five = points[passed].astype(np.float64).reshape(-1, 2, 5).transpose(0, 2, 1)
         five = windows[:, None, :2] + five * (windows[:, None, 2:] - windows[:, None, :2])
-        boxes = geometry.shift(windows, shifts)
+        boxes = geometry.shift(windows, shifts[passed].astype(np.float64))
         kept = geometry.keep_best(boxes, values, 0.7, "smaller")[: _MAX_WINDOWS[2]]
         return boxes[kept], values[kept], five[kept]
 

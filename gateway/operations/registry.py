@@ -12,8 +12,8 @@ _NAMES = (
     "embed",
     "generate_image",
     "edit_image",
-    "swap_face",
     "generate_video",
+    "swap_face",
     "transcribe",
     "speak",
 )

@@ -15,10 +15,10 @@ _ROUTES = (
     "completions",
     "embeddings",
     "images",
-    "face_swaps",
     "speech",
     "transcriptions",
     "videos",
+    "face_swaps",
     "models",
 )
 """Modules of this package. The most frequent come first: a path is compared with one route after the other."""

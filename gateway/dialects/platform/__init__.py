@@ -24,12 +24,12 @@ DIALECT = Dialect(
     routers=(
         chat.router,
         images.router,
-        face_swaps.router,
         speech.router,
         tasks.router,
         transcriptions.router,
         transcription_tasks.router,
         videos.router,
+        face_swaps.router,
     ),
     errors=OPENAI_ERRORS,
     stream_events=response_models.STREAM_EVENTS,
