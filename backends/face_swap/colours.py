@@ -14,7 +14,7 @@ _CUBE_FROM = 216 / 24389
 _SLOPE = 24389 / 27
 _FROM_XYZ = np.linalg.inv(_TO_XYZ)
 
-CONTRASTS = (0.7, 1.1)
+CONTRASTS = (0.85, 1.1)
 """Limits of the factor by which the contrast of lightness changes: more would turn shadows and make-up into stains."""
 COLOURS = (0.5, 1.1)
 """Limits of the factor by which differences of colour change."""

@@ -82,7 +82,9 @@ class FaceFinder:
             )
         check()
         faces = [Face(self._landmarks.find(pixels, each)) for each in large[:count]]
-        usable = [face for face in faces if abs(face.turn) <= MAX_TURN]
+        usable = [face for face in faces if abs(face.turn) <= MAX_TURN and face.width >= MIN_WIDTH / 2]
         if not usable:
-            raise InvalidValue(f"The faces in the picture '{name}' are seen from the side.", name)
+            raise InvalidValue(
+                f"The faces in the picture '{name}' are seen from the side, or cannot be made out.", name
+            )
         return usable

@@ -251,3 +251,10 @@ def test_a_picture_full_of_windows_is_bounded() -> None:
     assert time.process_time() - started < 20
     assert Sparse().detector().detect(np.zeros((4, 4, 3), np.uint8)) == []
     assert Sparse().detector().detect(np.zeros((1, 30_000, 3), np.uint8)) == []
+
+
+def test_points_that_form_no_face_are_refused(known: KnownFaces) -> None:
+    finder = FaceFinder(known, known)  # type: ignore[arg-type]
+    known.find = lambda pixels, detected: np.full((68, 2), 50.0)  # type: ignore[method-assign]
+    with pytest.raises(InvalidValue, match="cannot be made out"):
+        finder.find(np.zeros((160, 300, 3), np.uint8), "target", 5)
