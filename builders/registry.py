@@ -11,6 +11,7 @@ _NAMES = (
     "transcription",
     "diffusion",
     "video",
+    "face_swap",
     "speech",
 )
 """Folders of this package, each with a module `family` that declares a `FAMILY`, in the order of the command's help."""

@@ -13,6 +13,7 @@ _NAMES = (
     "generate_image",
     "edit_image",
     "generate_video",
+    "swap_face",
     "transcribe",
     "speak",
 )

@@ -29,6 +29,7 @@ _NAMES = (
     "image",
     "video",
     "speech",
+    "face_swap",
     "voice_cloning",
 )
 """Modules of this package, each with a `SIGNATURE`, in the order in which a model's tensors are compared with them."""

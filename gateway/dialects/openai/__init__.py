@@ -18,6 +18,7 @@ _ROUTES = (
     "speech",
     "transcriptions",
     "videos",
+    "face_swaps",
     "models",
 )
 """Modules of this package. The most frequent come first: a path is compared with one route after the other."""

@@ -8,6 +8,7 @@ from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.platform import (
     access,
     chat,
+    face_swaps,
     images,
     response_models,
     speech,
@@ -28,6 +29,7 @@ DIALECT = Dialect(
         transcriptions.router,
         transcription_tasks.router,
         videos.router,
+        face_swaps.router,
     ),
     errors=OPENAI_ERRORS,
     stream_events=response_models.STREAM_EVENTS,

@@ -24,6 +24,7 @@ def test_operations_describe_themselves() -> None:
         "generate_image": ("/v1/images/generations", 1, True),
         "edit_image": ("/v1/images/edits", 2, True),
         "generate_video": ("/v1/videos", None, True),
+        "swap_face": ("/v1/images/face-swaps", None, True),
         "transcribe": ("/v1/audio/transcriptions", None, True),
         "speak": ("/v1/audio/speech", None, False),
     }

@@ -1,6 +1,6 @@
 """Operations of image requests, with their input images loaded: files of a form, URLs, data URLs and base64."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import Request
@@ -82,6 +82,20 @@ def _list_references(value: Any, name: str) -> list[tuple[str, Any]]:
     if len(value) > MAX_IMAGES:
         raise InvalidRequest(f"'{name}' may hold {MAX_IMAGES} images, not {len(value)}.", param=name)
     return [(f"{name}[{i}]" if len(value) > 1 else name, reference) for i, reference in enumerate(value)]
+
+
+async def load_named(request: Request, values: Mapping[str, Any]) -> list[bytes]:
+    """Return the encoded images that fields refer to, one each. `values` are those of the fields, by name.
+
+    Raises as `parse_edit` does.
+    """
+    references = []
+    for name, value in values.items():
+        found = _list_references(value, name)
+        if len(found) > 1:
+            raise InvalidRequest(f"'{name}' must be one image.", param=name)
+        references += found
+    return await _load(request, references)
 
 
 async def _load(request: Request, references: Sequence[tuple[str, Any]]) -> list[bytes]:
