@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Protocol
 from backends.diffusion.active_request import ActiveDiffusionRequest, ProgressSender
 from backends.diffusion.denoising_job import BatchRow, DenoisingJob
 from backends.diffusion.image_preprocessor import PreprocessedImages
-from backends.diffusion.images import Pixels
 from backends.diffusion.latent_decoder import DecodeTask
 from backends.diffusion.request import ImageRequest
 from backends.diffusion.schedulers import Latent
+from backends.serving.images import Pixels
 
 if TYPE_CHECKING:
     from backends.diffusion.image_frontend import ImageFrontend

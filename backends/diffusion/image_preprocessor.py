@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from backends.diffusion.denoising_job import EncodedImage
-from backends.diffusion.images import OUTPUT_FORMATS, Pixels, encode_image
 from backends.diffusion.init_image import InitImage, load_init_image
 from backends.diffusion.options import Options
 from backends.diffusion.preprocessor import (
@@ -22,6 +21,7 @@ from backends.diffusion.preprocessor import (
 )
 from backends.diffusion.request import ImageRequest
 from backends.serving.errors import InvalidValue, UnsupportedOption
+from backends.serving.images import OUTPUT_FORMATS, Pixels, encode_image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

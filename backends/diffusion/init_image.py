@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from backends.diffusion.families.family import Floats
-from backends.diffusion.images import Pixels, composite, pixels_to_tensor, read_image, read_mask, resize_mask
+from backends.diffusion.images import composite, pixels_to_tensor, read_mask, resize_mask
 from backends.diffusion.options import Size
 from backends.serving.errors import InvalidValue
+from backends.serving.images import Pixels, read_image
 
 _MASK_THRESHOLD = 0.5
 """Value from which a mask counts as set, as in diffusers' mask processor."""

@@ -8,9 +8,10 @@ import numpy as np
 from backends.diffusion.components import Components
 from backends.diffusion.decoder_thread import MAX_BATCH_PIXELS, DecoderThread
 from backends.diffusion.denoising_job import DenoisingJob
-from backends.diffusion.images import Pixels, tensor_to_pixels
+from backends.diffusion.images import tensor_to_pixels
 from backends.diffusion.pipeline_config import PipelineConfig
 from backends.diffusion.schedulers import Latent
+from backends.serving.images import Pixels
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Protocol
 from backends.diffusion.active_request import ActiveDiffusionRequest, ProgressSender
 from backends.diffusion.denoising_job import BatchRow, DenoisingJob
 from backends.diffusion.families.family import Floats
-from backends.diffusion.images import encode_image, tensor_to_pixels
+from backends.diffusion.images import tensor_to_pixels
 from backends.diffusion.request import VideoRequest
 from backends.diffusion.schedulers import Latent
 from backends.diffusion.video.frame_decoder import FrameStream
 from backends.diffusion.video.mp4_file import Mp4File
 from backends.diffusion.video.preprocessor import PreprocessedVideo
+from backends.serving.images import encode_image
 
 if TYPE_CHECKING:
     from backends.diffusion.video.frontend import VideoFrontend

@@ -12,7 +12,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
-from backends.diffusion.images import Pixels
+from backends.serving.images import Pixels
 
 _log = logging.getLogger(__name__)
 

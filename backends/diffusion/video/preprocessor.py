@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from backends.diffusion.components import Array
 from backends.diffusion.families import GuidedPrompt
-from backends.diffusion.images import read_image
 from backends.diffusion.options import Size
 from backends.diffusion.preprocessor import (
     DEFAULT_STRENGTH,
@@ -21,6 +20,7 @@ from backends.diffusion.request import VideoRequest
 from backends.diffusion.video.options import VideoOptions
 from backends.diffusion.video.references import ReferenceEncoder, References
 from backends.serving.errors import InvalidValue, UnsupportedOption
+from backends.serving.images import read_image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,13 +8,14 @@ from PIL import Image
 
 from backends.diffusion.components import Array, Components
 from backends.diffusion.families.family import Floats
-from backends.diffusion.images import DecodedImage, Pixels, pixels_to_tensor, read_image
+from backends.diffusion.images import pixels_to_tensor
 from backends.diffusion.init_image import fill_transparent
 from backends.diffusion.options import Size
 from backends.diffusion.pipeline_config import ImageProcessor, PipelineConfig
 from backends.diffusion.preprocessor import raise_if_cancelled
 from backends.diffusion.schedulers import Latent
 from backends.diffusion.video.frame_encoder import FrameEncoder
+from backends.serving.images import DecodedImage, Pixels, read_image
 
 _MAX_ASPECT_RATIO = 16
 """Ratio of the sides beyond which a picture is cropped before the image encoder's processor resizes it."""

@@ -10,17 +10,9 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
-from backends.diffusion.images import (
-    OUTPUT_FORMATS,
-    composite,
-    encode_image,
-    pixels_to_tensor,
-    read_image,
-    read_mask,
-    resize_mask,
-    tensor_to_pixels,
-)
+from backends.diffusion.images import composite, pixels_to_tensor, read_mask, resize_mask, tensor_to_pixels
 from backends.serving.errors import InvalidValue
+from backends.serving.images import OUTPUT_FORMATS, encode_image, read_image
 
 
 def photo(width=37, height=23, seed=1):

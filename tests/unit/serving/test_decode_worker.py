@@ -12,10 +12,10 @@ import psutil
 import pytest
 from PIL import Image
 
-from backends.diffusion.images import read_image
 from backends.serving import decode_worker as module
 from backends.serving.decode_worker import DecodeWorker
 from backends.serving.errors import EngineFailed, InvalidValue
+from backends.serving.images import read_image
 from backends.serving.interpreters import find_interpreters
 
 FUNCTIONS = "tests.unit.serving.decode_worker_functions"
