@@ -14,6 +14,7 @@ from gateway.dialects.platform import (
     tasks,
     transcription_tasks,
     transcriptions,
+    upscales,
     videos,
 )
 
@@ -23,6 +24,7 @@ DIALECT = Dialect(
     routers=(
         chat.router,
         images.router,
+        upscales.router,
         speech.router,
         tasks.router,
         transcriptions.router,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, Field
 
 from gateway.http.openapi_responses import omitted
-from gateway.operations.generate_image import GenerateImage
+from gateway.operations.operation import TaskOperation
 from gateway.operations.registry import OPERATIONS
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "function_call"]
@@ -16,7 +16,11 @@ Status: TypeAlias = Literal["queued", "in_progress", "completed", "failed", "can
 if TYPE_CHECKING:
     ImageOperation: TypeAlias = str
 else:  # the names of all operations whose outputs are images
-    ImageOperation = Literal[tuple(name for name, kind in OPERATIONS.items() if issubclass(kind, GenerateImage))]
+    ImageOperation = Literal[
+        tuple(
+            name for name, kind in OPERATIONS.items() if issubclass(kind, TaskOperation) and kind.task_object == "image"
+        )
+    ]
 
 
 class ChatAnswerMessage(BaseModel):

@@ -22,7 +22,6 @@ from gateway.errors import InvalidRequest, TaskNotFound
 from gateway.files.file_store import FileStore
 from gateway.http.openapi_responses import LOOKUP_FAILURES, Responses
 from gateway.http.routes import route_class
-from gateway.operations.generate_image import GenerateImage
 from gateway.operations.operation import TaskOperation
 from gateway.operations.registry import OPERATIONS
 from gateway.settings import Settings
@@ -39,7 +38,9 @@ TASK_STATUSES: Mapping[TaskState, Status] = {
     "cancelled": "cancelled",
 }
 
-IMAGE_KINDS = frozenset(name for name, kind in OPERATIONS.items() if issubclass(kind, GenerateImage))
+IMAGE_KINDS = frozenset(
+    name for name, kind in OPERATIONS.items() if issubclass(kind, TaskOperation) and kind.task_object == "image"
+)
 """Operations whose tasks these routes show."""
 
 WebhookUrl = Annotated[
@@ -182,7 +183,8 @@ def render_task(task: Task) -> dict[str, Any]:
 
 
 def _render_detail(task: Task, request: Request) -> dict[str, Any]:
-    shown = ("prompt", "negative_prompt", "n", "width", "height", "steps", "guidance_scale", "seed", "output_format")
+    shown = ("prompt", "negative_prompt", "n", "width", "height", "steps", "guidance_scale", "seed", "scale")
+    shown += ("output_format",)
     urls = output_urls(task, request)
     return {
         **render_state(task),

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from gateway.dialects.openai.wire.form_fields import holds_numbers, parse_number
+from gateway.dialects.openai.wire.form_fields import parse_fields
 from gateway.dialects.openai.wire.sampling import UnsupportedField
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.http.forms import Form
 from gateway.http.wire_model import WireModel
-from gateway.operations.generate_image import Effort
+from gateway.operations.generate_image import Effort, OutputFormat
 
 MAX_PROMPT_CHARACTERS = 32_000
 """Characters, OpenAI's own limit."""
@@ -98,18 +98,7 @@ class ImageFields(WireModel):
     @model_validator(mode="before")
     @classmethod
     def _from_form(cls, body: Any) -> Any:
-        """Convert the texts of a form to the types of their fields, and drop empty ones.
-
-        A text that is no number stays a text; validation then refuses it.
-        """
-        if not isinstance(body, Form):
-            return _without_zeros(body)
-        fields = {field.alias or name: field for name, field in cls.model_fields.items()}
-        return {
-            name: parse_number(value) if name in fields and holds_numbers(fields[name].annotation) else value
-            for name, value in body.items()
-            if value != ""
-        }
+        return parse_fields(body, cls.model_fields) if isinstance(body, Form) else _without_zeros(body)
 
     def options(self) -> dict[str, Any]:
         """Return the keyword arguments for `GenerateImage`. Raises `InvalidRequest` and `UnsupportedOption`."""
@@ -127,14 +116,8 @@ class ImageFields(WireModel):
                 )
         if self.background == "transparent":
             raise UnsupportedOption("No model supports transparent backgrounds.", param="background")
-        compression = self.output_compression
-        if compression is not None and (self.output_format or "png") == "png":
-            if compression != 100:
-                raise InvalidRequest(
-                    "'output_compression' requires the output format 'jpeg' or 'webp'; PNG is lossless.",
-                    param="output_compression",
-                )
-            compression = None
+        output_format = self.output_format or "png"
+        quality = encoding_quality(output_format, self.output_compression)
         width, height = self._size()
         return {
             "n": self.n or 1,
@@ -145,8 +128,8 @@ class ImageFields(WireModel):
             "guidance_scale": self.guidance_scale,
             "seed": self.seed,
             "negative_prompt": self.negative_prompt or None,
-            "output_format": self.output_format or "png",
-            "quality": compression,
+            "output_format": output_format,
+            "quality": quality,
             "partial_images": self.partial_images or 0,
         }
 
@@ -215,6 +198,21 @@ class CreateImageVariationRequest(ImageFields):
     image: ImageReference
     strength: Annotated[float, Field(gt=0, le=1)] = 0.5
     """With more, little of the image remains, as no prompt guides the model."""
+
+
+def encoding_quality(output_format: OutputFormat, compression: int | None) -> int | None:
+    """Return the quality that `output_compression` stands for, 0 to 100; None is the model's. Raises `InvalidRequest`.
+
+    PNG is lossless: 100 stands for that, and other numbers are refused.
+    """
+    if compression is None or output_format != "png":
+        return compression
+    if compression != 100:
+        raise InvalidRequest(
+            "'output_compression' requires the output format 'jpeg' or 'webp'; PNG is lossless.",
+            param="output_compression",
+        )
+    return None
 
 
 def form_request_body(schema: type[ImageFields], *files: str) -> dict[str, Any]:
