@@ -107,7 +107,7 @@ def _spans(length: int, tile: int, overlap: int, feather: int) -> list[Span]:
     firsts = [0, *(middle - feather for middle in middles)]
     lasts = [*(middle + feather for middle in middles), length]
     return [
-        Span(slice(start, start + window), slice(first, last), feather * (first > 0), feather * (last < length))
+        Span(slice(start, start + window), slice(first, last), 2 * feather * (first > 0), 2 * feather * (last < length))
         for start, first, last in zip(starts, firsts, lasts, strict=True)
     ]
 
