@@ -11,8 +11,8 @@ _NAMES = (
     "transcription",
     "diffusion",
     "video",
-    "speech",
     "upscaling",
+    "speech",
 )
 """Folders of this package, each with a module `family` that declares a `FAMILY`, in the order of the command's help."""
 

@@ -95,4 +95,5 @@ def _pictures(shape: tuple[int, ...], seed: int) -> Images:
     rows, columns = np.mgrid[: shape[2], : shape[3]].astype(np.float32)
     waves = np.sin(rows / 3) * np.cos(columns / 5) / 2 + 0.5
     noise = generator.random(shape, np.float32)
-    return np.clip(0.7 * waves + 0.3 * noise, 0, 1).astype(np.float32)
+    pictures: Images = np.clip(0.7 * waves + 0.3 * noise, 0, 1).astype(np.float32)
+    return pictures

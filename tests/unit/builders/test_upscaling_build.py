@@ -17,6 +17,7 @@ from builders.errors import ExportFailed, RecipeError, SourceUnavailable, Unsupp
 from builders.progress import NullProgress
 from builders.upscaling import ncnn, onnx_export, sources, triton_config, verify, weights
 from builders.upscaling.architectures import Compact, Rrdb, recognize
+from builders.upscaling.family import UpscalingRecipe
 from builders.upscaling.networks import CompactNetwork, RrdbNetwork
 from builders.upscaling.packages import PACKAGED_UPSCALERS
 
@@ -44,7 +45,8 @@ def shapes_of(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
 
 def write_ncnn(folder: Path, tensors: dict[str, torch.Tensor], rrdb: bool, half: bool) -> Path:
     """Write weights as ncnn does. Of the graph, the layers matter that have weights or that are counted."""
-    lines, numbers = [], b""
+    lines: list[str] = []
+    numbers = b""
     for name, tensor in tensors.items():
         if tensor.ndim == 4:
             lines.append(f"Convolution c{len(lines)} 1 1 a b 0={tensor.shape[0]} 1=3 4=1 5=1 6={tensor.numel()}")
@@ -194,6 +196,7 @@ def test_another_network_is_not_installed(tmp_path: Path) -> None:
 
 def test_a_plan_takes_windows_of_all_sizes() -> None:
     planned = make("packaged:realesrgan-x4plus", target="tensorrt")
+    assert isinstance(planned, UpscalingRecipe)
     tiling = triton_config.choose_tiling(planned, 4, Rrdb.tile, Rrdb(64, 32, 23).radius)
     assert (tiling.tile, tiling.overlap, tiling.feather, tiling.scales) == (128, 32, 16, [2, 4])
     ((least, _, most),) = triton_config.plan_profile(planned, tiling).values()

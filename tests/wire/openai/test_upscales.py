@@ -53,7 +53,12 @@ def body(image: bytes = PICTURE, **fields: Any) -> dict[str, Any]:
 
 
 async def test_a_body_in_json(gateway: RunningGateway, triton: FakeTriton) -> None:
-    fields = {"scale": 4, "output_format": "webp", "output_compression": 70, "response_format": "b64_json"}
+    fields: dict[str, Any] = {
+        "scale": 4,
+        "output_format": "webp",
+        "output_compression": 70,
+        "response_format": "b64_json",
+    }
     response = await gateway.http.post(PATH, json=body(**fields))
     (picture,) = decode_images(response)
     assert (picture.size, picture.format) == ((160, 120), "WEBP")
@@ -113,7 +118,7 @@ async def test_a_model_that_breaks_the_contract(gateway: RunningGateway, model: 
 
 async def test_a_task_of_a_platform(gateway: RunningGateway) -> None:
     async with asyncio.timeout(90):  # the first task creates the database
-        while (queued := await gateway.http.post(PLATFORM_PATH, json=body(**{"async": True}))).status_code == 503:
+        while (queued := await gateway.http.post(PLATFORM_PATH, json=body() | {"async": True})).status_code == 503:
             await asyncio.sleep(0.2)
         assert queued.status_code == 200, queued.text
         task = queued.json()
