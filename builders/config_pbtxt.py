@@ -111,6 +111,20 @@ VIDEO_OUTPUTS = (
 )
 """The signature `video`."""
 
+UPSCALING_INPUTS = (
+    TensorConfig("image", BYTES, (1,)),
+    TensorConfig("scale", INT32, (1,), optional=True),
+    TensorConfig("output_format", BYTES, (1,), optional=True),
+    TensorConfig("quality", INT32, (1,), optional=True),
+)
+UPSCALING_OUTPUTS = (
+    TensorConfig("progress", FP32, (1,)),
+    TensorConfig("image", BYTES, (1,)),
+    TensorConfig("width", INT32, (1,)),
+    TensorConfig("height", INT32, (1,)),
+)
+"""The signature `upscaling`."""
+
 SPEECH_INPUTS = (
     TensorConfig("text", BYTES, (1,)),
     TensorConfig("voice", BYTES, (1,), optional=True),

@@ -12,6 +12,7 @@ _NAMES = (
     "diffusion",
     "video",
     "face_swap",
+    "upscaling",
     "speech",
 )
 """Folders of this package, each with a module `family` that declares a `FAMILY`, in the order of the command's help."""

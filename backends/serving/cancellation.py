@@ -34,13 +34,14 @@ class CancellationWatcher:
         """Stop asking for a request; a round that has begun may still ask once."""
         with self._lock:
             self._requests.pop(key, None)
-            if not self._requests:
+            if not self._requests and not self._closed.is_set():  # the thread must see that it is closed
                 self._has_requests.clear()
 
     def close(self) -> None:
         """End the thread."""
-        self._closed.set()
-        self._has_requests.set()
+        with self._lock:
+            self._closed.set()
+            self._has_requests.set()
         self._thread.join()
 
     def _run(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 from gateway.model_card.image_limits import DEFAULT_MAX_IMAGES, ImageLimits, Size
 from gateway.model_card.speech import SpeechCard, parse_speech
 from gateway.model_card.transcription_limits import TranscriptionLimits, parse_transcription
+from gateway.model_card.upscaling_limits import UpscalingLimits, parse_upscaling
 from gateway.model_card.video_limits import VideoLimits, parse_video
 from gateway.operations.chat import Chat
 from gateway.operations.edit_image import EditImage
@@ -19,6 +20,7 @@ from gateway.operations.generate_image import GenerateImage
 from gateway.operations.generate_video import GenerateVideo
 from gateway.operations.speak import Speak
 from gateway.operations.transcribe import Transcribe
+from gateway.operations.upscale_image import UpscaleImage
 from gateway.triton.model_config import ModelConfig
 
 Parameters: TypeAlias = Mapping[str, str]
@@ -104,6 +106,7 @@ class ModelCard:
     transcription: TranscriptionLimits = field(default_factory=TranscriptionLimits)
     speech: SpeechCard = _NO_SPEECH
     video: VideoLimits = field(default_factory=VideoLimits)
+    upscaling: UpscalingLimits = field(default_factory=UpscalingLimits)
     adapter: str | None = None
     """The LoRA adapter that requests to this model use; None: it is the model itself."""
     base_name: str | None = None
@@ -144,6 +147,7 @@ def parse(config: ModelConfig) -> ModelCard:
         text=text,
         image=parse_image(parameters) if operations & _IMAGE_OPERATIONS else ImageLimits(),
         video=parse_video(parameters) if GenerateVideo.operation in operations else VideoLimits(),
+        upscaling=parse_upscaling(parameters) if UpscaleImage.operation in operations else UpscalingLimits(),
         speech=parse_speech(parameters) if Speak.operation in operations else _NO_SPEECH,
         transcription=(
             parse_transcription(parameters) if Transcribe.operation in operations else TranscriptionLimits()

@@ -12,6 +12,7 @@ _NAMES = (
     "embed",
     "generate_image",
     "edit_image",
+    "upscale_image",
     "generate_video",
     "swap_face",
     "transcribe",

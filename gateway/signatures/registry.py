@@ -28,6 +28,7 @@ _NAMES = (
     "whisper_bls",
     "image",
     "video",
+    "upscaling",
     "speech",
     "face_swap",
     "voice_cloning",

@@ -103,6 +103,19 @@ class FilmVideo:
 
 
 @dataclass(frozen=True, slots=True)
+class EnlargePicture:
+    """The picture of the request, upscaled, after `steps` steps with a pause before each.
+
+    With `is_garbled`, the data are no picture; with `num_pictures`, another number than one is sent.
+    """
+
+    steps: int = 4
+    pause: float = 0.0
+    is_garbled: bool = False
+    num_pictures: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class SpeakSentences:
     """A tone for each sentence of the text, with `rate` samples a second, and a pause before each.
 
@@ -126,7 +139,20 @@ class Listen:
     pause: float = 0.0
 
 
-Step = SpeakSentences | Say | Echo | Pause | Fail | Close | DrawImages | FilmVideo | RawOutputs | IfSeed | Listen
+Step = (
+    SpeakSentences
+    | Say
+    | Echo
+    | Pause
+    | Fail
+    | Close
+    | DrawImages
+    | FilmVideo
+    | EnlargePicture
+    | RawOutputs
+    | IfSeed
+    | Listen
+)
 HELLO = (Say("\n\nHello"), Say(" there"), Say(", how may I assist you today?", "stop", tokens=7))
 
 
@@ -152,6 +178,8 @@ class ScriptedModel:
     """The model generates images. Its script has `DrawImages` steps."""
     is_video_model: bool = False
     """The model generates videos. Its script has `FilmVideo` steps."""
+    is_upscaling_model: bool = False
+    """The model upscales pictures. Its script has `EnlargePicture` steps."""
     missing_inputs: tuple[str, ...] = ()
     """Optional inputs that the model lacks, as models of older builds or of other tools do."""
     is_described: bool = True
@@ -221,6 +249,15 @@ class ScriptedModel:
             for name, kind, dims in VIDEO_OUTPUTS:
                 config.output.add(name=name, data_type=kind, dims=dims)
             for key, value in (_VIDEO_PARAMETERS | self.parameters).items():
+                if value is not None:
+                    config.parameters[key].string_value = value
+            return config
+        if self.is_upscaling_model:
+            for name, kind, dims in UPSCALING_INPUTS:
+                config.input.add(name=name, data_type=kind, dims=dims, optional=name != "image")
+            for name, kind, dims in UPSCALING_OUTPUTS:
+                config.output.add(name=name, data_type=kind, dims=dims)
+            for key, value in (_UPSCALING_PARAMETERS | self.parameters).items():
                 if value is not None:
                     config.parameters[key].string_value = value
             return config
@@ -320,6 +357,15 @@ VIDEO_OUTPUTS = [
     *((name, config_pb.TYPE_INT32, [1]) for name in ("width", "height", "num_frames", "fps", "partial")),
     ("seed", config_pb.TYPE_UINT64, [1]),
 ]
+UPSCALING_INPUTS = [
+    *((name, config_pb.TYPE_STRING, [1]) for name in ("image", "output_format")),
+    *((name, config_pb.TYPE_INT32, [1]) for name in ("scale", "quality")),
+]
+UPSCALING_OUTPUTS = [
+    ("progress", config_pb.TYPE_FP32, [1]),
+    ("image", config_pb.TYPE_STRING, [1]),
+    *((name, config_pb.TYPE_INT32, [1]) for name in ("width", "height")),
+]
 OUTPUTS = [
     ("text_output", config_pb.TYPE_STRING, [-1]),
     ("finish_reason", config_pb.TYPE_STRING, [-1]),
@@ -367,6 +413,15 @@ _VIDEO_PARAMETERS: dict[str, str | None] = {
     "default_fps": "8",
     "max_fps": "16",
     "references": '["image", "frames"]',
+    "created": "1763683200",
+    "owned_by": "tritonic",
+}
+_UPSCALING_PARAMETERS: dict[str, str | None] = {
+    "operations": '["upscale_image"]',
+    "signature": "upscaling",
+    "scales": "[2, 4]",
+    "max_pixels": "20000",
+    "max_output_pixels": "80000",
     "created": "1763683200",
     "owned_by": "tritonic",
 }

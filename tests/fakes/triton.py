@@ -9,10 +9,11 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
-from tests.fakes import image_model, listening_model, speech_model, triton_messages, video_model
+from tests.fakes import image_model, listening_model, speech_model, triton_messages, upscaling_model, video_model
 from tests.fakes.scripted_model import (
     Close,
     DrawImages,
+    EnlargePicture,
     Fail,
     FilmVideo,
     Listen,
@@ -201,6 +202,10 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # tri
                         yield response
                 case FilmVideo():
                     async for response in video_model.generate_video(model, call, step):
+                        yield response
+                    return
+                case EnlargePicture():
+                    async for response in upscaling_model.upscale_image(model, call, step):
                         yield response
                     return
                 case SpeakSentences():

@@ -19,6 +19,7 @@ from tests.fakes.scripted_model import (
     LISTENING_INPUTS,
     SAMPLING_PARAMETERS,
     TTS_INPUTS,
+    UPSCALING_INPUTS,
     VIDEO_INPUTS,
     Echo,
     IfSeed,
@@ -35,7 +36,8 @@ def wire_type(kind: int) -> str:
 
 _WIRE_TYPES = {
     name: wire_type(kind)
-    for name, kind, _ in INPUTS + LISTENING_INPUTS + TTS_INPUTS + EMBEDDING_INPUTS + IMAGE_INPUTS + VIDEO_INPUTS
+    for inputs in (INPUTS, LISTENING_INPUTS, TTS_INPUTS, EMBEDDING_INPUTS, IMAGE_INPUTS, VIDEO_INPUTS, UPSCALING_INPUTS)
+    for name, kind, _ in inputs
 }
 
 
@@ -55,7 +57,7 @@ class InferCall:
     def prompt(self) -> str:
         if "prompt" in self.tensors:
             return str(self.tensors["prompt"][0].decode())
-        if "audio" in self.tensors or "text" in self.tensors or "token_counts" in self.tensors:
+        if not {"audio", "text", "token_counts", "scale"}.isdisjoint(self.tensors):
             return ""
         if "token_ids" in self.tensors:
             return f"<{','.join(map(str, self.tensors['token_ids']))}>"
@@ -125,7 +127,7 @@ def request_error(request: pb.ModelInferRequest, call: InferCall, adapters: Coll
             return f"inference input '{tensor.name}' data-type is '{tensor.datatype}', model '{call.model}' disagrees"
         if tensor.name not in _LISTS and list(tensor.shape) != [1]:
             return f"unexpected shape for input '{tensor.name}'. Expected [1], got {list(tensor.shape)}"
-    if "prompt" in call.tensors:
+    if "prompt" in call.tensors or "scale" in call.tensors:
         return None
     if "dimensions" in call.tensors:
         return "[unsupported_option:dimensions] The vectors of this model have 2 numbers."

@@ -5,7 +5,7 @@ import os
 
 from hypothesis import HealthCheck, Phase, settings
 
-from tests.fakes.scripted_model import DrawImages, FilmVideo, Say, ScriptedModel, SpeakSentences
+from tests.fakes.scripted_model import DrawImages, EnlargePicture, FilmVideo, Say, ScriptedModel, SpeakSentences
 
 _TOKEN = {"5": {"logprob": -0.25, "rank": 1, "decoded_token": "a", "bytes": [97]}}
 _LOGPROBS = json.dumps([_TOKEN])
@@ -22,8 +22,9 @@ FUZZED_MODELS = [
     ScriptedModel("vectors", is_embedding_model=True),
     ScriptedModel("shapes", (DrawImages(1),), is_image_model=True),
     ScriptedModel("film", (FilmVideo(1),), is_video_model=True),
+    ScriptedModel("larger", (EnlargePicture(1),), is_upscaling_model=True),
 ]
-TEXT_MODELS = [model.name for model in FUZZED_MODELS[:-4]]
+TEXT_MODELS = [model.name for model in FUZZED_MODELS[:-5]]
 
 NUM_EXAMPLES = int(os.environ.get("TRITONIC_FUZZ_EXAMPLES", "0"))
 

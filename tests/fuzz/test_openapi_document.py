@@ -31,6 +31,9 @@ def document() -> Any:
         if name.endswith(("ImageRequest", "ImageEditRequest", "ImageVariationRequest")):
             schema["properties"]["model"] = {"const": "shapes"}
             schema["properties"].pop("async", None)
+        if name.endswith("ImageUpscaleRequest"):
+            schema["properties"]["model"] = {"const": "larger"}
+            schema["properties"].pop("async", None)
         if name.endswith("VideoRequest"):
             schema["properties"]["model"] = {"const": "film"}
             if "video" in schema["properties"]:
@@ -47,7 +50,8 @@ def document() -> Any:
             ]
             forms = operation.get("requestBody", {}).get("content", {}).get("multipart/form-data")
             if forms:
-                forms["schema"]["properties"]["model"] = {"const": "film" if "/videos" in path else "shapes"}
+                name = "film" if "/videos" in path else "larger" if "/upscales" in path else "shapes"
+                forms["schema"]["properties"]["model"] = {"const": name}
                 forms["schema"]["properties"].pop("async", None)
             if path.startswith("/{platform}/"):
                 operation["parameters"][0]["schema"] = {"const": "tritonic"}

@@ -15,6 +15,7 @@ _ROUTES = (
     "completions",
     "embeddings",
     "images",
+    "upscales",
     "speech",
     "transcriptions",
     "videos",

@@ -15,6 +15,7 @@ from gateway.dialects.platform import (
     tasks,
     transcription_tasks,
     transcriptions,
+    upscales,
     videos,
 )
 
@@ -24,6 +25,7 @@ DIALECT = Dialect(
     routers=(
         chat.router,
         images.router,
+        upscales.router,
         speech.router,
         tasks.router,
         transcriptions.router,

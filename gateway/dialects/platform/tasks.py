@@ -183,7 +183,8 @@ def render_task(task: Task) -> dict[str, Any]:
 
 
 def _render_detail(task: Task, request: Request) -> dict[str, Any]:
-    shown = ("prompt", "negative_prompt", "n", "width", "height", "steps", "guidance_scale", "seed", "output_format")
+    sizes = ("width", "height", "scale")
+    shown = ("prompt", "negative_prompt", "n", *sizes, "steps", "guidance_scale", "seed", "output_format")
     urls = output_urls(task, request)
     return {
         **render_state(task),

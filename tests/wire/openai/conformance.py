@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, RootModel
 
-from gateway.dialects.openai import images_responses, response_models, transcriptions, videos_responses
+from gateway.dialects.openai import images_responses, response_models, transcriptions, upscales, videos_responses
 from gateway.dialects.openai.wire import speech_models, transcription_models
 from gateway.dialects.openai.wire.error_models import ErrorResponse
 
@@ -17,6 +17,7 @@ RESPONSE_MODELS: dict[str, type[BaseModel]] = {
     "/v1/images/generations": images_responses.ImagesResponse,
     "/v1/images/edits": images_responses.ImagesResponse,
     "/v1/images/variations": images_responses.ImagesResponse,
+    "/v1/images/upscales": upscales.UpscaleResponse,
     **dict.fromkeys(
         ("/v1/audio/transcriptions", "/v1/audio/translations"),
         RootModel[transcriptions.CreateTranscriptionResponse | transcriptions.CreateVerboseTranscriptionResponse],
