@@ -13,6 +13,7 @@ from builders.diffusion.pipeline_builder import PipelineBuilder
 from builders.diffusion.reference_pipeline import Engines
 from builders.engine_targets import EngineTargets
 from builders.progress import Progress
+from builders.recipe import Recipe
 from builders.sources import Source
 from builders.video import export_step, pipeline_json, read_pipeline, triton_config
 from builders.video.family import VideoRecipe
@@ -54,6 +55,13 @@ class VideoBuilder(PipelineBuilder[VideoPipeline, VideoRecipe]):
         if SEPARATOR in source:
             return MotionSource.resolve(source, revision)
         return super().resolve(source, revision)
+
+    def check(self, recipe: Recipe, source: Source) -> int:
+        """Return the bytes of disk that a build needs (`PipelineBuilder.check`)."""
+        needed = super().check(recipe, source)
+        assert isinstance(recipe, VideoRecipe)
+        triton_config.numbers_of_frames(recipe, read_pipeline.check_index(source.config()))
+        return needed
 
     def part_names(self, index: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of the parts."""

@@ -1,4 +1,7 @@
-"""The family `video`: Wan and AnimateDiff pipelines of diffusers, served by `backends/diffusion` on engines that Triton batches."""
+"""The family `video`: Wan and AnimateDiff pipelines of diffusers.
+
+They are served by `backends/diffusion` on engines that Triton batches.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
@@ -60,8 +63,9 @@ def _summary(figures: Mapping[str, Any]) -> str:
 FAMILY = Family(
     name="video",
     command="video",
-    help="Build a video model from a Wan or AnimateDiff pipeline of diffusers: its parts become models, installed together.",
-    source_help="Hugging Face id, local diffusers folder, or packaged:moving-shapes. Default: packaged:moving-shapes.",
+    help="Build a video model from a Wan or AnimateDiff pipeline: its parts become models, installed together.",
+    source_help="Hugging Face id, local diffusers folder, or packaged:moving-shapes (the default); for AnimateDiff "
+    'also "PIPELINE + ADAPTER", a Stable Diffusion pipeline and a motion adapter.',
     options=pipeline_options("Videos"),
     load_builder=_load_builder,
     summary=_summary,

@@ -16,7 +16,8 @@ def motion_parts(pipeline: MotionPipeline) -> tuple[PipelinePart, ...]:
     config, tokens = pipeline.config("text_encoder"), pipeline.num_tokens
     channels, factor = pipeline.latent_channels, pipeline.vae_scale_factor
     sample = (channels, "frames", "height", "width")
-    states = ("tokens", pipeline.config("unet")["cross_attention_dim"])
+    width = pipeline.config("unet")["cross_attention_dim"]
+    states = ("tokens", width[0] if isinstance(width, list) else width)
     video = TensorSpec("video", (3, 1, Multiple("height", factor), Multiple("width", factor)))
     return (
         PipelinePart(

@@ -14,7 +14,10 @@ from builders.video.vae_caches import CacheSpec, decoder_caches, encoder_caches
 
 
 def pipeline_parts(pipeline: VideoPipeline) -> tuple[PipelinePart, ...]:
-    """Return the parts of a pipeline of any family, text encoder first. Raises what diffusers raises if its VAE cannot be made."""
+    """Return the parts of a pipeline of any family, text encoder first.
+
+    Raises what diffusers raises if the VAE of a Wan pipeline cannot be made.
+    """
     if isinstance(pipeline, MotionPipeline):
         return motion_parts(pipeline)
     encoder = (_image_encoder(pipeline),) if pipeline.has_image_encoder else ()

@@ -18,6 +18,9 @@ DEFAULT_GUIDANCE = {"wan": 5.0, "animatediff": 7.5}
 DEFAULT_SIZE = {"wan": (832, 480), "animatediff": (512, 512)}
 """Default width and height by family, in pixels: those of diffusers' pipeline."""
 
+TEMPORAL_FACTOR = {"wan": 4, "animatediff": 1}
+"""Frames of the video for one latent frame, by family: numbers of frames are multiples of it plus 1."""
+
 DEFAULT_LENGTH = {"animatediff": (16, 8)}
 """Frames, and frames a second, of families for which the defaults of a recipe are not right."""
 
@@ -35,25 +38,33 @@ def default_guidance(recipe: VideoRecipe, pipeline: VideoPipeline) -> float:
     return DEFAULT_GUIDANCE[pipeline.family] if chosen is None else chosen
 
 
-def length_options(recipe: VideoRecipe, pipeline: VideoPipeline) -> dict[str, int]:
-    """Return the parameters that name the model's lengths and frame rates.
-
-    Raises RecipeError for a number of frames that the model cannot make.
-    """
-    options, factor = recipe.videos, pipeline.temporal_factor
-    frames, fps = DEFAULT_LENGTH.get(pipeline.family, (options.default_num_frames, options.default_fps))
+def numbers_of_frames(recipe: VideoRecipe, family: str) -> tuple[int, int]:
+    """Return the default and the largest number of frames. Raises RecipeError for one that the family cannot make."""
+    options, factor = recipe.videos, TEMPORAL_FACTOR[family]
+    frames, _ = DEFAULT_LENGTH.get(family, (options.default_num_frames, 0))
     if "default_num_frames" in options.model_fields_set:
         frames = options.default_num_frames
     elif options.max_num_frames is not None:
         frames = min(frames, options.max_num_frames)
-    if "default_fps" in options.model_fields_set:
-        fps = options.default_fps
     most = options.max_num_frames or frames
     for name, count in (("default_num_frames", frames), ("max_num_frames", most)):
         if (count - 1) % factor:
             raise RecipeError(f"{name} must be a multiple of {factor} plus 1, not {count}.")
     if most < frames:
         raise RecipeError("max_num_frames is below default_num_frames.")
+    return frames, most
+
+
+def length_options(recipe: VideoRecipe, pipeline: VideoPipeline) -> dict[str, int]:
+    """Return the parameters that name the model's lengths and frame rates.
+
+    Raises RecipeError for a number of frames that the model cannot make.
+    """
+    options, factor = recipe.videos, pipeline.temporal_factor
+    frames, most = numbers_of_frames(recipe, pipeline.family)
+    _, fps = DEFAULT_LENGTH.get(pipeline.family, (0, options.default_fps))
+    if "default_fps" in options.model_fields_set:
+        fps = options.default_fps
     if 1 + (most - 1) // factor > pipeline.max_latent_frames:
         raise RecipeError(
             f"This model has positions for {pipeline.max_latent_frames} latent frames; max_num_frames is more."

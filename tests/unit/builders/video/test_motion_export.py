@@ -1,4 +1,4 @@
-"""AnimateDiff, exported for real: built of a Stable Diffusion pipeline and a motion adapter, compared with diffusers."""
+"""AnimateDiff, exported for real: built of a pipeline and a motion adapter, and compared with diffusers."""
 
 import json
 from collections.abc import Iterator

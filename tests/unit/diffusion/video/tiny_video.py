@@ -107,7 +107,9 @@ def open_tiny_video(
     (folder / "1").mkdir()
     source = read(pipeline_folder)
     pipeline_json.write(source, NAME, folder / "1")
-    components = TorchComponents(pipeline_parts(source), lambda part: networks.load_part(source, part, rewritten=kind == "animatediff"))
+    components = TorchComponents(
+        pipeline_parts(source), lambda part: networks.load_part(source, part, rewritten=kind == "animatediff")
+    )
     references = REFERENCES.get(kind, '["image", "frames"]')
     values = {
         name: {"string_value": str(value)}
