@@ -24,6 +24,9 @@ PartKind = Literal[
     "wan-decoder-next",
     "wan-encoder-first",
     "wan-encoder-next",
+    "motion-unet",
+    "frame-encoder",
+    "frame-decoder",
 ]
 
 

@@ -13,9 +13,13 @@ from builders.diffusion.pipeline_builder import PipelineBuilder
 from builders.diffusion.reference_pipeline import Engines
 from builders.engine_targets import EngineTargets
 from builders.progress import Progress
-from builders.video import export_step, pipeline_json, triton_config
-from builders.video import pipeline as pipelines
+from builders.recipe import Recipe
+from builders.sources import Source
+from builders.video import export_step, pipeline_json, read_pipeline, triton_config
 from builders.video.family import VideoRecipe
+from builders.video.motion_parts import MOTION_PARTS
+from builders.video.motion_pipeline import is_motion
+from builders.video.motion_sources import SEPARATOR, MotionSource
 from builders.video.parts import pipeline_parts
 from builders.video.pipeline import VideoPipeline
 from builders.video.plan_sizes import plan_sizes
@@ -25,8 +29,8 @@ PACKAGED_PIPELINES = {"moving-shapes": Path(__file__).parents[1] / "moving_shape
 """Pipelines whose weights are package data of Tritonic, by name."""
 
 VIDEOS = sources.PipelineKind(
-    pipelines.check_index,
-    lambda index: pipelines.FOLDERS,
+    read_pipeline.check_index,
+    read_pipeline.folders,
     PACKAGED_PIPELINES,
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
 )
@@ -38,20 +42,38 @@ TARGETS = EngineTargets(
 
 
 class VideoBuilder(PipelineBuilder[VideoPipeline, VideoRecipe]):
-    """Builds Wan pipelines."""
+    """Builds Wan and AnimateDiff pipelines."""
 
     kind = VIDEOS
     targets = TARGETS
 
+    def resolve(self, source: str, revision: str | None) -> Source:
+        """Return the pipeline that a recipe names, or the pipeline and the motion adapter ("… + …").
+
+        `revision` is that of the pipeline. Raises RecipeError, SourceUnavailable.
+        """
+        if SEPARATOR in source:
+            return MotionSource.resolve(source, revision)
+        return super().resolve(source, revision)
+
+    def check(self, recipe: Recipe, source: Source) -> int:
+        """Return the bytes of disk that a build needs (`PipelineBuilder.check`)."""
+        needed = super().check(recipe, source)
+        assert isinstance(recipe, VideoRecipe)
+        triton_config.numbers_of_frames(recipe, read_pipeline.check_index(source.config()))
+        return needed
+
     def part_names(self, index: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of the parts."""
+        if is_motion(index):
+            return MOTION_PARTS
         image_encoder = ("image-encoder",) if component_class(index, "image_encoder") else ()
         vae = [f"vae-{side}-{piece}" for side in ("encoder", "decoder") for piece in ("first", "next")]
         return ("text-encoder", *image_encoder, "denoiser", *vae)
 
     def read(self, folder: Path) -> VideoPipeline:
         """Read the pipeline in a folder."""
-        return pipelines.read(folder)
+        return read_pipeline.read(folder)
 
     def parts(self, pipeline: VideoPipeline) -> tuple[PipelinePart, ...]:
         """Return the parts of a pipeline."""
@@ -76,7 +98,7 @@ class VideoBuilder(PipelineBuilder[VideoPipeline, VideoRecipe]):
 
     def compare_together(self, recipe: VideoRecipe, pipeline: VideoPipeline, engines: Engines) -> dict[str, Any]:
         """Compare videos of one seed."""
-        guidance = triton_config.default_guidance(recipe)
+        guidance = triton_config.default_guidance(recipe, pipeline)
         return asdict(verify_videos(pipeline, engines, guidance, recipe.precision))
 
     def plan_sizes(self, recipe: VideoRecipe, pipeline: VideoPipeline) -> tensorrt.PlanShapes:

@@ -1,4 +1,7 @@
-"""The family `video`: Wan pipelines of diffusers, served by `backends/diffusion` on engines that Triton batches."""
+"""The family `video`: Wan and AnimateDiff pipelines of diffusers.
+
+They are served by `backends/diffusion` on engines that Triton batches.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
@@ -11,25 +14,20 @@ from builders.recipe import DEFAULT_VIDEO_RECIPE, SizeOptions
 
 
 class VideoOptions(SizeOptions):
-    """Options of video requests. Numbers of frames are multiples of 4 plus 1."""
+    """Options of video requests. The numbers of frames of a Wan model are multiples of 4 plus 1."""
 
     max_steps: Annotated[int, Field(ge=1, le=1000)] = 100
     default_num_frames: Annotated[int, Field(ge=1, le=4097)] = 81
-    """Frames of a video for requests that name no length."""
+    """Frames of a video for requests that name no length. AnimateDiff's default is 16."""
     max_num_frames: Annotated[int, Field(ge=1, le=4097)] | None = None
     """Largest number of frames. Default: `default_num_frames`, usually the length that the model was trained at."""
     default_fps: Annotated[int, Field(ge=1, le=120)] = 16
-    """Frames per second at which the model's motion looks natural."""
+    """Frames per second at which the model's motion looks natural. AnimateDiff's default is 8."""
     max_fps: Annotated[int, Field(ge=1, le=120)] = 60
 
     @model_validator(mode="after")
     def _check_frames(self) -> Self:
-        for name in ("default_num_frames", "max_num_frames"):
-            count = getattr(self, name)
-            if count is not None and count % 4 != 1:
-                raise ValueError(f"{name} must be a multiple of 4 plus 1, not {count}")
-        if self.most_frames < self.default_num_frames:
-            raise ValueError("max_num_frames is below default_num_frames")
+        # Numbers of frames depend on the model; `builders.video.triton_config.length_options` checks them.
         if self.max_fps < self.default_fps:
             raise ValueError("max_fps is below default_fps")
         return self
@@ -65,8 +63,9 @@ def _summary(figures: Mapping[str, Any]) -> str:
 FAMILY = Family(
     name="video",
     command="video",
-    help="Build a video model from a Wan pipeline of diffusers: its parts become models, installed together.",
-    source_help="Hugging Face id, local diffusers folder, or packaged:moving-shapes. Default: packaged:moving-shapes.",
+    help="Build a video model from a Wan or AnimateDiff pipeline: its parts become models, installed together.",
+    source_help="Hugging Face id, local diffusers folder, or packaged:moving-shapes (the default); for AnimateDiff "
+    'also "PIPELINE + ADAPTER", a Stable Diffusion pipeline and a motion adapter.',
     options=pipeline_options("Videos"),
     load_builder=_load_builder,
     summary=_summary,

@@ -11,6 +11,7 @@ from torch import Tensor
 from builders.diffusion.networks import convert, load_component, to_float
 from builders.diffusion.parts import PipelinePart
 from builders.video import vae_streams
+from builders.video.motion_pipeline import MotionPipeline
 from builders.video.pipeline import VideoPipeline
 from builders.video.vae_caches import decoder_caches, encoder_caches
 from builders.video.wan_layers import FrameTimes, rewrite_attention
@@ -25,6 +26,10 @@ def load_part(
     `fused` writes that as one operator of onnxruntime, which PyTorch cannot run. Raises what the libraries raise if the
     weights do not match the config.
     """
+    if isinstance(pipeline, MotionPipeline):
+        from builders.video.motion_networks import load_motion_part
+
+        return load_motion_part(pipeline, part, half=half, rewritten=rewritten, fused=fused)
     dtype = torch.float16 if half and part.component != "vae" else torch.float32
     # transformers' other attention cannot be exported with a mask.
     options = {"attn_implementation": "eager"} if part.kind in ("umt5", "clip-vision") else {}

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from builders.diffusion import onnx_export
-from builders.video import pipeline as pipelines
 from builders.video.networks import load_part
 from builders.video.parts import pipeline_parts
+from builders.video.read_pipeline import read
 
 
 def export(
@@ -16,7 +16,7 @@ def export(
 
     `fused` writes the denoiser's attention as an operator of onnxruntime, which TensorRT does not have.
     """
-    pipeline = pipelines.read(Path(folder))
+    pipeline = read(Path(folder))
     return onnx_export.export_parts(
         pipeline_parts(pipeline),
         lambda part: load_part(pipeline, part, half=half, rewritten=True, fused=fused),

@@ -1,4 +1,4 @@
-"""The parts of a video pipeline that become Triton models of their own, with their tensors.
+"""The parts of a Wan pipeline that become Triton models of their own, with their tensors.
 
 The VAE works through a video in pieces, the first frame alone and then `temporal_factor` frames at a time, so that its
 memory does not grow with the video. `…-first` starts such a stream, `…-next` continues it. Between two pieces the
@@ -7,12 +7,19 @@ has only one frame, a frame of zeros is before it, which is what the convolution
 """
 
 from builders.diffusion.parts import Multiple, PipelinePart, TensorSpec
+from builders.video.motion_parts import motion_parts
+from builders.video.motion_pipeline import MotionPipeline
 from builders.video.pipeline import VideoPipeline
 from builders.video.vae_caches import CacheSpec, decoder_caches, encoder_caches
 
 
 def pipeline_parts(pipeline: VideoPipeline) -> tuple[PipelinePart, ...]:
-    """Return the parts of a pipeline, text encoder first. Raises what diffusers raises if its VAE cannot be made."""
+    """Return the parts of a pipeline of any family, text encoder first.
+
+    Raises what diffusers raises if the VAE of a Wan pipeline cannot be made.
+    """
+    if isinstance(pipeline, MotionPipeline):
+        return motion_parts(pipeline)
     encoder = (_image_encoder(pipeline),) if pipeline.has_image_encoder else ()
     return (_text_encoder(pipeline), *encoder, _denoiser(pipeline), *_vae_encoders(pipeline), *_vae_decoders(pipeline))
 

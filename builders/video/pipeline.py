@@ -12,6 +12,9 @@ from builders.errors import SourceUnavailable, UnsupportedModel
 PIPELINES = ("WanPipeline", "WanImageToVideoPipeline")
 """Supported pipelines of diffusers, by the name of their class."""
 
+MOTION_PIPELINES = ("AnimateDiffPipeline",)
+"""Those of `builders.video.motion_pipeline`."""
+
 COMPONENTS = {
     "text_encoder": ("UMT5EncoderModel",),
     "transformer": ("WanTransformer3DModel",),
@@ -96,6 +99,16 @@ class VideoPipeline(PipelineFolder):
         return self.config("transformer").get("image_dim") is not None
 
     @property
+    def max_latent_frames(self) -> int:
+        """The most latent frames for which the denoiser has positions."""
+        return int(self.config("transformer").get("rope_max_seq_len", 1024))
+
+    @property
+    def max_side(self) -> int | None:
+        """The largest side of a video, in pixels, for which the denoiser has positions; None for any."""
+        return self.max_latent_frames * self.vae_scale_factor * self.patch_size[1]
+
+    @property
     def num_tokens(self) -> int:
         """The fixed number of text tokens: prompts are padded or truncated to it."""
         configured = read_json(self.folder / tokenizer_folder("text_encoder") / "tokenizer_config.json").get(
@@ -109,7 +122,8 @@ def check_index(index: dict[str, Any]) -> str:
     """Return the family of a pipeline from its `model_index.json`. Raises UnsupportedModel, which names the class."""
     name = str(index.get("_class_name"))
     if name not in PIPELINES:
-        raise UnsupportedModel(f"The pipeline {name} cannot be built. Those that can: {', '.join(PIPELINES)}.")
+        known = ", ".join((*PIPELINES, *MOTION_PIPELINES))
+        raise UnsupportedModel(f"The pipeline {name} cannot be built. Those that can: {known}.")
     if index.get("boundary_ratio") is not None or component_class(index, "transformer_2") is not None:
         raise UnsupportedModel(
             "This pipeline has a second transformer (transformer_2) for its last steps, which is not built. Wan 2.1 "

@@ -7,6 +7,7 @@ from builders.checkpoint import read_json
 from builders.diffusion.pipeline import tokenizer_folder
 from builders.diffusion.pipeline_json import describe_scheduler, part_model_name, write_description, write_tokenizer
 from builders.errors import UnsupportedModel
+from builders.video.motion_pipeline import MotionPipeline
 from builders.video.pipeline import VideoPipeline
 from builders.video.vae_caches import decoder_caches, encoder_caches
 
@@ -16,6 +17,8 @@ def describe(pipeline: VideoPipeline, name: str) -> dict[str, Any]:
 
     Raises UnsupportedModel for an image processor that is not built.
     """
+    if isinstance(pipeline, MotionPipeline):
+        return _describe_motion(pipeline, name)
     components = {
         "text_encoders": [part_model_name(name, "text-encoder")],
         "denoiser": part_model_name(name, "denoiser"),
@@ -57,6 +60,44 @@ def describe(pipeline: VideoPipeline, name: str) -> dict[str, Any]:
         components["image_encoder"] = part_model_name(name, "image-encoder")
         description["image_processor"] = _image_processor(pipeline)
     return description
+
+
+def _describe_motion(pipeline: MotionPipeline, name: str) -> dict[str, Any]:
+    """Return the description of an AnimateDiff pipeline, in which one VAE takes the first frame and all others."""
+    vae = pipeline.config("vae")
+    encoder, decoder = part_model_name(name, "vae-encoder"), part_model_name(name, "vae-decoder")
+    return {
+        "family": pipeline.family,
+        "components": {
+            "text_encoders": [part_model_name(name, "text-encoder")],
+            "denoiser": part_model_name(name, "denoiser"),
+            "vae_encoder": encoder,
+            "vae_encoder_next": encoder,
+            "vae_decoder": decoder,
+            "vae_decoder_next": decoder,
+        },
+        "tokenizers": [
+            {
+                "folder": tokenizer_folder("text_encoder"),
+                "max_length": pipeline.num_tokens,
+                "outputs": ["hidden_states"],
+            }
+        ],
+        "scheduler": describe_scheduler(pipeline),
+        "vae": {
+            "scaling_factor": vae.get("scaling_factor") or 0.18215,
+            "shift_factor": 0.0,
+            "factor": pipeline.vae_scale_factor,
+            "temporal_factor": pipeline.temporal_factor,
+            "channels": pipeline.latent_channels,
+            "encoder_caches": 0,
+            "decoder_caches": 0,
+        },
+        "guidance": "classifier-free",
+        "size_multiple": pipeline.size_multiple,
+        "expand_timesteps": False,
+        "image_conditioning": "none",
+    }
 
 
 def _image_processor(pipeline: VideoPipeline) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from builders.diffusion.triton_config import max_part_batch
 from builders.tensorrt_plan import Profile, Shape
 from builders.video.family import VideoRecipe
 from builders.video.pipeline import VideoPipeline
-from builders.video.triton_config import size_options
+from builders.video.triton_config import length_options, size_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ def plan_sizes(recipe: VideoRecipe, pipeline: VideoPipeline) -> VideoPlanSizes:
     for each dimension.
     """
     options, batch = size_options(recipe, pipeline), max_part_batch(recipe)
-    videos = recipe.videos
-    counts = (1, videos.default_num_frames, videos.most_frames)
+    lengths = length_options(recipe, pipeline)
+    counts = (1, lengths["default_num_frames"], lengths["max_num_frames"])
     frames_one, frames_usual, frames_most = (1 + (count - 1) // pipeline.temporal_factor for count in counts)
     width, height = (_cells(options, axis, pipeline.vae_scale_factor) for axis in (0, 1))
     return VideoPlanSizes(

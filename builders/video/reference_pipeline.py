@@ -3,6 +3,7 @@
 The scheduler is diffusers' own, and random numbers come from PyTorch's generator.
 """
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,12 +54,20 @@ def generate_videos(engines: Engines, request: VideoRequest) -> GeneratedVideos:
     size = request.height // vae["factor"], request.width // vae["factor"]
     generator = torch.Generator("cpu").manual_seed(request.seed)
     latents = torch.randn((count, vae["channels"], frames, *size), generator=generator)
+    # Wan's pipelines neither scale the first latent nor the denoiser's input.
+    scales = description["family"] != "wan"
+    if scales:
+        latents = latents * scheduler.init_noise_sigma
+    takes_generator = scales and "generator" in inspect.signature(scheduler.step).parameters
+    drawing = {"generator": generator} if takes_generator else {}
     doubled = request.guidance > 1
     texts = [request.negative_prompt, request.prompt] if doubled else [request.prompt]
     states = np.concatenate([encode_text(engines, text).repeat(count, 0) for text in texts])
     more, first = _picture(engines, request, len(states), frames)
     for timestep in scheduler.timesteps:
         sample = _with_first_frame(latents, first)
+        if scales:
+            sample = scheduler.scale_model_input(sample, timestep)
         rows = torch.cat([sample, sample]) if doubled else sample
         times = np.full((len(rows), frames) if description["expand_timesteps"] else len(rows), float(timestep))
         if first is not None:
@@ -74,7 +83,7 @@ def generate_videos(engines: Engines, request: VideoRequest) -> GeneratedVideos:
         if doubled:
             without, with_prompt = prediction.chunk(2)
             prediction = without + request.guidance * (with_prompt - without)
-        latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+        latents = scheduler.step(prediction, timestep, latents, return_dict=False, **drawing)[0]
     finished: Array = _with_first_frame(latents, first).numpy()
     videos: Array = np.clip(decode_video(engines, unscale(vae, finished)) / 2 + 0.5, 0, 1)
     return GeneratedVideos(finished, videos)
@@ -89,14 +98,14 @@ def _with_first_frame(latents: Any, first: Array | None) -> Any:
 
 
 def encode_text(engines: Engines, text: str) -> Array:
-    """Encode a prompt to states [1, tokens, width], which are zeros where the prompt has ended."""
+    """Encode a prompt to states [1, tokens, width]. Wan's are zeros where the prompt has ended."""
     tokens = engines.tokenizers[0].encode(text)
+    (name,) = engines.description["components"]["text_encoders"]
+    ids = np.array([tokens.ids], np.int64)
+    if engines.description["family"] != "wan":
+        return engines.run(name, input_ids=ids)[0]
     mask = np.array([tokens.attention_mask], np.int64)
-    (states,) = engines.run(
-        engines.description["components"]["text_encoders"][0],
-        input_ids=np.array([tokens.ids], np.int64),
-        attention_mask=mask,
-    )
+    (states,) = engines.run(name, input_ids=ids, attention_mask=mask)
     return states * mask[..., None].astype(np.float32)
 
 
@@ -167,12 +176,16 @@ def _named(caches: list[Array]) -> dict[str, Array]:
 
 def scale(vae: dict[str, Any], latents: Array) -> Array:
     """Convert the VAE's latents to those that the denoiser works on."""
+    if "latents_mean" not in vae:
+        return latents * np.float32(vae["scaling_factor"])
     mean, deviation = _statistics(vae)
     return (latents - mean) / deviation
 
 
 def unscale(vae: dict[str, Any], latents: Array) -> Array:
     """Convert the denoiser's latents to those of the VAE."""
+    if "latents_mean" not in vae:
+        return latents / np.float32(vae["scaling_factor"])
     mean, deviation = _statistics(vae)
     return latents * deviation + mean
 

@@ -17,6 +17,7 @@ from builders.diffusion.reference_pipeline import Engines
 from builders.diffusion.verify import MAX_LATENT_DIFFERENCE, MAX_PIXEL_DIFFERENCE
 from builders.errors import VerificationFailed
 from builders.recipe import Precision
+from builders.video.motion_pipeline import MotionPipeline
 from builders.video.pipeline import VideoPipeline
 from builders.video.reference_pipeline import GeneratedVideos, VideoRequest, encode_video, generate_videos
 
@@ -110,6 +111,10 @@ def smallest_requests(pipeline: VideoPipeline, guidance: float, num_videos: int 
 
 def generate_with_diffusers(pipeline: VideoPipeline, request: VideoRequest) -> GeneratedVideos:
     """Generate videos with diffusers' own pipelines, in fp32 on the CPU."""
+    if isinstance(pipeline, MotionPipeline):
+        from builders.video.motion_reference import generate_motion
+
+        return generate_motion(pipeline, request)
     import torch
     from diffusers import WanPipeline
     from PIL import Image
@@ -149,6 +154,10 @@ def encode_with_diffusers(pipeline: VideoPipeline, video: Any) -> Any:
     from builders.diffusion.networks import load_component
 
     silence_libraries()
+    if isinstance(pipeline, MotionPipeline):
+        from builders.video.motion_reference import encode_frames
+
+        return encode_frames(pipeline, video)
     with torch.inference_mode():
         return load_component(pipeline, "vae").encode(torch.from_numpy(video)).latent_dist.mean.numpy()
 

@@ -19,6 +19,7 @@ FAMILIES: dict[str, Callable[[PipelineConfig, TextEncoders], Family]] = {
     "stable-diffusion-3": StableDiffusion3,
     "flux": Flux,
     "wan": Wan,
+    "animatediff": StableDiffusion,
 }
 
 

@@ -35,9 +35,9 @@ class VideoOptions(Options):
     def check_num_frames(self, num_frames: int) -> None:
         """Raise `InvalidValue`, naming the numbers that the model supports, for one that it does not."""
         if not 1 <= num_frames <= self.max_num_frames or num_frames % self.frame_multiple != 1 % self.frame_multiple:
+            steps = f", a multiple of {self.frame_multiple} plus 1" if self.frame_multiple > 1 else ""
             raise InvalidValue(
-                f"This model generates 1 to {self.max_num_frames} frames, a multiple of {self.frame_multiple} plus 1,"
-                f" not {num_frames}.",
+                f"This model generates 1 to {self.max_num_frames} frames{steps}, not {num_frames}.",
                 "num_frames",
             )
 

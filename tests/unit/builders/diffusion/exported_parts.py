@@ -47,7 +47,7 @@ class ExportedParts:
 
 def _network_hash(pipeline: PipelineFolder, part: PipelinePart, options: set[str]) -> str:
     """Return a hash of all that decides the export of a part: config, weights, tensors, and for CLIP the family."""
-    if part.kind != "wan":  # the only network with an operator of onnxruntime
+    if part.kind not in ("wan", "motion-unet"):  # the networks with an operator of onnxruntime
         options = options - {"fused"}
     family = pipeline.family if part.kind == "clip" else ""
     network = (family, part.kind, part.inputs, part.outputs, part.size_unit, part.vocabulary, sorted(options))

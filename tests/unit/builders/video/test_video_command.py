@@ -43,7 +43,7 @@ def test_failures_give_a_message_and_a_status(tmp_path: Path, arguments: list[st
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["moving-shapes", "wan2.1-t2v-1.3b", "wan2.2-ti2v-5b"])
+@pytest.mark.parametrize("name", ["moving-shapes", "wan2.1-t2v-1.3b", "wan2.2-ti2v-5b", "animatediff-v1-5-3"])
 def test_published_recipes_are_valid(name: str) -> None:
     read = recipe.load(name)
     assert isinstance(read, VideoRecipe)

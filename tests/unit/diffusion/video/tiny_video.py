@@ -17,8 +17,10 @@ from backends.diffusion.request import VideoRequest
 from backends.diffusion.stats import Stats
 from backends.diffusion.video.frontend import VideoFrontend
 from backends.diffusion.video.mp4_file import find_encoders
-from builders.video import networks, pipeline, pipeline_json
+from builders.video import networks, pipeline_json
 from builders.video.parts import pipeline_parts
+from builders.video.read_pipeline import read
+from tests.fakes.tiny_animatediff import make_animatediff_pipeline
 from tests.fakes.tiny_wan import make_wan_pipeline
 from tests.unit.diffusion.tiny_pipeline import NAME, BaseRecordingSender, TorchComponents
 
@@ -36,7 +38,7 @@ PARAMETERS = {
     "default_fps": 8,
     "default_guidance": 3.0,
 }
-REFERENCES = {"t2v": '["frames"]', "i2v": '["image"]'}
+REFERENCES = {"animatediff": '["frames"]', "t2v": '["frames"]', "i2v": '["image"]'}
 """The references that a pipeline takes, for those that do not take both a picture and frames."""
 
 
@@ -94,12 +96,20 @@ class TinyVideoPipeline:
 def open_tiny_video(
     folder: Path, kind: str, scheduler: Any = None, **parameters: object
 ) -> Iterator[TinyVideoPipeline]:
-    """Write a tiny pipeline under `folder` and open a frontend for it; `parameters` are those of `config.pbtxt`."""
-    pipeline_folder = make_wan_pipeline(folder / "pipeline", kind, scheduler=scheduler)
+    """Write a tiny pipeline under `folder` and open a frontend for it; `parameters` are those of `config.pbtxt`.
+
+    `kind` is `animatediff` or one of Wan's.
+    """
+    if kind == "animatediff":
+        pipeline_folder = make_animatediff_pipeline(folder / "pipeline", scheduler=scheduler)
+    else:
+        pipeline_folder = make_wan_pipeline(folder / "pipeline", kind, scheduler=scheduler)
     (folder / "1").mkdir()
-    source = pipeline.read(pipeline_folder)
+    source = read(pipeline_folder)
     pipeline_json.write(source, NAME, folder / "1")
-    components = TorchComponents(pipeline_parts(source), lambda part: networks.load_part(source, part))
+    components = TorchComponents(
+        pipeline_parts(source), lambda part: networks.load_part(source, part, rewritten=kind == "animatediff")
+    )
     references = REFERENCES.get(kind, '["image", "frames"]')
     values = {
         name: {"string_value": str(value)}
