@@ -30,12 +30,11 @@ _NO_DECODER = "this gateway decodes no videos, as its extra 'audio' (PyAV) is no
 class Clip:
     """The file `frames` has the frames of a video: `count` JPEG files in order, each after its length in four bytes.
 
-    `own_count` of them are of the video; the last one may be repeated. `is_cut` is True if the video goes on.
+    `is_cut` is True if the video goes on.
     """
 
     frames: SpoolFile
     count: int
-    own_count: int
     is_cut: bool
 
 
@@ -79,14 +78,12 @@ class Videos:
         size: tuple[int, int],
         fps: int,
         max_frames: int,
-        multiple: int = 1,
         param: str,
         caller: str,
     ) -> Clip:
         """Return the frames of a complete file at `fps` frames a second, in `size`, up to `max_frames`.
 
-        Their number is a multiple of `multiple`, plus one if that is above 1: the last frame is repeated. The caller
-        closes the file of the clip. Raises `InvalidRequest` with `param` for a bad file, `StorageFull`, and
+        The caller closes the file of the clip. Raises `InvalidRequest` with `param` for a bad file, `StorageFull`, and
         `Overloaded`.
         """
         clip = self._uploads.new_spool(caller)
@@ -98,7 +95,6 @@ class Videos:
                 "height": size[1],
                 "fps": fps,
                 "max_frames": max_frames,
-                "multiple": multiple,
                 "max_bytes": self._settings.video_frames_max_bytes,
             }
             head: dict[str, Any] = {}
@@ -111,10 +107,10 @@ class Videos:
                     else:
                         await clip.write(piece)
             await clip.finish()
-            count, own_count = head.get("count"), head.get("own_count")
-            if not isinstance(count, int) or not isinstance(own_count, int) or not 0 < own_count <= count <= max_frames:
+            count = head.get("count")
+            if not isinstance(count, int) or not 0 < count <= max_frames:
                 raise InvalidMedia("the video has no frames")
-            return Clip(frames=clip, count=count, own_count=own_count, is_cut=bool(head.get("more")))
+            return Clip(frames=clip, count=count, is_cut=bool(head.get("more")))
         except InvalidMedia as error:
             clip.close()
             raise invalid(error, param) from None

@@ -83,7 +83,7 @@ def _check_limits(request: GenerateVideo, card: ModelCard) -> None:
         raise UnsupportedOption(f"'fps' must be at most {limits.max_fps} for this model.", param="fps")
     count = request.num_frames
     if count is not None and count > limits.max_num_frames:
-        longest = limits.seconds(limits.round_down(limits.max_num_frames), fps)
+        longest = limits.seconds(limits.max_num_frames, fps)
         raise UnsupportedOption(
             f"This model generates up to {limits.max_num_frames} frames, {longest:g} seconds at {fps} frames a second.",
             param="num_frames",

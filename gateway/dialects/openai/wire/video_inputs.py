@@ -57,8 +57,7 @@ async def add_clip(
         spool,
         size=(operation.width, operation.height),
         fps=operation.fps,
-        max_frames=operation.num_frames if seconds_given else limits.round_down(limits.max_num_frames),
-        multiple=limits.frame_multiple,
+        max_frames=operation.num_frames if seconds_given else limits.max_num_frames,
         param=param,
         caller=request.state.trace.caller,
     )
@@ -197,7 +196,7 @@ def _fit(
             )
         operation = replace(operation, num_frames=clip.count, seconds=limits.seconds(clip.count, fps))
     elif clip.count != operation.num_frames:
-        frames = f"{clip.own_count} frame{'s' if clip.own_count > 1 else ''}"
+        frames = f"{clip.count} frame{'s' if clip.count > 1 else ''}"
         raise InvalidRequest(
             f"Invalid value for 'seconds': at {fps} frames a second the video has {frames}, and {operation.num_frames} "
             "are needed.",

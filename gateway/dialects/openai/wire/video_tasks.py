@@ -133,6 +133,9 @@ def inherit(body: Fields, source: Task) -> Fields:
     """
     _output_file(source)
     found = {**source.request, **{name: value for name, value in source.outputs[0].facts.items() if value is not None}}
+    # What the caller asked for may lie between two frames; the file has a whole number of them.
+    if found.get("num_frames") and found.get("fps"):
+        found["seconds"] = round(found["num_frames"] / found["fps"], 6)
     found["size"] = format_size((found["width"], found["height"]))
     update = {name: found.get(name) for name in _INHERITED if getattr(body, name) is None}
     return body.model_copy(update=update)
