@@ -22,6 +22,8 @@ _SLOT_SECONDS = 60.0
 """Seconds that a video waits for a process."""
 _GIF_FRAME = b"\x21\xf9\x04"
 """The beginning of a frame in an animated GIF: the graphic control extension."""
+_CONTAINER_NAMES = "MP4, MOV, 3GP, WebM, Matroska, AVI, FLV, ASF, MPEG, MPEG-TS, Ogg or GIF"
+"""Those of `sniffing.VIDEO_CONTAINERS`, as docs/dialects.md lists them."""
 _MAX_PREVIEW_BYTES = 8 * 1024 * 1024
 _NO_DECODER = "this gateway decodes no videos, as its extra 'audio' (PyAV) is not installed"
 
@@ -153,7 +155,7 @@ class Videos:
         sniffed = sniffing.sniff(read_head(spool))
         container = sniffing.VIDEO_CONTAINERS.get(sniffed.media_type)
         if container is None:
-            raise InvalidMedia(f"expected a video (MP4, MOV, WebM, Matroska, AVI or GIF), got {sniffed.description}")
+            raise InvalidMedia(f"expected a video ({_CONTAINER_NAMES}), got {sniffed.description}")
         return {
             "container": container,
             "max_seconds": self._settings.video_max_seconds,

@@ -21,6 +21,8 @@ class VideoLimits:
     max_fps: int = DEFAULT_MAX_FPS
     references: frozenset[str] = frozenset()
     """The references that a video may start from: `image`, its first frame; `frames`, another video."""
+    requires_image: bool = False
+    """Whether the model generates no video without a first frame."""
 
     def num_frames(self, seconds: float, fps: int) -> int:
         """Return the number of frames that last `seconds` at `fps` frames a second, to the nearest; at least 1."""
@@ -48,7 +50,10 @@ def parse_video(parameters: Mapping[str, str]) -> VideoLimits:
         default_fps=_positive(parameters, "default_fps", None),
         max_fps=_positive(parameters, "max_fps", DEFAULT_MAX_FPS),
         references=frozenset(references),
+        requires_image=_flag(parameters, "requires_image"),
     )
+    if limits.requires_image and "image" not in limits.references:
+        raise ValueError("requires_image is true, but references has no image")
     if default > limits.max_num_frames:
         raise ValueError(f"default_num_frames {default} is not a supported number of frames")
     return limits
@@ -59,3 +64,10 @@ def _positive(parameters: Mapping[str, str], name: str, default: int | None) -> 
     if not value.isdigit() or not int(value):
         raise ValueError(f"{name} is {value!r}; expected a positive integer")
     return int(value)
+
+
+def _flag(parameters: Mapping[str, str], name: str) -> bool:
+    value = parameters.get(name, "false")
+    if value not in ("true", "false"):
+        raise ValueError(f"{name} is {value!r}; expected true or false")
+    return value == "true"

@@ -127,6 +127,8 @@ def test_numbers_of_frames(seconds: float, fps: int, count: int) -> None:
         ({"max_num_frames": "9"}, "not a supported number"),
         ({"default_fps": "0"}, "positive integer"),
         ({"references": '["sound"]'}, "references"),
+        ({"requires_image": "yes"}, "requires_image is 'yes'"),
+        ({"requires_image": "true", "references": '["frames"]'}, "references has no image"),
         ({"default_size": "[8, 8]"}, "not a supported size"),
     ],
 )

@@ -71,7 +71,7 @@ async def test_a_video_is_generated(gateway: RunningGateway, filming: FakeTriton
     file = await download(gateway, done)
     assert (file.status_code, file.headers["content-type"]) == (200, "video/mp4")
     pictures = frames(file.content)
-    assert len(pictures) == 5 and pictures[0].size == (96, 64)
+    assert len(pictures) == 4 and pictures[0].size == (96, 64)
     assert max(abs(a - b) for a, b in zip(pixel(pictures[0], 90, 32), color_of_seed(5), strict=True)) < 12
 
 
@@ -162,6 +162,23 @@ async def test_edits_and_extensions(gateway: RunningGateway, filming: FakeTriton
     nested = {"video[id]": source["id"], "seconds": "2", "prompt": "on"}
     response = await post(gateway, f"{PATH}/extensions", data=nested, files={"unknown": b""})
     assert response.status_code == 200, response.text
+
+
+async def test_a_model_that_needs_a_picture(gateway: RunningGateway, filming: FakeTriton) -> None:
+    files = {"input_reference": ("a.png", encoded_image(size=(64, 64)), "image/png")}
+    done = await finished(gateway, await create(gateway, files=files, model="film-picture"))
+    assert done["status"] == "completed" and "image" in filming.calls[-1].tensors
+
+
+async def test_a_remix_by_another_model_keeps_the_size_and_the_length(
+    gateway: RunningGateway, filming: FakeTriton
+) -> None:
+    options: dict[str, Any] = {"steps": 7, "guidance_scale": 2.5, "negative_prompt": "grey", "quality": 80}
+    source = await finished(gateway, await create(gateway, seconds="1", size="96x64", **options))
+    path = f"{PATH}/{source['id']}/remix"
+    done = await finished(gateway, await create(gateway, path, prompt="blue", model="film-quick"))
+    assert (done["status"], done["seconds"], done["size"]) == ("completed", "1", "96x64")
+    assert not options.keys() & filming.calls[-1].tensors.keys()
 
 
 async def test_a_download_in_parts(gateway: RunningGateway) -> None:

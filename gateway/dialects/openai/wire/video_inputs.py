@@ -1,5 +1,6 @@
 """Pictures and videos that a video request starts from: received, decoded, and fitted to the model."""
 
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -22,9 +23,16 @@ from gateway.models.servers import Model
 from gateway.operations.generate_video import GenerateVideo
 from gateway.settings import Settings
 
+_TASK_ID = re.compile(r"task_[0-9a-f]{32}")
 
-def check(operation: GenerateVideo, model: Model) -> None:
-    """Raise the `GatewayError` with which the model refuses `operation`, before anything is fetched or decoded."""
+
+def check(operation: GenerateVideo, model: Model, *, has_reference: bool) -> None:
+    """Raise the `GatewayError` with which the model refuses `operation`, before anything is fetched or decoded.
+
+    With `has_reference`, a picture or a video is still to be added.
+    """
+    if has_reference and model.card.video.requires_image:
+        operation = replace(operation, image=b"")
     model.codec(operation.operation).open(operation, model.card)
 
 
@@ -113,6 +121,12 @@ async def receive(value: Any, request: Request, param: str) -> SpoolFile:
         case Upload():
             return await _spool(request, _parts(value.data))
         case str() if value:
+            if param == "video" and _TASK_ID.fullmatch(value):
+                raise InvalidRequest(
+                    f'Invalid value for \'video\': to name a video by its id, send the object {{"id": "{value}"}}; '
+                    "in a form, the field 'video[id]'.",
+                    param=param,
+                )
             if (stored := RequestImages(request).find(value)) is not None:
                 return await _receive_own(stored, request, param)
             caller = request.state.trace.caller
