@@ -92,6 +92,7 @@ def render_pipeline(recipe: VideoRecipe, pipeline: VideoPipeline) -> str:
             "signature": "video",
             "modalities": ["text", "image", "video"],
             "references": REFERENCES[pipeline.image_conditioning],
+            "requires_image": pipeline.image_conditioning == "channels",
             "owned_by": owner(recipe),
             "created": int(time.time()),
             **size_options(recipe, pipeline),

@@ -22,6 +22,8 @@ _SLOT_SECONDS = 60.0
 """Seconds that a video waits for a process."""
 _GIF_FRAME = b"\x21\xf9\x04"
 """The beginning of a frame in an animated GIF: the graphic control extension."""
+_CONTAINER_NAMES = "MP4, MOV, 3GP, WebM, Matroska, AVI, FLV, ASF, MPEG, MPEG-TS, Ogg or GIF"
+"""Those of `sniffing.VIDEO_CONTAINERS`, as docs/dialects.md lists them."""
 _MAX_PREVIEW_BYTES = 8 * 1024 * 1024
 _NO_DECODER = "this gateway decodes no videos, as its extra 'audio' (PyAV) is not installed"
 
@@ -30,12 +32,11 @@ _NO_DECODER = "this gateway decodes no videos, as its extra 'audio' (PyAV) is no
 class Clip:
     """The file `frames` has the frames of a video: `count` JPEG files in order, each after its length in four bytes.
 
-    `own_count` of them are of the video; the last one may be repeated. `is_cut` is True if the video goes on.
+    `is_cut` is True if the video goes on.
     """
 
     frames: SpoolFile
     count: int
-    own_count: int
     is_cut: bool
 
 
@@ -79,14 +80,12 @@ class Videos:
         size: tuple[int, int],
         fps: int,
         max_frames: int,
-        multiple: int = 1,
         param: str,
         caller: str,
     ) -> Clip:
         """Return the frames of a complete file at `fps` frames a second, in `size`, up to `max_frames`.
 
-        Their number is a multiple of `multiple`, plus one if that is above 1: the last frame is repeated. The caller
-        closes the file of the clip. Raises `InvalidRequest` with `param` for a bad file, `StorageFull`, and
+        The caller closes the file of the clip. Raises `InvalidRequest` with `param` for a bad file, `StorageFull`, and
         `Overloaded`.
         """
         clip = self._uploads.new_spool(caller)
@@ -98,7 +97,6 @@ class Videos:
                 "height": size[1],
                 "fps": fps,
                 "max_frames": max_frames,
-                "multiple": multiple,
                 "max_bytes": self._settings.video_frames_max_bytes,
             }
             head: dict[str, Any] = {}
@@ -111,10 +109,10 @@ class Videos:
                     else:
                         await clip.write(piece)
             await clip.finish()
-            count, own_count = head.get("count"), head.get("own_count")
-            if not isinstance(count, int) or not isinstance(own_count, int) or not 0 < own_count <= count <= max_frames:
+            count = head.get("count")
+            if not isinstance(count, int) or not 0 < count <= max_frames:
                 raise InvalidMedia("the video has no frames")
-            return Clip(frames=clip, count=count, own_count=own_count, is_cut=bool(head.get("more")))
+            return Clip(frames=clip, count=count, is_cut=bool(head.get("more")))
         except InvalidMedia as error:
             clip.close()
             raise invalid(error, param) from None
@@ -157,7 +155,7 @@ class Videos:
         sniffed = sniffing.sniff(read_head(spool))
         container = sniffing.VIDEO_CONTAINERS.get(sniffed.media_type)
         if container is None:
-            raise InvalidMedia(f"expected a video (MP4, MOV, WebM, Matroska, AVI or GIF), got {sniffed.description}")
+            raise InvalidMedia(f"expected a video ({_CONTAINER_NAMES}), got {sniffed.description}")
         return {
             "container": container,
             "max_seconds": self._settings.video_max_seconds,

@@ -3,52 +3,34 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
+from math import floor
 
 DEFAULT_MAX_FPS = 60
 """Most frames a second, where the model does not say how many."""
 _REFERENCES = frozenset({"image", "frames"})
-_TOLERANCE = 1e-6
-"""Frames by which a product of seconds and frames a second may exceed a whole number, for it is rounded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoLimits:
-    """The videos that a model can generate. Their sizes and steps are those of `ModelCard.image`.
-
-    The number of frames is a multiple of `frame_multiple`, and one more if that is above 1.
-    """
+    """The videos that a model can generate. Their sizes and steps are those of `ModelCard.image`."""
 
     default_num_frames: int = 1
     max_num_frames: int = 1
-    frame_multiple: int = 1
     default_fps: int = 1
     """Frames a second of a video whose request names none."""
     max_fps: int = DEFAULT_MAX_FPS
     references: frozenset[str] = frozenset()
     """The references that a video may start from: `image`, its first frame; `frames`, another video."""
+    requires_image: bool = False
+    """Whether the model generates no video without a first frame."""
 
     def num_frames(self, seconds: float, fps: int) -> int:
-        """Return the least number of frames that the model generates and that last at least `seconds`."""
-        return self.round_up(max(1, ceil(seconds * fps - _TOLERANCE)))
-
-    def round_up(self, count: int) -> int:
-        """Return the least number of frames that the model generates and that is at least `count`."""
-        first = self._first_frame
-        return first + self.frame_multiple * ceil((count - first) / self.frame_multiple)
-
-    def round_down(self, count: int) -> int:
-        """Return the highest number of frames that the model generates and that is at most `count`; at least 1."""
-        first = self._first_frame
-        return max(1, first + self.frame_multiple * ((count - first) // self.frame_multiple))
+        """Return the number of frames that last `seconds` at `fps` frames a second, to the nearest; at least 1."""
+        return max(1, floor(seconds * fps + 0.5))
 
     def seconds(self, num_frames: int, fps: int) -> float:
-        """Return the longest request that `num_frames` frames answer, in seconds."""
-        return max(1, num_frames - self._first_frame) / fps
-
-    @property
-    def _first_frame(self) -> int:
-        return 1 if self.frame_multiple > 1 else 0
+        """Return how long `num_frames` frames last at `fps` frames a second, in seconds."""
+        return num_frames / fps
 
 
 def parse_video(parameters: Mapping[str, str]) -> VideoLimits:
@@ -65,12 +47,14 @@ def parse_video(parameters: Mapping[str, str]) -> VideoLimits:
     limits = VideoLimits(
         default_num_frames=default,
         max_num_frames=_positive(parameters, "max_num_frames", default),
-        frame_multiple=_positive(parameters, "frame_multiple", 1),
         default_fps=_positive(parameters, "default_fps", None),
         max_fps=_positive(parameters, "max_fps", DEFAULT_MAX_FPS),
         references=frozenset(references),
+        requires_image=_flag(parameters, "requires_image"),
     )
-    if limits.round_up(default) != default or default > limits.max_num_frames:
+    if limits.requires_image and "image" not in limits.references:
+        raise ValueError("requires_image is true, but references has no image")
+    if default > limits.max_num_frames:
         raise ValueError(f"default_num_frames {default} is not a supported number of frames")
     return limits
 
@@ -80,3 +64,10 @@ def _positive(parameters: Mapping[str, str], name: str, default: int | None) -> 
     if not value.isdigit() or not int(value):
         raise ValueError(f"{name} is {value!r}; expected a positive integer")
     return int(value)
+
+
+def _flag(parameters: Mapping[str, str], name: str) -> bool:
+    value = parameters.get(name, "false")
+    if value not in ("true", "false"):
+        raise ValueError(f"{name} is {value!r}; expected true or false")
+    return value == "true"

@@ -30,6 +30,10 @@ _PARAM_NAMES = {
     "frames": "input_reference",
 }
 """Fields of the request, by the tensors that have other names."""
+_DEFAULT_STRENGTH = 0.8
+"""The strength of the signature where a request with `frames` names none."""
+_ROUNDING = 1e-6
+"""Steps by which a product may fall below a whole number, for it is rounded."""
 _REFERENCE_PHRASES = {"image": "start from a picture", "frames": "change another video"}
 
 
@@ -37,7 +41,7 @@ def encode(request: GenerateVideo, card: ModelCard) -> list[Tensor]:
     """Return the tensors of `request`.
 
     Raises `UnsupportedOption` for a size or length that the model does not generate, and for an option that it has no
-    tensor for.
+    tensor for, and `InvalidRequest` without a first frame that the model needs, and for a strength that leaves no step.
     """
     _check_limits(request, card)
     tensors = [string_tensor("prompt", request.prompt)]
@@ -83,7 +87,7 @@ def _check_limits(request: GenerateVideo, card: ModelCard) -> None:
         raise UnsupportedOption(f"'fps' must be at most {limits.max_fps} for this model.", param="fps")
     count = request.num_frames
     if count is not None and count > limits.max_num_frames:
-        longest = limits.seconds(limits.round_down(limits.max_num_frames), fps)
+        longest = limits.seconds(limits.max_num_frames, fps)
         raise UnsupportedOption(
             f"This model generates up to {limits.max_num_frames} frames, {longest:g} seconds at {fps} frames a second.",
             param="num_frames",
@@ -95,6 +99,24 @@ def _check_limits(request: GenerateVideo, card: ModelCard) -> None:
     for name, phrase in _REFERENCE_PHRASES.items():
         if getattr(request, name) is not None and name not in limits.references:
             raise UnsupportedOption(f"This model does not {phrase}.", param=name)
+    if limits.requires_image and request.image is None:
+        raise InvalidRequest(
+            "This model generates videos from a picture alone: send one as 'input_reference'.", param="image"
+        )
+    _check_strength(request, request.steps or sizes.default_steps)
+
+
+def _check_strength(request: GenerateVideo, steps: int | None) -> None:
+    """Raise `InvalidRequest` if the strength leaves none of `steps`, as the schedulers of the backend count.
+
+    Where the number of steps is not known, the model checks it.
+    """
+    strength = _DEFAULT_STRENGTH if request.strength is None and request.frames is not None else request.strength
+    if strength is not None and steps is not None and int(steps * strength + _ROUNDING) < 1:
+        raise InvalidRequest(
+            f"A 'strength' of {strength:g} leaves none of the {steps} steps; increase 'strength' or 'steps'.",
+            param="strength",
+        )
 
 
 def _count_frames(frames: bytes) -> int:

@@ -409,7 +409,6 @@ _VIDEO_PARAMETERS: dict[str, str | None] = {
     "max_steps": "50",
     "default_num_frames": "17",
     "max_num_frames": "33",
-    "frame_multiple": "4",
     "default_fps": "8",
     "max_fps": "16",
     "references": '["image", "frames"]',

@@ -29,7 +29,7 @@ async def filming() -> AsyncIterator[FakeTriton]:
 
 
 def request(model: str = "film", prompt: str = "a red circle", **options: object) -> GenerateVideo:
-    size = {"width": 64, "height": 64, "num_frames": 5, "fps": 8, "seconds": 0.5}
+    size = {"width": 64, "height": 64, "num_frames": 4, "fps": 8, "seconds": 0.5}
     return GenerateVideo(model=model, prompt=prompt, **{**size, **options})  # type: ignore[arg-type]
 
 

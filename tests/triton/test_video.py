@@ -180,7 +180,7 @@ def test_request_parameters_stand_in_for_absent_tensors(infer: TensorClient) -> 
 @pytest.mark.parametrize(
     ("tensors", "sentence"),
     [
-        ({"num_frames": 6}, r"\[invalid_value:num_frames\]"),
+        ({"num_frames": 0}, r"\[invalid_value:num_frames\]"),
         ({"num_frames": 10**6 + 1}, r"\[invalid_value:num_frames\]"),
         ({"fps": 0}, r"\[invalid_value:fps\]"),
         ({"width": 50}, r"\[invalid_value:width\]"),

@@ -41,6 +41,8 @@ class ActiveVideoRequest(ActiveDiffusionRequest["VideoFrontend", VideoSender, Vi
         self._prepared: PreprocessedVideo
         self._file: Mp4File | None = None
         """The video that is being written; used by one encoder thread alone."""
+        self._num_encoded = 0
+        """Frames in it."""
 
     def make_job(self, request: VideoRequest) -> DenoisingJob:
         """Preprocess a request and return its job."""
@@ -88,7 +90,10 @@ class ActiveVideoRequest(ActiveDiffusionRequest["VideoFrontend", VideoSender, Vi
             prepared = self._prepared
             if self._file is None:
                 self._file = self._frontend.open_file(prepared.size, prepared.fps, prepared.quality)
-            self._file.add(tensor_to_pixels(frames))
+            # The model generates whole latent frames: those beyond the length of the video are dropped.
+            kept = frames[:, : prepared.num_frames - self._num_encoded]
+            self._file.add(tensor_to_pixels(kept))
+            self._num_encoded += kept.shape[1]
             if is_last:
                 video, size = self._file.finish(), self._file.size
                 self._close_file()

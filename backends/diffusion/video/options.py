@@ -19,7 +19,8 @@ ENCODER_VARIABLE = "TRITONIC_VIDEO_ENCODER"
 class VideoOptions(Options):
     """The options of a model of videos, as docs/architecture.md describes them.
 
-    Numbers of frames are multiples of `frame_multiple` plus 1. `encoder` is `auto` or an encoder of FFmpeg.
+    The model generates numbers of frames that are multiples of `frame_multiple` plus 1; a video may have fewer, as its
+    surplus frames are dropped. `encoder` is `auto` or an encoder of FFmpeg.
     """
 
     outputs: ClassVar[str] = "videos"
@@ -34,16 +35,14 @@ class VideoOptions(Options):
 
     def check_num_frames(self, num_frames: int) -> None:
         """Raise `InvalidValue`, naming the numbers that the model supports, for one that it does not."""
-        if not 1 <= num_frames <= self.max_num_frames or num_frames % self.frame_multiple != 1 % self.frame_multiple:
-            steps = f", a multiple of {self.frame_multiple} plus 1" if self.frame_multiple > 1 else ""
+        if not 1 <= num_frames <= self.max_num_frames:
             raise InvalidValue(
-                f"This model generates 1 to {self.max_num_frames} frames{steps}, not {num_frames}.",
-                "num_frames",
+                f"This model generates 1 to {self.max_num_frames} frames, not {num_frames}.", "num_frames"
             )
 
-    def fitting_num_frames(self, available: int) -> int:
-        """Return the largest supported number of frames up to `available`, which is at least 1."""
-        return 1 + (min(available, self.max_num_frames) - 1) // self.frame_multiple * self.frame_multiple
+    def round_up(self, num_frames: int) -> int:
+        """Return the least number of frames that the model generates and that is at least `num_frames`."""
+        return 1 + -(-(num_frames - 1) // self.frame_multiple) * self.frame_multiple
 
 
 def read_video_options(
@@ -74,6 +73,10 @@ def read_video_options(
         options.check_num_frames(options.default_num_frames)
     except InvalidValue as error:
         raise ValueError(f"The parameter default_num_frames does not fit: {error.message}") from None
+    if options.round_up(options.max_num_frames) != options.max_num_frames:
+        raise ValueError(
+            f"The parameter max_num_frames is {options.max_num_frames}; it must be a multiple of {multiple} plus 1."
+        )
     if options.default_fps > options.max_fps:
         raise ValueError(f"The parameter default_fps is {options.default_fps}, above max_fps, {options.max_fps}.")
     return options

@@ -25,7 +25,10 @@ from backends.serving.images import read_image
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreprocessedVideo(PreprocessedRequest):
-    """A request for a video whose prompt and files are encoded. `size` is the width and the height in pixels."""
+    """A request for a video whose prompt and files are encoded.
+
+    `size` is the width and the height in pixels. `num_frames` is the length of the video; the model may generate more.
+    """
 
     size: Size
     num_frames: int
@@ -41,6 +44,7 @@ class VideoPreprocessor(Preprocessor[VideoRequest, PreprocessedVideo, VideoOptio
         self._check(request)
         scale = self._guidance(request)
         num_frames = self._num_frames(request)
+        num_generated = self._options.round_up(num_frames)
         size = self._video_size(request)
         strength = 1.0
         if request.frames:
@@ -49,11 +53,11 @@ class VideoPreprocessor(Preprocessor[VideoRequest, PreprocessedVideo, VideoOptio
         raise_if_cancelled(is_cancelled)
         guided_prompt = self._family.encode_prompt(request.prompt, request.negative_prompt, scale, size)
         raise_if_cancelled(is_cancelled)
-        references = self._encode_references(request, size, num_frames, is_cancelled)
+        references = self._encode_references(request, size, num_generated, is_cancelled)
         video = self._config.video
         assert video is not None
         return PreprocessedVideo(
-            shape=self._config.vae.latent_shape(size, num_frames),
+            shape=self._config.vae.latent_shape(size, num_generated),
             plan=plan,
             guided_prompt=_with_inputs(guided_prompt, references.denoiser_inputs),
             vae=self._config.vae,
@@ -97,7 +101,7 @@ class VideoPreprocessor(Preprocessor[VideoRequest, PreprocessedVideo, VideoOptio
     def _num_frames(self, request: VideoRequest) -> int:
         available = len(request.frames)
         if request.num_frames is None:
-            return self._options.fitting_num_frames(available) if available else self._options.default_num_frames
+            return min(available, self._options.max_num_frames) if available else self._options.default_num_frames
         if available and request.num_frames > available:
             raise InvalidValue(f"This must be at most the number of frames sent, {available}.", "num_frames")
         return request.num_frames

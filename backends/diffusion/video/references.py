@@ -72,11 +72,14 @@ class ReferenceEncoder:
     def encode_frames(
         self, files: tuple[bytes, ...], size: Size, num_frames: int, is_cancelled: Callable[[], bool]
     ) -> References:
-        """Encode the first `num_frames` pictures as the video to start from; it raises what `encode_image` does."""
+        """Encode `num_frames` pictures as the video to start from; the last one is repeated if there are fewer.
+
+        Raises what `encode_image` does.
+        """
 
         def read_frame(index: int) -> Floats:
             raise_if_cancelled(is_cancelled)
-            return pixels_to_tensor(_read_opaque(files[index], "frames").resize(size).pixels)
+            return pixels_to_tensor(_read_opaque(files[min(index, len(files) - 1)], "frames").resize(size).pixels)
 
         return References(init_latent=self._frames.encode(read_frame, num_frames))
 

@@ -132,7 +132,7 @@ def _send_clip(task: dict[str, Any], file: IO[bytes], send: Send) -> dict[str, A
         view = memoryview(frame)
         for at in range(0, len(view), _LARGEST_PIECE):
             send(BYTES, view[at : at + _LARGEST_PIECE])
-    return {"count": reader.count, "own_count": reader.own_count, "more": reader.more}
+    return {"count": reader.count, "more": reader.more}
 
 
 def _refusal(error: Exception, request: dict[str, Any]) -> str:

@@ -24,8 +24,7 @@ _QUALITY = 95
 class ClipReader:
     """Iterates over the frames of a video at times k / `fps`: JPEG files of `width` × `height` pixels, with prefixes.
 
-    The pictures are scaled until they cover that size, and cropped at the centre. `max_frames` ends the reading. The
-    last frame is repeated until the number of frames is a multiple of `multiple`, plus one if that is above 1.
+    The pictures are scaled until they cover that size, and cropped at the centre. `max_frames` ends the reading.
     """  # noqa: RUF002
 
     def __init__(self, source: IO[bytes], task: dict[str, Any]) -> None:
@@ -37,33 +36,27 @@ class ClipReader:
             source, task["container"], max_seconds=task["max_seconds"], max_pixels=task["max_pixels"]
         )
         self._size = task["width"], task["height"]
-        self._fps, self._max_frames, self._multiple = task["fps"], task["max_frames"], task["multiple"]
+        self._fps, self._max_frames = task["fps"], task["max_frames"]
         self._max_bytes = task["max_bytes"]
         self._bytes = 0
         self.count = 0
         """The number of frames so far."""
-        self.own_count = 0
-        """Those of them that are of the video itself."""
         self.more = False
         """True if the video goes on."""
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the frames. Raises as `VideoDecoder` does, and `InvalidMedia` for more than `max_bytes` bytes."""
         current: av.VideoFrame | None = None
-        picture = last = b""
+        picture = b""
         for end, frame in self._spans():
             while current is not None and Fraction(self.count, self._fps) < end - _ROUNDING:
                 if self.count == self._max_frames:
                     self.more = True
                     return
                 picture = picture or self._encode(current)
-                last = picture
-                yield self._add(last)
-                self.own_count = self.count
+                yield self._add(picture)
             if frame is not None:
                 current, picture = frame, b""
-        while self._multiple > 1 and self.count % self._multiple != 1 and self.count < self._max_frames:
-            yield self._add(last)
 
     def _spans(self) -> Iterator[tuple[Fraction, "av.VideoFrame | None"]]:
         """Yield the times at which frames begin, and the frames; then the time at which the last one ends."""

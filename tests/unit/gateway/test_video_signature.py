@@ -28,7 +28,6 @@ PARAMETERS = {
     "max_steps": "50",
     "default_num_frames": "17",
     "max_num_frames": "33",
-    "frame_multiple": "4",
     "default_fps": "8",
     "max_fps": "24",
     "references": '["image", "frames"]',
@@ -80,8 +79,8 @@ def test_frames_that_are_not_in_memory_are_checked_as_an_option() -> None:
     ("options", "param", "message"),
     [
         ({"width": 63, "height": 32}, "size", "does not generate videos of 63x32; supported: 64x32, 32x64"),
-        ({"num_frames": 37}, "seconds", "up to 33 frames, 4 seconds at 8 frames a second"),
-        ({"num_frames": 37, "fps": 16}, "seconds", "2 seconds at 16"),
+        ({"num_frames": 37}, "seconds", "up to 33 frames, 4.125 seconds at 8 frames a second"),
+        ({"num_frames": 37, "fps": 16}, "seconds", "2.0625 seconds at 16"),
         ({"fps": 25}, "fps", "at most 24"),
         ({"steps": 51}, "steps", "at most 50"),
         ({"image": b"i", "frames": FRAMES}, "input_reference", "either"),
@@ -103,26 +102,33 @@ def test_references_that_a_model_does_not_take(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("multiple", "seconds", "fps", "count"),
-    [(4, 2, 8, 17), (4, 5, 16, 81), (4, 0.1, 8, 1), (4, 0.126, 8, 5), (4, 1.3, 10, 13), (1, 2, 8, 16), (8, 2, 8, 17)],
+    ("seconds", "fps", "count"),
+    [
+        (2, 8, 16),
+        (5, 16, 80),
+        (0.01, 8, 1),
+        (0.19, 8, 2),
+        (0.3125, 8, 3),
+        (1.3, 10, 13),
+        (2.125, 8, 17),
+        (1 / 3, 24, 8),
+    ],
 )
-def test_numbers_of_frames(multiple: int, seconds: float, fps: int, count: int) -> None:
-    limits = VideoLimits(frame_multiple=multiple)
-    assert limits.num_frames(seconds, fps) == limits.round_up(count) == limits.round_down(count) == count
-    assert limits.num_frames(limits.seconds(count, fps), fps) <= count
-
-
-def test_round_down_is_the_nearest_below() -> None:
-    assert [VideoLimits(frame_multiple=4).round_down(count) for count in (1, 4, 5, 8, 33, 36)] == [1, 1, 5, 5, 33, 33]
+def test_numbers_of_frames(seconds: float, fps: int, count: int) -> None:
+    limits = VideoLimits()
+    assert limits.num_frames(seconds, fps) == count
+    assert limits.num_frames(round(limits.seconds(count, fps), 6), fps) == count
 
 
 @pytest.mark.parametrize(
     ("parameters", "problem"),
     [
-        ({"default_num_frames": "16"}, "not a supported number"),
+        ({"default_num_frames": "34"}, "not a supported number"),
         ({"max_num_frames": "9"}, "not a supported number"),
         ({"default_fps": "0"}, "positive integer"),
         ({"references": '["sound"]'}, "references"),
+        ({"requires_image": "yes"}, "requires_image is 'yes'"),
+        ({"requires_image": "true", "references": '["frames"]'}, "references has no image"),
         ({"default_size": "[8, 8]"}, "not a supported size"),
     ],
 )

@@ -66,18 +66,18 @@ async def test_a_video_is_generated(gateway: RunningGateway, filming: FakeTriton
     assert (done["seconds"], done["size"], done["fps"], done["seed"], done["model"]) == ("1", "96x64", 4, 5, "film")
     assert done["expires_at"] - done["completed_at"] == 604_800 and done["prompt"] == "a red circle"
     sent = {name: values[0] for name, values in filming.calls[-1].tensors.items()}
-    assert (sent["num_frames"], sent["fps"], sent["steps"], sent["quality"], sent["seed"]) == (5, 4, 3, 80, 5)
+    assert (sent["num_frames"], sent["fps"], sent["steps"], sent["quality"], sent["seed"]) == (4, 4, 3, 80, 5)
     assert (sent["guidance_scale"], sent["negative_prompt"]) == (2.5, b"grey")
     file = await download(gateway, done)
     assert (file.status_code, file.headers["content-type"]) == (200, "video/mp4")
     pictures = frames(file.content)
-    assert len(pictures) == 5 and pictures[0].size == (96, 64)
+    assert len(pictures) == 4 and pictures[0].size == (96, 64)
     assert max(abs(a - b) for a, b in zip(pixel(pictures[0], 90, 32), color_of_seed(5), strict=True)) < 12
 
 
 async def test_defaults_are_those_of_the_model(gateway: RunningGateway) -> None:
     video = await create(gateway)
-    assert (video["model"], video["seconds"], video["size"], video["fps"]) == ("film", "2", "64x64", 8)
+    assert (video["model"], video["seconds"], video["size"], video["fps"]) == ("film", "2.125", "64x64", 8)
     done = await finished(gateway, video)
     assert len(frames((await download(gateway, done)).content)) == 17 and done["seed"] is not None
     assert (await create(gateway, seconds=0.00001))["seconds"] == "0.00001"  # not 1e-05
@@ -93,7 +93,7 @@ async def test_a_form_with_a_picture(gateway: RunningGateway, filming: FakeTrito
     (sent,) = call.tensors["image"]
     with Image.open(io.BytesIO(sent)) as first:
         assert (first.format, first.size, pixel(first, 32, 32)) == ("PNG", (64, 64), (250, 20, 20))
-    assert call.tensors["num_frames"] == [5] and call.tensors["seed"] == [3]
+    assert call.tensors["num_frames"] == [4] and call.tensors["seed"] == [3]
 
 
 async def test_a_form_with_a_video(gateway: RunningGateway, filming: FakeTriton) -> None:
@@ -104,11 +104,11 @@ async def test_a_form_with_a_video(gateway: RunningGateway, filming: FakeTriton)
     assert done["error"] is None
     assert (done["status"], done["seconds"], done["size"]) == ("completed", "1", "64x64"), done
     call = filming.calls[-1]
-    assert call.tensors["num_frames"] == [9] and call.tensors["strength"] == [0.5] and "image" not in call.tensors
+    assert call.tensors["num_frames"] == [8] and call.tensors["strength"] == [0.5] and "image" not in call.tensors
     pictures = [Image.open(io.BytesIO(data)) for data in call.tensors["frames"]]
-    assert [(picture.format, picture.size) for picture in pictures] == [("JPEG", (64, 64))] * 9
-    # The bar of the source moves: two frames differ, but for the last, which is repeated.
-    assert pictures[3].tobytes() != pictures[4].tobytes() and pictures[7].tobytes() == pictures[8].tobytes()
+    assert [(picture.format, picture.size) for picture in pictures] == [("JPEG", (64, 64))] * 8
+    # The bar of the source moves: two frames differ.
+    assert pictures[3].tobytes() != pictures[4].tobytes() and pictures[6].tobytes() != pictures[7].tobytes()
 
 
 @pytest.mark.parametrize(("num_frames", "tensor"), [(1, "image"), (9, "frames")])
@@ -140,7 +140,7 @@ async def test_a_remix_changes_a_video(gateway: RunningGateway, filming: FakeTri
     assert (done["remixed_from_video_id"], done["prompt"]) == (source["id"], "a blue circle")
     assert (done["status"], done["seconds"], done["size"]) == ("completed", "1", "96x64"), done
     call = filming.calls[-1]
-    assert len(call.tensors["frames"]) == 9 and call.tensors["steps"] == [7] and "strength" not in call.tensors
+    assert len(call.tensors["frames"]) == 8 and call.tensors["steps"] == [7] and "strength" not in call.tensors
     with Image.open(io.BytesIO(call.tensors["frames"][0])) as first:
         shown, colour = pixel(first, 90, 32), color_of_seed(4)
         assert first.size == (96, 64) and max(abs(a - b) for a, b in zip(shown, colour, strict=True)) < 12
@@ -154,7 +154,7 @@ async def test_edits_and_extensions(gateway: RunningGateway, filming: FakeTriton
     files = {"video": ("a.mp4", video_file((64, 64), 12, 8), "video/mp4")}
     by_file = await finished(gateway, await create(gateway, f"{PATH}/edits", files=files, prompt="blue"))
     assert (by_file["status"], by_file["remixed_from_video_id"]) == ("completed", None)
-    assert len(filming.calls[-1].tensors["frames"]) == 13
+    assert len(filming.calls[-1].tensors["frames"]) == 12
     longer = await create(gateway, f"{PATH}/extensions", prompt="on", seconds="2", video={"id": source["id"]})
     assert (await finished(gateway, longer))["seconds"] == "2"
     with Image.open(io.BytesIO(filming.calls[-1].tensors["image"][0])) as first:
@@ -162,6 +162,23 @@ async def test_edits_and_extensions(gateway: RunningGateway, filming: FakeTriton
     nested = {"video[id]": source["id"], "seconds": "2", "prompt": "on"}
     response = await post(gateway, f"{PATH}/extensions", data=nested, files={"unknown": b""})
     assert response.status_code == 200, response.text
+
+
+async def test_a_model_that_needs_a_picture(gateway: RunningGateway, filming: FakeTriton) -> None:
+    files = {"input_reference": ("a.png", encoded_image(size=(64, 64)), "image/png")}
+    done = await finished(gateway, await create(gateway, files=files, model="film-picture"))
+    assert done["status"] == "completed" and "image" in filming.calls[-1].tensors
+
+
+async def test_a_remix_by_another_model_keeps_the_size_and_the_length(
+    gateway: RunningGateway, filming: FakeTriton
+) -> None:
+    options: dict[str, Any] = {"steps": 7, "guidance_scale": 2.5, "negative_prompt": "grey", "quality": 80}
+    source = await finished(gateway, await create(gateway, seconds="1", size="96x64", **options))
+    path = f"{PATH}/{source['id']}/remix"
+    done = await finished(gateway, await create(gateway, path, prompt="blue", model="film-quick"))
+    assert (done["status"], done["seconds"], done["size"]) == ("completed", "1", "96x64")
+    assert not options.keys() & filming.calls[-1].tensors.keys()
 
 
 async def test_a_download_in_parts(gateway: RunningGateway) -> None:

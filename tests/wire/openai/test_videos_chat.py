@@ -80,6 +80,7 @@ async def test_an_image_becomes_the_first_frame(gateway: RunningGateway, filming
 
 
 async def test_chats_that_are_refused(gateway: RunningGateway) -> None:
+    check_error(await chat(gateway, "x", model="film-picture"), 400, param="input_reference")
     check_error(await chat(gateway, "x", n=2), 400, param="n")
     check_error(await chat(gateway, "x", logprobs=True), 400, param="logprobs")
     check_error(await chat(gateway, " "), 400, param="messages[0]")

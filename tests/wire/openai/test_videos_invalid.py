@@ -81,6 +81,10 @@ def bomb() -> bytes:
         ({"input_reference": "http://127.0.0.1:9/a.png"}, "input_reference"),
         ({"input_reference": data_url(b"just a text, which is no picture and no video" * 9)}, "input_reference"),
         ({"input_reference": data_url(b"")}, "input_reference"),
+        ({"model": "film-picture"}, "input_reference"),
+        ({"model": "film-picture", "input_reference": data_url(video_file((64, 64), 8, 8))}, "input_reference"),
+        ({"input_reference": data_url(video_file((64, 64), 8, 8)), "strength": 0.3, "steps": 3}, "strength"),
+        ({"input_reference": data_url(video_file((64, 64), 8, 8)), "strength": 0.04}, "strength"),
         ({"input_reference": 7}, "input_reference"),
         ({"input_reference": []}, "input_reference"),
         ({"input_reference": {}}, "input_reference.image_url"),
@@ -105,6 +109,12 @@ async def test_requests_that_are_refused(gateway: RunningGateway, fields: dict[s
     body = {"prompt": "a red circle", **fields}
     response = await post(gateway, json={name: value for name, value in body.items() if value is not None})
     check_error(response, 400, param=param)
+
+
+async def test_the_id_of_a_video_as_a_text(gateway: RunningGateway) -> None:
+    response = await post(gateway, f"{PATH}/edits", json={"prompt": "x", "video": f"task_{'0' * 32}"})
+    check_error(response, 400, param="video")
+    assert f'{{"id": "task_{"0" * 32}"}}' in response.json()["error"]["message"]
 
 
 async def test_models_that_are_no_video_models(gateway: RunningGateway) -> None:

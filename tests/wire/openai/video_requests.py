@@ -22,6 +22,13 @@ KEY, OTHER_KEY = {"Authorization": "Bearer sk-a"}, {"Authorization": "Bearer sk-
 MODELS = [
     ScriptedModel("film", (FilmVideo(2),), is_video_model=True),
     ScriptedModel("film-text-only", (FilmVideo(2),), is_video_model=True, parameters={"references": "[]"}),
+    ScriptedModel(
+        "film-picture",
+        (FilmVideo(2),),
+        is_video_model=True,
+        parameters={"references": '["image"]', "requires_image": "true"},
+    ),
+    ScriptedModel("film-quick", (FilmVideo(2),), is_video_model=True, parameters={"max_steps": "5"}),
     ScriptedModel("film-slow", (FilmVideo(400, pause=0.05),), is_video_model=True),
     ScriptedModel("film-broken", (Fail("[engine_failed] The engine stopped."),), is_video_model=True),
     ScriptedModel("film-garbled", (FilmVideo(1, is_garbled=True),), is_video_model=True),

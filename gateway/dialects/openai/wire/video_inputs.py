@@ -1,5 +1,6 @@
 """Pictures and videos that a video request starts from: received, decoded, and fitted to the model."""
 
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -22,9 +23,16 @@ from gateway.models.servers import Model
 from gateway.operations.generate_video import GenerateVideo
 from gateway.settings import Settings
 
+_TASK_ID = re.compile(r"task_[0-9a-f]{32}")
 
-def check(operation: GenerateVideo, model: Model) -> None:
-    """Raise the `GatewayError` with which the model refuses `operation`, before anything is fetched or decoded."""
+
+def check(operation: GenerateVideo, model: Model, *, has_reference: bool) -> None:
+    """Raise the `GatewayError` with which the model refuses `operation`, before anything is fetched or decoded.
+
+    With `has_reference`, a picture or a video is still to be added.
+    """
+    if has_reference and model.card.video.requires_image:
+        operation = replace(operation, image=b"")
     model.codec(operation.operation).open(operation, model.card)
 
 
@@ -57,8 +65,7 @@ async def add_clip(
         spool,
         size=(operation.width, operation.height),
         fps=operation.fps,
-        max_frames=operation.num_frames if seconds_given else limits.round_down(limits.max_num_frames),
-        multiple=limits.frame_multiple,
+        max_frames=operation.num_frames if seconds_given else limits.max_num_frames,
         param=param,
         caller=request.state.trace.caller,
     )
@@ -114,6 +121,12 @@ async def receive(value: Any, request: Request, param: str) -> SpoolFile:
         case Upload():
             return await _spool(request, _parts(value.data))
         case str() if value:
+            if param == "video" and _TASK_ID.fullmatch(value):
+                raise InvalidRequest(
+                    f'Invalid value for \'video\': to name a video by its id, send the object {{"id": "{value}"}}; '
+                    "in a form, the field 'video[id]'.",
+                    param=param,
+                )
             if (stored := RequestImages(request).find(value)) is not None:
                 return await _receive_own(stored, request, param)
             caller = request.state.trace.caller
@@ -197,7 +210,7 @@ def _fit(
             )
         operation = replace(operation, num_frames=clip.count, seconds=limits.seconds(clip.count, fps))
     elif clip.count != operation.num_frames:
-        frames = f"{clip.own_count} frame{'s' if clip.own_count > 1 else ''}"
+        frames = f"{clip.count} frame{'s' if clip.count > 1 else ''}"
         raise InvalidRequest(
             f"Invalid value for 'seconds': at {fps} frames a second the video has {frames}, and {operation.num_frames} "
             "are needed.",

@@ -43,8 +43,10 @@ _CANCELLED = {"code": "cancelled", "message": "The task was cancelled.", "param"
 _MIN_POLL_MS, _MAX_POLL_MS = 500, 5000
 _POLL_SHARE = 0.1
 """Part of a task's age after which a client should ask again."""
-_INHERITED = ("size", "seconds", "fps", "negative_prompt", "steps", "guidance_scale", "quality")
+_INHERITED = ("size", "seconds", "fps")
 """Fields of a source that a request keeps unless it sets them."""
+_INHERITED_BY_MODEL = ("negative_prompt", "steps", "guidance_scale", "quality")
+"""Further ones, for the model of the source alone: another model may not take them, or work badly with them."""
 
 Fields = TypeVar("Fields", bound=VideoFields)
 
@@ -127,14 +129,20 @@ async def read_source(request: Request, task: Task) -> SpoolFile:
 
 
 def inherit(body: Fields, source: Task) -> Fields:
-    """Return `body` with what it leaves out: the size, the length and the descriptions of a completed task.
+    """Return `body` with what it leaves out: the size and the length of a completed task.
+
+    A request that names no other model keeps the options of the source, too.
 
     Raises `NotReady`.
     """
     _output_file(source)
     found = {**source.request, **{name: value for name, value in source.outputs[0].facts.items() if value is not None}}
+    # What the caller asked for may lie between two frames; the file has a whole number of them.
+    if found.get("num_frames") and found.get("fps"):
+        found["seconds"] = round(found["num_frames"] / found["fps"], 6)
     found["size"] = format_size((found["width"], found["height"]))
-    update = {name: found.get(name) for name in _INHERITED if getattr(body, name) is None}
+    names = _INHERITED if body.model not in (None, source.model) else _INHERITED + _INHERITED_BY_MODEL
+    update = {name: found.get(name) for name in names if getattr(body, name) is None}
     return body.model_copy(update=update)
 
 
@@ -143,7 +151,7 @@ async def generation(body: CreateVideoRequest, model: Model, name: str, request:
 
     Raises as `video_inputs.add_reference` does.
     """
-    operation = parse(body, model, name, request)
+    operation = parse(body, model, name, request, has_reference=body.input_reference is not None)
     if body.input_reference is None:
         if body.strength is not None:
             raise InvalidRequest("'strength' requires an 'input_reference', which is missing.", param="strength")
@@ -158,12 +166,15 @@ async def generation(body: CreateVideoRequest, model: Model, name: str, request:
     )
 
 
-def parse(body: VideoFields, model: Model, name: str, request: Request) -> GenerateVideo:
-    """Return the operation of a request without references, checked. Raises the `GatewayError` of the model."""
+def parse(body: VideoFields, model: Model, name: str, request: Request, *, has_reference: bool = True) -> GenerateVideo:
+    """Return the operation of a request without its references, checked as `video_inputs.check` does.
+
+    Raises the `GatewayError` of the model.
+    """
     catalog: Catalog = request.app.state.catalog
     # A client that uses an alias expects the sizes of that other model.
     operation = body.parse(name, model.card, nearest_size=catalog.is_alias(name))
-    video_inputs.check(operation, model)
+    video_inputs.check(operation, model, has_reference=has_reference)
     return operation
 
 
@@ -173,7 +184,7 @@ async def remix(body: VideoFields, source: Task, model: Model, name: str, reques
     Raises as `content` does, and `UnsupportedOption` if the model cannot change the video.
     """
     operation = inherit(body, source).parse(name, model.card)
-    video_inputs.check(operation, model)
+    video_inputs.check(operation, model, has_reference=True)
     spool = await read_source(request, source)
     operation = await video_inputs.add_clip(operation, spool, request, model, param="video", seconds_given=True)
     return replace(operation, remixed_from=source.id)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from backends.diffusion.images import tensor_to_pixels
 from backends.serving.errors import Cancelled, EngineFailed, GenerationError, Overloaded, UnsupportedOption
 from tests.unit.diffusion.tiny_pipeline import wait_for
 from tests.unit.diffusion.video.tiny_video import (
@@ -36,8 +37,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyVideoPipeline
     ("options", "message"),
     [
         ({"num_frames": 0}, "[invalid_value:num_frames]"),
-        ({"num_frames": 6}, "[invalid_value:num_frames] This model generates 1 to 33 frames, a multiple of 4 plus 1,"),
-        ({"num_frames": 37}, "[invalid_value:num_frames]"),
+        ({"num_frames": -1}, "[invalid_value:num_frames]"),
+        ({"num_frames": 34}, "[invalid_value:num_frames] This model generates 1 to 33 frames, not 34."),
         ({"num_frames": 9, "frames": (FRAME,) * 8}, "[invalid_value:num_frames] This must be at most the number"),
         ({"fps": 0}, "[invalid_value:fps]"),
         ({"fps": 61}, "[invalid_value:fps]"),
@@ -85,7 +86,8 @@ def test_a_model_whose_denoiser_needs_an_image_asks_for_it(tmp_path: Path) -> No
     [
         ({"references": '["image"]'}, "references has image"),
         ({"references": '["sound"]'}, "references is"),
-        ({"default_num_frames": 6}, "default_num_frames does not fit"),
+        ({"default_num_frames": 34}, "default_num_frames does not fit"),
+        ({"max_num_frames": 32}, "max_num_frames is 32"),
         ({"frame_multiple": 6}, "frame_multiple is 6"),
         ({"max_fps": 5}, "default_fps is 8, above max_fps, 5"),
         ({"video_encoder": "h265"}, "The video encoder 'h265' is not known"),
@@ -117,11 +119,23 @@ def test_the_encoder_is_a_setting(tmp_path: Path, encoder: str, monkeypatch: pyt
 def test_the_number_of_frames_and_the_size_follow_the_video_that_was_sent(tiny: TinyVideoPipeline) -> None:
     tall = picture(np.zeros((70, 45, 3), np.uint8))
     sender = tiny.ask(frames=(tall,) * 8).outcome()
-    assert (sender.num_frames, sender.size) == (5, (48, 64))
-    assert sender.frames().shape == (5, 64, 48, 3)
+    assert (sender.num_frames, sender.size) == (8, (48, 64))
+    assert sender.frames().shape == (8, 64, 48, 3)
     sender = tiny.ask(frames=(tall,) * 8, num_frames=1, width=32, height=32).outcome()
     assert (sender.num_frames, sender.size) == (1, (32, 32))
     assert tiny.ask(images=(tall,)).outcome().size == (48, 64)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 4, 5, 8])
+@pytest.mark.parametrize("reference", ["", "images", "frames"])
+def test_a_video_has_as_many_frames_as_were_asked_for(tiny: TinyVideoPipeline, num_frames: int, reference: str) -> None:
+    """The frames are the first of those of the model, which generates whole latent frames."""
+    references = {reference: (FRAME,) * (num_frames if reference == "frames" else 1)} if reference else {}
+    sender = tiny.ask(num_frames=num_frames, seed=5, steps=2, fps=8, **references).outcome()
+    frames, seconds, _ = read_video(sender.video)
+    assert (sender.num_frames, len(frames), seconds) == (num_frames, num_frames, num_frames / 8)
+    decoded = np.concatenate(tiny.decoded.pop(5), axis=1)[:, :num_frames]
+    assert np.abs(tensor_to_pixels(decoded).astype(int) - frames).mean() < 12
 
 
 def test_the_strength_determines_the_number_of_steps(tiny: TinyVideoPipeline) -> None:

@@ -30,7 +30,6 @@ def read(make_media: Callable[..., MediaLoader]) -> Iterator[Any]:
         size: tuple[int, int] = (64, 64),
         fps: int = 8,
         max_frames: int = 33,
-        multiple: int = 1,
         **settings: Any,
     ) -> Clip:
         media = make_media(**settings)
@@ -44,7 +43,6 @@ def read(make_media: Callable[..., MediaLoader]) -> Iterator[Any]:
             size=size,
             fps=fps,
             max_frames=max_frames,
-            multiple=multiple,
             param="video",
             caller="caller",
         )
@@ -97,7 +95,7 @@ async def test_frames_of_each_container(read: Any, container: str, codec: str) -
 async def test_frames_are_picked_by_time(read: Any, fps: int, count: int, picks: list[int]) -> None:
     source = video_file((64, 64), 16, 8, codec="libx264")
     every, picked = await read(source), await read(source, fps=fps)
-    assert picked.count == picked.own_count == count and not picked.is_cut
+    assert picked.count == count and not picked.is_cut
     assert files(picked) == [files(every)[at] for at in picks]
 
 
@@ -105,14 +103,6 @@ async def test_a_long_video_is_cut(read: Any) -> None:
     clip = await read(video_file((64, 64), 16, 8), max_frames=15)
     assert clip.count == 15 and clip.is_cut
     assert not (await read(video_file((64, 64), 16, 8), max_frames=16)).is_cut
-
-
-@pytest.mark.parametrize(("source", "count", "own"), [(16, 17, 16), (17, 17, 17), (18, 21, 18), (40, 33, 33)])
-async def test_the_last_frame_is_repeated(read: Any, source: int, count: int, own: int) -> None:
-    clip = await read(video_file((64, 64), source, 8), multiple=4)
-    found = files(clip)
-    assert (clip.count, clip.own_count, clip.is_cut) == (count, own, source > 33)
-    assert found[own:] == found[own - 1 : own] * (count - own) and len(set(found[:own])) > own / 2
 
 
 async def test_a_picture_covers_the_size_and_is_cropped_at_the_centre(read: Any) -> None:
