@@ -7,6 +7,7 @@ from gateway.dialects.dialect import Dialect
 _NAMES = (
     "openai",
     "platform",
+    "midjourney",
 )
 """Folders of this package. The first dialect owns every path that no dialect claims."""
 

@@ -15,6 +15,8 @@ _NAMES = (
     "generate_video",
     "transcribe",
     "speak",
+    "describe_image",
+    "keep_image",
 )
 """Modules of this package, in the order of preference: a model with several operations is listed under the first."""
 
