@@ -6,8 +6,8 @@ from gateway.dialects.dialect import Dialect
 
 _NAMES = (
     "openai",
-    "platform",
     "midjourney",
+    "platform",
 )
 """Folders of this package. The first dialect owns every path that no dialect claims."""
 

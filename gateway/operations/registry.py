@@ -13,10 +13,10 @@ _NAMES = (
     "generate_image",
     "edit_image",
     "generate_video",
-    "transcribe",
-    "speak",
     "describe_image",
     "keep_image",
+    "transcribe",
+    "speak",
 )
 """Modules of this package, in the order of preference: a model with several operations is listed under the first."""
 

@@ -136,21 +136,14 @@ class TaskQueue:
             raise InvalidRequest("This idempotency key was used for another request.", param="idempotency_key")
         return task
 
-    async def get(self, id: str, owner: str) -> Task:
-        """Return a task of `owner`. Raises `TaskNotFound`, and `Overloaded` if the database does not answer."""
+    async def get(self, id: str, owner: str | None) -> Task:
+        """Return a task of `owner`, or of anybody for None. Raises `TaskNotFound` and `Overloaded`."""
         if self._may_have_tasks:
             runtime = await self._get_runtime()
             task = await runtime.store.find(id, owner) if is_task_id(id) else None
             if task is not None:
                 return self._with_live_progress(task, runtime)
         raise TaskNotFound(f"The task {id[:64]!r} does not exist, was deleted, or belongs to another API key.")
-
-    async def get_any(self, id: str) -> Task:
-        """Return a task for a caller who has a signed URL of it. Raises the errors of `get`."""
-        task = await (await self._get_runtime()).store.find_any(id) if self._may_have_tasks and is_task_id(id) else None
-        if task is None:
-            raise TaskNotFound(f"The task {id[:64]!r} does not exist, or was deleted.")
-        return task
 
     async def find_many(self, ids: Collection[str], owner: str) -> list[Task]:
         """Return those of the tasks `ids` that exist and belong to `owner`, in any order. Raises `Overloaded`."""

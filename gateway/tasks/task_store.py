@@ -122,13 +122,8 @@ class TaskStore:
         async with self._quota.submit_lock(owner):
             return await self._call(add)
 
-    async def find_any(self, id: str) -> Task | None:
-        """Return the task with this id, whoever owns it."""
-        rows = await self._call(self._client.list_workflows, workflow_ids=[id], name=WORKFLOW_NAME)
-        return task_from_row(rows[0]) if rows else None
-
-    async def find(self, id: str, owner: str) -> Task | None:
-        """Return the task with this id if it belongs to `owner`."""
+    async def find(self, id: str, owner: str | None) -> Task | None:
+        """Return the task with this id if it belongs to `owner`; None: whoever owns it."""
         rows = await self._call(self._client.list_workflows, workflow_ids=[id], user=owner, name=WORKFLOW_NAME)
         return task_from_row(rows[0]) if rows else None
 

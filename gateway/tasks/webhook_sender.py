@@ -80,7 +80,7 @@ class WebhookSender:
     async def _report_progress(
         self, id: str, url: str, render: RenderTask, percent: Callable[[], int], store: "TaskStore"
     ) -> None:
-        task = await _persist(lambda: store.find_any(id))
+        task = await _persist(lambda: store.find(id, None))
         sent, wait = -1, _REPORT_SECONDS
         while task is not None:
             current = percent()

@@ -63,7 +63,7 @@ class ChangeRequest(Submission):
 
     taskId: TaskId  # noqa: N815
     action: Literal["UPSCALE", "VARIATION", "REROLL"]
-    index: Annotated[int | None, Field(ge=1, le=4)] = None
+    index: Annotated[int | None, Field(ge=0, le=4)] = None
 
 
 class SimpleChangeRequest(Submission):

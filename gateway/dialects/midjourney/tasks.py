@@ -157,7 +157,7 @@ async def picture(id: str, request: Request) -> Response:
     """Return the picture or the grid of a task, to anyone with its signed URL, and to its owner."""
     queue: TaskQueue = request.app.state.tasks
     settings: Settings = request.app.state.settings
-    task = await queue.get_any(id) if access.is_signed(request) else await find(request, id)
+    task = await queue.get(id, None) if access.is_signed(request) else await find(request, id)
     if task.labels.get("view") not in ("grid", "single"):
         raise TaskNotFound(f"The task {id[:64]!r} has no picture.")
     file = await pictures.shown_file(request, task)

@@ -1,6 +1,7 @@
 """Tasks that wait, fail and are cancelled, and prompts that are refused."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 async def test_waiting_failing_and_cancelled_tasks(tmp_path: Path) -> None:
     aliases = {"midjourney": "slow", "niji-journey": "tired"}
-    options = {"tasks_concurrency": 1, "midjourney_queue_code": True, "midjourney_banned_words": ["cat", "dog"]}
+    options: dict[str, Any] = {
+        "tasks_concurrency": 1,
+        "midjourney_queue_code": True,
+        "midjourney_banned_words": ["cat", "dog"],
+    }
     async with run_drawing(tmp_path, model_aliases=aliases, tasks_per_key=4, **options) as (_, gateway):
         failing = await submitted(gateway, "imagine", prompt="x", botType="NIJI_JOURNEY")
         failed = await finished(gateway, failing, "FAILURE")

@@ -68,7 +68,8 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
 
 async def test_odd_bodies_are_refused_in_the_shape_of_the_dialect(gateway: RunningGateway) -> None:
     chosen = random.Random(7)
-    bodies: list[tuple[str, Any]] = [(path, value) for path in REQUESTS for value in ([], "x", {}, None)]
+    wholes: list[Any] = [[], "x", {}, None]
+    bodies: list[tuple[str, Any]] = [(path, value) for path in REQUESTS for value in wholes]
     for path, body in REQUESTS.items():
         for name in body:
             for value in chosen.sample(ODD, 3):
