@@ -149,7 +149,7 @@ async def _again(request: Request, parent: Task, custom_id: str | None) -> Draft
 
 async def _draw_text(request: Request, parent: Task, action: Action, body: Submission, custom_id: str | None) -> Draft:
     """Return the draft of a grid that draws one of the texts of a task."""
-    texts = parent.outputs[0].facts.get("texts", []) if parent.outputs else []
+    texts = view.texts_of(parent)
     if not 1 <= action.index <= len(texts):
         raise refuse(f"The task {view.shown_id(parent)} has {len(texts)} texts, no number {action.index}.")
     text = texts[action.index - 1].replace("--", "-")

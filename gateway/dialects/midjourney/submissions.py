@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.dialects.midjourney import drafts, media_tasks, models, pictures, submission
+from gateway.dialects.midjourney import drafts, media_tasks, models, pictures, shortening, submission
 from gateway.dialects.midjourney.bodies import (
     BlendRequest,
     DescribeRequest,
@@ -17,7 +17,7 @@ from gateway.dialects.midjourney.bodies import (
     UploadRequest,
     VideoRequest,
 )
-from gateway.dialects.midjourney.errors import Code, Refusal, answer, refuse
+from gateway.dialects.midjourney.errors import Code, answer, refuse
 from gateway.dialects.midjourney.routing import SUBMIT_RESPONSES, midjourney_route, post
 from gateway.dialects.midjourney.submission import Draft
 from gateway.http.request_images import RequestImages
@@ -57,8 +57,9 @@ async def describe(body: DescribeRequest, request: Request) -> Response:
 
 @post(router, "/submit/shorten", summary="Analyse a prompt", responses=SUBMIT_RESPONSES)
 async def shorten(body: ShortenRequest, request: Request) -> Response:
-    """Refuse the request: no operation scores the words of a prompt yet."""
-    raise Refusal(Code.FAILURE, "This service does not shorten prompts.")
+    """Weigh the words of a prompt, and return a task that has them, and up to five shorter prompts."""
+    draft = await shortening.shorten(request, body.prompt)
+    return await submission.submit(request, draft, body)
 
 
 @post(router, "/submit/edits", summary="Edit a picture", responses=SUBMIT_RESPONSES)

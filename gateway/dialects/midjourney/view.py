@@ -83,6 +83,13 @@ def shown_id(task: Task) -> str:
     return id
 
 
+def texts_of(task: Task) -> list[str]:
+    """Return the texts of a task: descriptions of its picture, or shorter prompts."""
+    facts = task.outputs[0].facts if task.outputs else {}
+    found: list[str] = facts.get("texts") or task.labels.get("texts") or []
+    return found
+
+
 def image_url(task: Task, state: State) -> str | None:
     """Return the signed URL of the picture or grid of a task; None if it has none."""
     if status(task) != "SUCCESS" or task.labels.get("view") not in ("grid", "single"):
@@ -97,11 +104,12 @@ def render(task: Task, state: State) -> dict[str, Any]:
     shown = status(task)
     view = labels.get("view", "none")
     done = shown == "SUCCESS"
-    texts = task.outputs[0].facts.get("texts", []) if task.outputs else []
+    texts = texts_of(task)
     count = len(texts) or len(task.outputs)
     videos = [_video_url(task, state)] if done and view == "video" and task.outputs else []
     reason = task.error.message if task.error else "The task was cancelled." if shown == "CANCEL" else None
-    final = "\n\n".join(f"{digit} {text}" for digit, text in zip(_DIGITS, texts, strict=False))
+    numbered = [f"{digit} {text}" for digit, text in zip(_DIGITS, texts, strict=False)]
+    final = "\n\n".join([*([labels["heading"]] if "heading" in labels else []), *numbered])
     prompt = labels.get("prompt")
     properties = {"finalPrompt": final or labels.get("final"), "finalZhPrompt": None}
     return {

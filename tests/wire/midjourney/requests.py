@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import io
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ _SEEING = (
     "{% for m in messages %}{% for part in m.content %}"
     "{{ '<image>' if part.type == 'image' else part.text }}{% endfor %}{% endfor %}"
 )
+_LOGPROBS = json.dumps([{"5": {"logprob": -0.5, "rank": 1, "decoded_token": "a", "bytes": [97]}}])
 PAINTER = ScriptedModel("painter", (DrawImages(4),), is_image_model=True)
 MODELS = [
     PAINTER,
     ScriptedModel("slow", (DrawImages(400, pause=0.05),), is_image_model=True),
     ScriptedModel("tired", (Fail("[engine_failed] The engine stopped."),), is_image_model=True),
     ScriptedModel("film", (FilmVideo(2),), is_video_model=True),
+    ScriptedModel("scored", (Say("a", logprobs=_LOGPROBS), Say("a", "stop", logprobs=_LOGPROBS)), num_input_tokens=1),
     ScriptedModel(
         "sighted",
         (Say("A red circle.", "stop"),),

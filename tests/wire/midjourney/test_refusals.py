@@ -100,7 +100,8 @@ async def test_odd_bodies_are_refused_in_the_shape_of_the_dialect(gateway: Runni
         ("blend", {"base64Array": [data_url()]}, 4, 200, "2 to 5 pictures, not 1"),
         ("describe", {"base64": data_url()}, 9, 200, "No model that can describe images is served."),
         ("video", {"prompt": "x"}, 9, 200, "No model that can generate videos is served."),
-        ("shorten", {"prompt": "x"}, 9, 200, "does not shorten"),
+        ("shorten", {"prompt": "x"}, 9, 200, "log probabilities"),
+        ("shorten", {"prompt": "x " * 61}, 4, 200, "1 to 60 words, not 61"),
     ],
 )
 async def test_reasons(gateway: RunningGateway, path: str, body: Any, code: int, status: int, words: str) -> None:

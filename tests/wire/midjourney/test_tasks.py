@@ -169,6 +169,19 @@ async def test_blend_describe_edits_and_video(drawing: Drawing) -> None:
     assert reused["status"] == "SUCCESS" and reused["description"] is None
 
 
+async def test_a_prompt_is_shortened(drawing: Drawing) -> None:
+    _, gateway = drawing
+    task = await fetch(gateway, await submitted(gateway, "shorten", prompt="a very red circle on it --ar 1:1"))
+    assert (task["action"], task["status"], task["imageUrl"]) == ("SHORTEN", "SUCCESS", None)
+    heading, *texts = task["properties"]["finalPrompt"].split("\n\n")
+    assert heading.startswith("Important words: **a** (")
+    assert [text[:3] for text in texts] == ["1️⃣", "2️⃣", "3️⃣", "4️⃣", "5️⃣"][: len(texts)] and len(texts) > 2
+    assert texts[0] == "1️⃣ a very red circle on"
+    body = {"taskId": task["id"], "customId": button(task, "2️⃣")}
+    drawn_task = await finished(gateway, await submitted(gateway, "action", **body))
+    assert drawn_task["prompt"] == texts[1][4:]
+
+
 async def test_lists(drawing: Drawing, grid: dict[str, Any]) -> None:
     _, gateway = drawing
     ids = [grid["id"], "task_" + "0" * 32, 5]
