@@ -36,7 +36,7 @@ def authorize_picture(request: Request) -> str:
     if "signature" not in query:
         return authorize(request)
     files: FileStore = request.app.state.files
-    files.verify_name(picture_name(request.path_params["id"]), query.get("expires", ""), query["signature"])
+    files.verify_name(picture_name(request.path_params["task_id"]), query.get("expires", ""), query["signature"])
     return rate_rules.caller_of_address(request.client.host if request.client else None)
 
 

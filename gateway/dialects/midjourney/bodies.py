@@ -96,7 +96,7 @@ class EditsRequest(Submission):
     maskBase64: Picture = None  # noqa: N815
 
 
-class VideoRequest(Submission):
+class MotionRequest(Submission):
     """A first picture, or a prompt, or both."""
 
     prompt: Text = None

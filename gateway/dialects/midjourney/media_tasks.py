@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import Request
 
 from gateway.dialects.midjourney import drafts, models, pictures, tasks, view
-from gateway.dialects.midjourney.bodies import VideoRequest
+from gateway.dialects.midjourney.bodies import MotionRequest
 from gateway.dialects.midjourney.errors import refuse
 from gateway.dialects.midjourney.submission import Draft
 from gateway.dialects.openai.wire import video_inputs, video_tasks
@@ -41,7 +41,7 @@ def describe(picture: bytes, model: Model, language: str | None = None) -> Draft
     return Draft(operation=operation, action="DESCRIBE", view="describe")
 
 
-async def video(request: Request, body: VideoRequest) -> Draft:
+async def video(request: Request, body: MotionRequest) -> Draft:
     """Return the draft of a video, or of one that continues another. Raises `Refusal`, and as `pictures.load` does."""
     prompt = drafts.parse(body.prompt)
     notes = [f"No effect: {name}." for name in ("motion", "endImage", "loop") if getattr(body, name)]

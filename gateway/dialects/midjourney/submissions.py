@@ -12,10 +12,10 @@ from gateway.dialects.midjourney.bodies import (
     DescribeRequest,
     EditsRequest,
     ImagineRequest,
+    MotionRequest,
     ShortenRequest,
     SwapRequest,
     UploadRequest,
-    VideoRequest,
 )
 from gateway.dialects.midjourney.errors import Code, answer, refuse
 from gateway.dialects.midjourney.routing import SUBMIT_RESPONSES, midjourney_route, post
@@ -73,7 +73,7 @@ async def edits(body: EditsRequest, request: Request) -> Response:
 
 
 @post(router, "/submit/video", summary="Make a video", responses=SUBMIT_RESPONSES)
-async def video(body: VideoRequest, request: Request) -> Response:
+async def video(body: MotionRequest, request: Request) -> Response:
     """Queue a video of what `prompt` describes that begins with `image`, or that continues another one."""
     return await submission.submit(request, await media_tasks.video(request, body), body)
 

@@ -81,10 +81,10 @@ async def find(request: Request, id: str) -> Task:
     return task
 
 
-@get(router, "/task/{id}/fetch", summary="Retrieve a task", responses=_TASK)
-async def fetch(id: str, request: Request) -> Response:
+@get(router, "/task/{task_id}/fetch", summary="Retrieve a task", responses=_TASK)
+async def fetch(task_id: str, request: Request) -> Response:
     """Return a task of the caller."""
-    return _json(view.render(await find(request, id), request.app.state))
+    return _json(view.render(await find(request, task_id), request.app.state))
 
 
 @post(router, "/task/list-by-condition", summary="Retrieve several tasks", responses=_TASKS)
@@ -127,21 +127,21 @@ async def list_queue(request: Request, limit: Limit = 100) -> Response:
     return _json([view.render(task, request.app.state) for task in waiting])
 
 
-@get(router, "/task/{id}/image-seed", summary="Retrieve a seed", responses=_RESULT)
-async def image_seed(id: str, request: Request) -> Response:
+@get(router, "/task/{task_id}/image-seed", summary="Retrieve a seed", responses=_RESULT)
+async def image_seed(task_id: str, request: Request) -> Response:
     """Return the seed of the first picture of a task as `result`."""
-    task = await find(request, id)
+    task = await find(request, task_id)
     facts = task.outputs[0].facts if task.outputs else task.request
     if view.status(task) != "SUCCESS" or facts.get("seed") is None:
         raise Refusal(Code.VALIDATION_ERROR, f"The task {view.shown_id(task)} has no seed.")
     return answer(Code.SUCCESS, "success", str(facts["seed"]))
 
 
-@post(router, "/task/{id}/cancel", summary="Cancel a task", responses=_RESULT)
-async def cancel(id: str, request: Request) -> Response:
+@post(router, "/task/{task_id}/cancel", summary="Cancel a task", responses=_RESULT)
+async def cancel(task_id: str, request: Request) -> Response:
     """Cancel a task, also while a model works on it."""
     queue: TaskQueue = request.app.state.tasks
-    task = await find(request, id)
+    task = await find(request, task_id)
     owner = access.task_owner(request)
     if task.labels.get("modal"):
         labels = {**task.labels, "modal": False, "cancelled": True, "id": task.id}
@@ -153,21 +153,21 @@ async def cancel(id: str, request: Request) -> Response:
     return answer(Code.SUCCESS, "success", view.shown_id(task))
 
 
-async def picture(id: str, request: Request) -> Response:
+async def picture(task_id: str, request: Request) -> Response:
     """Return the picture or the grid of a task, to anyone with its signed URL, and to its owner."""
     queue: TaskQueue = request.app.state.tasks
     settings: Settings = request.app.state.settings
-    task = await queue.get(id, None) if access.is_signed(request) else await find(request, id)
+    task = await queue.get(task_id, None) if access.is_signed(request) else await find(request, task_id)
     if task.labels.get("view") not in ("grid", "single"):
-        raise TaskNotFound(f"The task {id[:64]!r} has no picture.")
+        raise TaskNotFound(f"The task {task_id[:64]!r} has no picture.")
     file = await pictures.shown_file(request, task)
     until = (task.finished or task.created) + settings.files_retention
     name = f"{task.id}.{file.rpartition('.')[2]}"
     return await stored_files.respond(request, file, filename=name, max_age=int(until - time.time()))
 
 
-head(picture_router, "/image/{id}")(picture)
-get(picture_router, "/image/{id}", summary="Fetch a picture", responses=_PICTURE, response_class=Response)(picture)
+head(picture_router, "/image/{task_id}")(picture)
+get(picture_router, "/image/{task_id}", summary="Fetch a picture", responses=_PICTURE, response_class=Response)(picture)
 
 
 def _json(value: object) -> Response:
