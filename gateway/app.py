@@ -1,13 +1,13 @@
 """Creates the gateway's ASGI application from its settings, and connects all its parts."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import FastAPI, Request
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, State
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,7 +33,9 @@ from gateway.observability.log_format import configure_logging
 from gateway.observability.telemetry import PROBE_ROUTES, Metrics, Trace, valid_request_id
 from gateway.settings import Settings
 from gateway.tasks import database
+from gateway.tasks.task import Task
 from gateway.tasks.task_queue import TaskQueue
+from gateway.tasks.webhook_sender import RenderTask
 from gateway.triton import transport
 from gateway.worker_context import WorkerContext
 
@@ -90,7 +92,10 @@ def create_app(
         node = NodeRegistrar(settings, catalog, worker) if settings.node_url else None
         files = app.state.files = FileStore(settings)
         recordings = app.state.media.recordings
-        task_queue = app.state.tasks = TaskQueue(settings, catalog, files, app.state.metrics, spans, recordings)
+        renderers = {d.name: _renderer(d.render_task, app.state) for d in dialects if d.render_task}
+        task_queue = app.state.tasks = TaskQueue(
+            settings, catalog, files, app.state.metrics, spans, recordings, renderers
+        )
         task_queue.start()
         tasks = [asyncio.create_task(catalog.watch()), asyncio.create_task(files.sweep_periodically())]
         if node:
@@ -147,6 +152,10 @@ def create_app(
     # Outermost, so that it also traces preflights and unknown paths.
     app.add_middleware(_TraceMiddleware, metrics=app.state.metrics, event_loop=app.state.event_loop, tracing=spans)
     return app
+
+
+def _renderer(render: Callable[[Task, State], Mapping[str, Any]], state: State) -> RenderTask:
+    return lambda task: render(task, state)
 
 
 async def _wait_for_models(catalog: Catalog) -> None:

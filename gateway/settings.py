@@ -205,6 +205,10 @@ class Settings(BaseSettings):
     """Seconds that a task waits for a model that is unavailable or full before it fails."""
     tasks_retention: Annotated[float, Field(gt=0)] = 604800.0
     """Retention of a task after its end, in seconds; then it is deleted."""
+    midjourney_banned_words: Annotated[list[str], NoDecode] = []
+    """Words that prompts of /mj must not contain, separated by commas. Default: none."""
+    midjourney_queue_code: bool = False
+    """Answer a submission of /mj whose task must wait for others with the code 22 instead of 1."""
     webhook_secret: Annotated[list[SecretStr], NoDecode] = []
     """Secret that signs webhooks of tasks: `whsec_` and base64 of 24 to 64 bytes. Two, separated by a comma, both sign,
     so that receivers can change to the new one. Empty: webhooks are not signed."""
@@ -223,6 +227,7 @@ class Settings(BaseSettings):
         "cors_origins",
         "allowed_hosts",
         "media_allowed_hosts",
+        "midjourney_banned_words",
         "webhook_secret",
         "webhook_allowed_hosts",
         mode="before",

@@ -6,6 +6,7 @@ from gateway.dialects.dialect import Dialect
 
 _NAMES = (
     "openai",
+    "midjourney",
     "platform",
 )
 """Folders of this package. The first dialect owns every path that no dialect claims."""

@@ -1,15 +1,18 @@
 """A dialect: one API that callers speak, with routes, bodies and errors of its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel
+from starlette.datastructures import State
 from starlette.responses import Response
 
 from gateway.errors import GatewayError
 from gateway.http.error_format import ErrorFormat
 from gateway.settings import Settings
+from gateway.tasks.task import Task
 
 
 def _has_api_keys(settings: Settings) -> bool:
@@ -23,7 +26,9 @@ class Dialect:
     `prefixes` are the prefixes of the paths that it owns, `/v1` for example; a segment in braces matches any segment.
     `errors` renders the errors of requests under a prefix that match no route or fail outside their route.
     `stream_events` are the models of stream events for the OpenAPI document. `requires_key` returns whether any route
-    requires an API key with these settings, for the OpenAPI document.
+    requires an API key with these settings, for the OpenAPI document. `render_task` returns the body of a webhook: a
+    task of this dialect, from the task and the state of the application; None: webhooks tell the end of tasks in the
+    format of Standard Webhooks.
     """
 
     name: str
@@ -32,6 +37,7 @@ class Dialect:
     errors: ErrorFormat
     stream_events: tuple[type[BaseModel], ...] = ()
     requires_key: Callable[[Settings], bool] = _has_api_keys
+    render_task: Callable[[Task, State], Mapping[str, Any]] | None = None
 
 
 class DialectTable:

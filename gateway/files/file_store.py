@@ -144,17 +144,23 @@ class FileStore:
             local = object_stores.local_folder(self._settings)
             assert local is not None  # `object_stores.check_settings` requires a folder
             return str(local / file)
-        lifetime = self._settings.files_url_seconds if seconds is None else seconds
-        expires = int(time.time() + lifetime)
-        signature = self._get_signer().signature(file, expires)
-        return f"{base.rstrip('/')}/files/{file}?expires={expires}&signature={signature}"
+        return f"{base.rstrip('/')}/files/{file}?{self.sign(file, seconds)}"
+
+    def sign(self, name: str, seconds: float | None = None) -> str:
+        """Return the query of a signed URL of `name`, for `seconds` as in `url`. Raises `Overloaded`."""
+        expires = int(time.time() + (self._settings.files_url_seconds if seconds is None else seconds))
+        return f"expires={expires}&signature={self._get_signer().signature(name, expires)}"
+
+    def verify_name(self, name: str, expires: str, signature: str) -> int:
+        """Return the Unix second until which a query of `sign` is valid. Raises `Forbidden`, and `Overloaded`."""
+        return self._get_signer().verify(name, expires, signature, time.time())
 
     def verify(self, file: str, expires: str, signature: str) -> int:
         """Return the Unix second until which a signed URL is valid.
 
         Raises `Forbidden`, `FileNotFound`, and `Overloaded` when the signing key cannot be read.
         """
-        until = self._get_signer().verify(file, expires, signature, time.time())
+        until = self.verify_name(file, expires, signature)
         _valid_id(file)
         return until
 

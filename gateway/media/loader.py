@@ -11,6 +11,7 @@ from gateway.fair_sharing import MemoryPool
 from gateway.media import inline_data, sniffing
 from gateway.media.blobs import Blob, sniff_blob
 from gateway.media.budget import Budget
+from gateway.media.compositions import Compositions
 from gateway.media.decoder_pool import DecoderPool
 from gateway.media.decoders import percent_encoding
 from gateway.media.encoded_image import EncodedImage
@@ -89,6 +90,7 @@ class MediaLoader:
         """Receives recordings and videos."""
         self.recordings = Recordings(settings, self._fork_server, self.uploads, self._memory)
         self.videos = Videos(settings, self._fork_server, self.uploads)
+        self.compositions = Compositions(settings, self._image_pool, self.new_budget)
         self.request_timeout = settings.media_request_timeout
         """Timeout of all references of one request together, in seconds (`Budget.run_with_timeout`)."""
         self._active_tasks: set[asyncio.Task[object]] = set()

@@ -78,6 +78,13 @@ class TaskOperation(Operation, ABC):
     seed_field: ClassVar[str | None] = None
     """The field, and the input of the model, that makes a repeated run give the same outputs. A task fills it in."""
 
+    def model_request(self) -> Operation | None:
+        """Return the request that a task sends to its model, whose events `task_events` gets.
+
+        It is this operation itself, or one in terms of which this one is defined. None: the outputs need no model.
+        """
+        return self
+
     @abstractmethod
     def task_events(self, events: AsyncIterator[Any]) -> AsyncGenerator[Progress | Output]:
         """Convert the events of the operation to those of a task: progress, and each complete output."""

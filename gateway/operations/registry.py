@@ -15,6 +15,8 @@ _NAMES = (
     "upscale_image",
     "generate_video",
     "swap_face",
+    "describe_image",
+    "keep_image",
     "transcribe",
     "speak",
 )

@@ -139,11 +139,12 @@ class DbosWorker:
             DBOS.destroy()
             raise
 
-    async def execute(self, id: str, kind: str, request: dict[str, Any]) -> dict[str, Any]:
+    async def execute(self, id: str, kind: str, request: dict[str, Any], labels: dict[str, Any]) -> dict[str, Any]:
         """Run a task on the gateway's event loop, and return its result as JSON. Called on DBOS's event loop."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._execute(id, kind, request), self._loop))
+        running = asyncio.run_coroutine_threadsafe(self._execute(id, kind, request, labels), self._loop)
+        return await asyncio.wrap_future(running)
 
-    async def _execute(self, id: str, kind: str, request: dict[str, Any]) -> dict[str, Any]:
+    async def _execute(self, id: str, kind: str, request: dict[str, Any], labels: dict[str, Any]) -> dict[str, Any]:
         task: asyncio.Task[dict[str, Any]] | None = asyncio.current_task()
         assert task is not None
         run = self.running_tasks[id] = RunningTask(task)
@@ -154,6 +155,7 @@ class DbosWorker:
         async def belongs_here() -> bool:
             return (await self._store.running_executors([id])).get(id) == self._name
 
+        reports = self._webhooks.report_progress(id, labels, lambda: run.percent, self._store)
         try:
             outputs = await self._executor.execute(id, kind, request, advance, belongs_here)
             return task_rows.result_to_json(outputs)
@@ -163,6 +165,8 @@ class DbosWorker:
             self._log.exception("task failed", task=id)
             raise _to_workflow_error(GatewayError("The gateway failed because of an internal error.")) from None
         finally:
+            if reports:
+                reports.cancel()  # before the end of the task is stored, so that no report follows it
             if self.running_tasks.get(id) is run:
                 del self.running_tasks[id]
 
@@ -186,12 +190,12 @@ _worker: DbosWorker | None = None
     max_recovery_attempts=_MAX_RECOVERY_ATTEMPTS,
     serialization_type=WorkflowSerializationFormat.PORTABLE,
 )
-async def _task(kind: str, request: dict[str, Any]) -> dict[str, Any]:
+async def _task(kind: str, request: dict[str, Any], labels: dict[str, Any] | None = None) -> dict[str, Any]:
     """The workflow of DBOS. It has no steps: a task is complete once its result is stored, and else starts over."""
     worker, id = _worker, DBOS.workflow_id
     if worker is None or id is None:
         raise asyncio.CancelledError  # the gateway shuts down; the task stays in the database
-    return await worker.execute(id, kind, request)
+    return await worker.execute(id, kind, request, labels or {})
 
 
 @DBOS.workflow(

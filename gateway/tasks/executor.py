@@ -3,7 +3,7 @@
 import asyncio
 import time
 import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -71,7 +71,7 @@ class TaskExecutor:
         trace = Trace(self._metrics, id, route=ROUTE, span=self._tracing.begin_task(id) if self._tracing else None)
         status = 499
         try:
-            unseeded = await self._retry(lambda: deserialize(kind, stored, self._files, self._attach))
+            unseeded = await self._retry(lambda: self.read_request(kind, stored))
             request = await self._retry(lambda: self._with_seed(id, unseeded))
             outputs = await self._retry(lambda: self._find_existing_outputs(id, request))
             if outputs is None:
@@ -86,6 +86,10 @@ class TaskExecutor:
             raise
         finally:
             trace.finish(status)
+
+    async def read_request(self, kind: str, stored: Mapping[str, Any]) -> TaskOperation:
+        """Return the request of a task from its JSON. Raises `FileNotFound`, `Overloaded` and `GatewayError`."""
+        return await deserialize(kind, stored, self._files, self._attach)
 
     async def _with_seed(self, id: str, request: TaskOperation) -> TaskOperation:
         """Fill in a seed that depends on the task's id alone, so that a repeated run gives the same outputs."""
@@ -130,8 +134,9 @@ class TaskExecutor:
     ) -> list[TaskOutput]:
         outputs: list[TaskOutput] = []
         try:
+            sent = request.model_request()
             async with (
-                aclosing(self._catalog.run_by_name(request.model, request, trace)) as events,
+                aclosing(self._catalog.run_by_name(request.model, sent, trace) if sent else _no_events()) as events,
                 aclosing(request.task_events(events)) as task_events,
             ):
                 async for event in task_events:
@@ -164,6 +169,11 @@ class TaskExecutor:
                     raise
             await asyncio.sleep(wait)
             wait = min(2 * wait, _MAX_BACKOFF_SECONDS)
+
+
+async def _no_events(events: tuple[Any, ...] = ()) -> AsyncGenerator[Any]:
+    for event in events:
+        yield event
 
 
 def _task_output(output: ExpectedOutput, file: str) -> TaskOutput:

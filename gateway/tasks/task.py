@@ -1,6 +1,7 @@
 """A task: a request that runs in the background and whose outputs are stored."""
 
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from gateway.operations.operation import TaskOperation
 from gateway.operations.registry import OPERATIONS
 
 TaskState: TypeAlias = Literal["queued", "running", "completed", "failed", "cancelled"]
+
+_TASK_ID = re.compile(r"task_[0-9a-f]{32}")
 
 FINAL_STATES: frozenset[TaskState] = frozenset({"completed", "failed", "cancelled"})
 """States of tasks that have ended."""
@@ -48,6 +51,7 @@ class Task:
     """A task as it was when it was read. Times are in Unix seconds; `progress` is 0 to 100.
 
     `kind` is the name of the operation, and `request` holds its fields as JSON, with `{"file": id}` for bytes.
+    `labels` are JSON values of the dialect that submitted it; `labels["dialect"]` is the name of one that has some.
     """
 
     id: str
@@ -59,6 +63,7 @@ class Task:
     started: float | None
     finished: float | None
     request: Mapping[str, Any]
+    labels: Mapping[str, Any] = field(default_factory=dict)
     outputs: tuple[TaskOutput, ...] = ()
     error: TaskFailure | None = None
 
@@ -76,6 +81,16 @@ def new_task_id() -> str:
     """
     milliseconds, microseconds = divmod(time.time_ns() // 1000, 1000)
     return f"task_{milliseconds:012x}{microseconds:03x}{secrets.token_hex(16)[:17]}"
+
+
+def id_of_key(owner: str, idempotency_key: str) -> str:
+    """Return the id of the task that `owner` submits with this key."""
+    return f"task_{hashlib.sha256(f'{owner} {idempotency_key}'.encode()).hexdigest()[:32]}"
+
+
+def is_task_id(id: str) -> bool:
+    """Return whether `id` has the form of a task id. Other ids are not looked up in the database."""
+    return _TASK_ID.fullmatch(id) is not None
 
 
 def owner_id(key: str | None) -> str:

@@ -1,13 +1,11 @@
 """The queue of tasks. It is stored in a database, so that tasks survive the end of the gateway."""
 
 import asyncio
-import hashlib
-import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -28,8 +26,8 @@ from gateway.settings import Settings
 from gateway.tasks.database import UNUSABLE_MESSAGE, Database
 from gateway.tasks.executor import TaskExecutor
 from gateway.tasks.request_json import serialize
-from gateway.tasks.task import FINAL_STATES, QuotaExceeded, Task, TaskState, new_task_id
-from gateway.tasks.webhook_sender import WebhookSender
+from gateway.tasks.task import FINAL_STATES, QuotaExceeded, Task, TaskState, id_of_key, is_task_id, new_task_id
+from gateway.tasks.webhook_sender import RenderTask, WebhookSender
 
 if TYPE_CHECKING:  # costs 50 MB and half a second, which a gateway without tasks is spared
     from gateway.observability.spans import Tracing
@@ -38,7 +36,9 @@ if TYPE_CHECKING:  # costs 50 MB and half a second, which a gateway without task
 _OPEN_TIMEOUT_SECONDS = 20.0
 """Most seconds that callers wait for the first attempt to open the database. After a failure, callers do not wait."""
 _MAX_KEY_LENGTH = 256
-_TASK_ID = re.compile(r"task_[0-9a-f]{32}")
+_NO_MODEL_KEY = "no model"
+"""The queue of tasks that need no model."""
+_MAX_COUNTED = 1000
 
 
 class TaskQueue:
@@ -52,8 +52,9 @@ class TaskQueue:
         metrics: Metrics,
         tracing: "Tracing | None" = None,
         recordings: Recordings | None = None,
+        renderers: Mapping[str, RenderTask] | None = None,
     ) -> None:
-        """Open nothing. `recordings` decodes those of tasks.
+        """Open nothing. `recordings` decodes those of tasks. `renderers` return the bodies of webhooks, by dialect.
 
         Raises `DatabaseError` if the setting `tasks` does not name a database.
         """
@@ -62,7 +63,7 @@ class TaskQueue:
         self._catalog = catalog
         self._files = files
         self._executor = TaskExecutor(catalog, files, metrics, settings.tasks_patience, tracing, recordings)
-        self._webhooks = WebhookSender(settings, metrics)
+        self._webhooks = WebhookSender(settings, metrics, renderers)
         self._runtime: TaskRuntime | None = None
         self._open_task: asyncio.Task[None] | None = None
         self._open_attempted = asyncio.Event()
@@ -87,18 +88,25 @@ class TaskQueue:
             await self._runtime.close()
 
     async def submit(
-        self, request: TaskOperation, owner: str, idempotency_key: str | None = None, webhook_url: str | None = None
+        self,
+        request: TaskOperation,
+        owner: str,
+        idempotency_key: str | None = None,
+        webhook_url: str | None = None,
+        *,
+        webhook_param: str = "webhook_url",
+        labels: Mapping[str, Any] | None = None,
     ) -> Task:
         """Queue `request` as a task, and return the task without waiting for it.
 
         A repeated request with the same `idempotency_key` of `owner` returns the existing task. The end of the task is
-        sent to `webhook_url` (`gateway.tasks.webhooks`). Raises `ModelNotFound`, `UnsupportedOption` and
-        `InvalidRequest` for requests that cannot succeed later either, `RateLimited` if `owner` has as many open tasks
-        as the setting `tasks_per_key` permits, `StorageFull`, and `Overloaded` if the database does not answer.
+        sent to `webhook_url` (`gateway.tasks.webhooks`), the caller's field `webhook_param`. Raises `ModelNotFound`,
+        `UnsupportedOption` and `InvalidRequest` for requests that cannot succeed later either, `RateLimited` if `owner`
+        has `tasks_per_key` open tasks, `StorageFull`, and `Overloaded` if the database does not answer.
         """
         self._check(request)
         if webhook_url is not None:
-            self._webhooks.check(webhook_url)
+            self._webhooks.check(webhook_url, webhook_param)
         store = (await self._get_runtime()).store
         id = new_task_id()
         if idempotency_key is not None:
@@ -106,7 +114,7 @@ class TaskQueue:
                 raise InvalidRequest(
                     f"'Idempotency-Key' must have 1 to {_MAX_KEY_LENGTH} characters.", param="idempotency_key"
                 )
-            id = f"task_{hashlib.sha256(f'{owner} {idempotency_key}'.encode()).hexdigest()[:32]}"
+            id = id_of_key(owner, idempotency_key)
         limit = self._settings.tasks_per_key
         # Counted twice: here, so that a refused request stores no files, and in the transaction that adds the task,
         # as concurrent requests may pass this check together.
@@ -114,8 +122,8 @@ class TaskQueue:
             raise _too_many_tasks(limit)
         stored_request = await serialize(request, owner, self._files)
         try:
-            queue_key = self._queue_key(request.model)
-            added = await store.add(id, owner, request.operation, queue_key, stored_request, limit, webhook_url)
+            queue_key = self._queue_key(request.model) if request.model_request() else _NO_MODEL_KEY
+            added = await store.add(id, owner, request.operation, queue_key, stored_request, limit, webhook_url, labels)
         except QuotaExceeded:
             if await store.find(id, owner) is None:
                 raise _too_many_tasks(limit) from None
@@ -128,14 +136,37 @@ class TaskQueue:
             raise InvalidRequest("This idempotency key was used for another request.", param="idempotency_key")
         return task
 
-    async def get(self, id: str, owner: str) -> Task:
-        """Return a task of `owner`. Raises `TaskNotFound`, and `Overloaded` if the database does not answer."""
+    async def get(self, id: str, owner: str | None) -> Task:
+        """Return a task of `owner`, or of anybody for None. Raises `TaskNotFound` and `Overloaded`."""
         if self._may_have_tasks:
             runtime = await self._get_runtime()
-            task = await runtime.store.find(id, owner) if _is_task_id(id) else None
+            task = await runtime.store.find(id, owner) if is_task_id(id) else None
             if task is not None:
                 return self._with_live_progress(task, runtime)
         raise TaskNotFound(f"The task {id[:64]!r} does not exist, was deleted, or belongs to another API key.")
+
+    async def find_many(self, ids: Collection[str], owner: str) -> list[Task]:
+        """Return those of the tasks `ids` that exist and belong to `owner`, in any order. Raises `Overloaded`."""
+        known = [id for id in ids if is_task_id(id) and self._may_have_tasks]
+        if not known:
+            return []
+        runtime = await self._get_runtime()
+        return [self._with_live_progress(task, runtime) for task in await runtime.store.find_many(known, owner)]
+
+    async def find_by_key(self, owner: str, idempotency_key: str) -> Task | None:
+        """Return the task that `owner` submitted with this key; None if there is none. Raises `Overloaded`."""
+        try:
+            return await self.get(id_of_key(owner, idempotency_key), owner)
+        except TaskNotFound:
+            return None
+
+    async def request_of(self, task: Task) -> TaskOperation:
+        """Return the request of a task, to submit it again. Raises `FileNotFound`, `Overloaded` and `GatewayError`."""
+        return await self._executor.read_request(task.kind, task.request)
+
+    async def count_waiting(self, task: Task) -> int:
+        """Return the number of tasks that wait for the same model before `task`, counted up to 1,000."""
+        return await (await self._get_runtime()).store.count_waiting(task, _MAX_COUNTED)
 
     async def cancel(self, id: str, owner: str) -> Task:
         """Cancel a task of `owner` if it has not ended, and return it. Raises the errors of `get`."""
@@ -183,11 +214,14 @@ class TaskQueue:
 
     def _check(self, request: TaskOperation) -> None:
         """Raise the error that the model would raise for the request. A model that is unavailable is not checked."""
+        sent = request.model_request()
+        if sent is None:
+            return
         try:
-            model = self._catalog.get(request.model, type(request))
+            model = self._catalog.get(sent.model, type(sent))
         except Overloaded:
             return
-        model.codec(request.operation).open(request, model.card)
+        model.codec(sent.operation).open(sent, model.card)
 
     def _queue_key(self, name: str) -> str:
         """Return the key by which `tasks_concurrency` counts: the name of the model, also where `name` is an alias."""
@@ -261,8 +295,3 @@ def _import_runtime() -> "type[TaskRuntime]":
     from gateway.tasks.runtime import TaskRuntime
 
     return TaskRuntime
-
-
-def _is_task_id(id: str) -> bool:
-    """Return whether `id` has the form of a task id. Other ids are not looked up in the database."""
-    return _TASK_ID.fullmatch(id) is not None

@@ -26,7 +26,8 @@ _RECOVERY_EXHAUSTED = TaskFailure(
 
 def task_from_row(row: Row) -> Task:
     """Return the task that a row of DBOS describes."""
-    kind, request = (row.input or {"args": ("", {})})["args"]
+    arguments: list[Any] = [*(row.input or {"args": ("", {})})["args"], {}]  # tasks without labels have two
+    kind, request, labels = arguments[:3]
     state = STATES[row.status]
     outputs: tuple[TaskOutput, ...] = ()
     error = None
@@ -46,6 +47,7 @@ def task_from_row(row: Row) -> Task:
         started=row.dequeued_at / 1000 if row.dequeued_at else None,
         finished=row.completed_at / 1000 if row.completed_at else None,
         request=request,
+        labels=labels,
         outputs=outputs,
         error=error,
     )

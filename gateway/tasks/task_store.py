@@ -3,7 +3,7 @@
 import asyncio
 import operator
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -87,11 +87,12 @@ class TaskStore:
         request: dict[str, Any],
         limit: int,
         webhook_url: str | None = None,
+        labels: Mapping[str, Any] | None = None,
     ) -> bool:
         """Queue a task in the queue of `model`. Return False if a task with this id exists.
 
-        `kind` is the name of the operation. The end of the task is sent to `webhook_url`. Raises `QuotaExceeded` if the
-        owner has `limit` open tasks, whichever gateways took them.
+        `kind` is the name of the operation, `labels` those of the task. The end of the task is sent to `webhook_url`.
+        Raises `QuotaExceeded` if the owner has `limit` open tasks, whichever gateways took them.
         """
         options: EnqueueOptions = {
             "workflow_name": WORKFLOW_NAME,
@@ -106,7 +107,8 @@ class TaskStore:
         }
 
         def enqueue(connection: sqlalchemy.Connection) -> None:
-            self._client.enqueue_in_transaction(connection, options, kind, request)
+            arguments = (kind, request, dict(labels)) if labels else (kind, request)
+            self._client.enqueue_in_transaction(connection, options, *arguments)
             if webhook_url is not None:
                 self.webhooks.park(connection, Delivery(task=id, owner=owner, url=webhook_url))
 
@@ -120,10 +122,15 @@ class TaskStore:
         async with self._quota.submit_lock(owner):
             return await self._call(add)
 
-    async def find(self, id: str, owner: str) -> Task | None:
-        """Return the task with this id if it belongs to `owner`."""
+    async def find(self, id: str, owner: str | None) -> Task | None:
+        """Return the task with this id if it belongs to `owner`; None: whoever owns it."""
         rows = await self._call(self._client.list_workflows, workflow_ids=[id], user=owner, name=WORKFLOW_NAME)
         return task_from_row(rows[0]) if rows else None
+
+    async def find_many(self, ids: Collection[str], owner: str) -> "list[Task]":
+        """Return the tasks with these ids that belong to `owner`."""
+        rows = await self._call(self._client.list_workflows, workflow_ids=[*ids], user=owner, name=WORKFLOW_NAME)
+        return [task_from_row(row) for row in rows]
 
     async def list(
         self,
@@ -186,6 +193,26 @@ class TaskStore:
             load_output=False,
         )
         return len(rows)
+
+    async def count_waiting(self, task: Task, limit: int) -> int:
+        """Return the number of tasks that wait in the queue of the same model before `task`, counted up to `limit`."""
+        rows = await self._call(
+            self._client.list_workflows,
+            name=WORKFLOW_NAME,
+            queue_name=QUEUE_NAME,
+            status="ENQUEUED",
+            limit=limit,
+            load_input=False,
+            load_output=False,
+        )
+        own = next((row for row in rows if row.workflow_id == task.id), None)
+        if own is None:
+            return 0
+        return sum(
+            row.queue_partition_key == own.queue_partition_key
+            and ((row.created_at or 0) / 1000, row.workflow_id) < _sort_key(task)
+            for row in rows
+        )
 
     async def cancel(self, id: str) -> None:
         """Mark a task as cancelled if it has not ended. The gateway that runs it notices and stops."""

@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+import orjson
 import structlog
 
 from gateway.errors import InvalidRequest, Overloaded, StorageFull
@@ -13,7 +14,8 @@ from gateway.media.invalid_media import InvalidMedia
 from gateway.media.url_fetcher import UrlFetcher
 from gateway.observability.telemetry import Metrics
 from gateway.settings import Settings
-from gateway.tasks.webhooks import Delivery, encode, event_of, wait_seconds
+from gateway.tasks.task import Task
+from gateway.tasks.webhooks import Delivery, encode, event_of, headers_of, wait_seconds
 
 if TYPE_CHECKING:
     from gateway.tasks.task_store import TaskStore
@@ -25,6 +27,12 @@ _LOOKUPS = 4
 _STATUS_GONE = 410
 """The receiver wants no more attempts (Standard Webhooks)."""
 _STORE_WAIT_SECONDS = 2.0
+_REPORT_SECONDS = 1.0
+"""Interval at which the progress of a task is compared with what its webhook knows, in seconds."""
+_MAX_REPORT_SECONDS = 30.0
+
+RenderTask: TypeAlias = Callable[[Task], Mapping[str, Any]]
+"""Returns a task as its dialect shows it."""
 
 T = TypeVar("T")
 
@@ -32,7 +40,9 @@ T = TypeVar("T")
 class WebhookSender:
     """Sends events to URLs of callers, which are not trusted (`gateway.media.ssrf`). Redirects are failures."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, renderers: Mapping[str, RenderTask] | None = None) -> None:
+        """`renderers` return the bodies of webhooks, by the name of the dialect that submitted a task."""
+        self._renderers = renderers or {}
         self._secrets = [secret.get_secret_value() for secret in settings.webhook_secret]
         self._retry_seconds = settings.webhook_retry_seconds
         self._attempts = metrics.webhooks
@@ -45,14 +55,47 @@ class WebhookSender:
         )
         self._log = structlog.get_logger("gateway.webhooks")
 
-    def check(self, url: str) -> None:
-        """Raise `InvalidRequest` if no event can ever be sent to `url`."""
+    def check(self, url: str, param: str = "webhook_url") -> None:
+        """Raise `InvalidRequest` with `param` if no event can ever be sent to `url`."""
         try:
             if len(url) > MAX_URL_CHARACTERS:
                 raise InvalidMedia(f"the URL is longer than {MAX_URL_CHARACTERS} characters")
             self._fetcher.check(url)
         except InvalidMedia as error:
-            raise InvalidRequest(f"Invalid value for 'webhook_url': {error}.", param="webhook_url") from None
+            raise InvalidRequest(f"Invalid value for '{param}': {error}.", param=param) from None
+
+    def report_progress(
+        self, id: str, labels: Mapping[str, Any], percent: Callable[[], int], store: "TaskStore"
+    ) -> "asyncio.Task[None] | None":
+        """Begin to send each change of a running task's progress to its webhook, until the result is cancelled.
+
+        None: the dialect of the task reports the end alone. Reports follow one another, and one that fails is repeated
+        with the newest progress. `percent` returns it.
+        """
+        url, render = labels.get("webhook_url"), self._renderers.get(labels.get("dialect", ""))
+        if render is None or not isinstance(url, str):
+            return None
+        return asyncio.create_task(self._report_progress(id, url, render, percent, store))
+
+    async def _report_progress(
+        self, id: str, url: str, render: RenderTask, percent: Callable[[], int], store: "TaskStore"
+    ) -> None:
+        task = await _persist(lambda: store.find(id, None))
+        sent, wait = -1, _REPORT_SECONDS
+        while task is not None:
+            current = percent()
+            if current != sent:
+                body = orjson.dumps(render(replace(task, state="running", progress=current)))
+                event = f"{id.replace('task_', 'evt_')}_{current}"
+                headers = headers_of(event, body, self._secrets, int(time.time()))
+                try:
+                    status = await self._fetcher.post(url, headers, body, caller=id)
+                except InvalidMedia:
+                    status = 0
+                delivered = 200 <= status < 300
+                sent, wait = (current, _REPORT_SECONDS) if delivered else (sent, min(2 * wait, _MAX_REPORT_SECONDS))
+                self._attempts.labels("delivered" if delivered else "failed").inc()
+            await asyncio.sleep(wait)
 
     async def deliver(self, delivery: Delivery, store: "TaskStore") -> str:
         """Make one attempt, and store the next one if it fails. Return its outcome, as the metrics name it.
@@ -64,7 +107,11 @@ class WebhookSender:
         if task is None:
             return "deleted"
         event, began_at = event_of(task), delivery.began or time.time()
-        headers, body = encode(event, self._secrets, int(time.time()))
+        if render := self._renderers.get(task.labels.get("dialect", "")):
+            body = orjson.dumps(render(task))
+            headers = headers_of(event["id"], body, self._secrets, int(time.time()))
+        else:
+            headers, body = encode(event, self._secrets, int(time.time()))
         began = time.monotonic()
         status, reason = None, None
         try:

@@ -70,11 +70,16 @@ def encode(event: Mapping[str, Any], secrets: Sequence[str], now: int) -> tuple[
     The event is signed with each of `secrets` (`whsec_…`); without any, it has no signature.
     """
     body = orjson.dumps(event)
-    headers = {"Content-Type": "application/json", "webhook-id": event["id"], "webhook-timestamp": str(now)}
+    return headers_of(event["id"], body, secrets, now), body
+
+
+def headers_of(id: str, body: bytes, secrets: Sequence[str], now: int) -> dict[str, str]:
+    """Return the headers of the request that sends `body` as the event `id`, as `encode` does."""
+    headers = {"Content-Type": "application/json", "webhook-id": id, "webhook-timestamp": str(now)}
     if secrets:
-        signed = b".".join((event["id"].encode(), str(now).encode(), body))
+        signed = b".".join((id.encode(), str(now).encode(), body))
         headers["webhook-signature"] = " ".join(f"v1,{_signature(secret, signed)}" for secret in secrets)
-    return headers, body
+    return headers
 
 
 def wait_seconds(attempt: int) -> float:

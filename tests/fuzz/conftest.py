@@ -1,7 +1,8 @@
 """Fuzz tests: by default a few fixed requests. `make fuzz` sets TRITONIC_FUZZ_EXAMPLES for many random ones."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,9 @@ async def _submit(
     owner: str,
     idempotency_key: str | None = None,
     webhook_url: str | None = None,
+    *,
+    webhook_param: str = "webhook_url",
+    labels: Mapping[str, Any] | None = None,
 ) -> Task:
     """Check and store a request, and return a task that no database has.
 
@@ -26,7 +30,7 @@ async def _submit(
     """
     self._check(request)
     if webhook_url is not None:
-        self._webhooks.check(webhook_url)
+        self._webhooks.check(webhook_url, webhook_param)
     stored = await serialize(request, owner, self._files)
     return Task(
         id=new_task_id(),
@@ -38,6 +42,7 @@ async def _submit(
         started=None,
         finished=None,
         request=stored,
+        labels=labels or {},
     )
 
 

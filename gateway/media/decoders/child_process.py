@@ -201,6 +201,10 @@ def run_task(task: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
 
             size = (task["width"], task["height"])
             return {}, pictures.first_frame(data, task["media_type"], size=size, max_pixels=task["max_pixels"])
+        case "compose":
+            from gateway.media.decoders import compositions
+
+            return {}, compositions.compose(data, task)
         case "audio":
             from gateway.media.decoders import audio
 

@@ -14,6 +14,10 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "gateway.media.decoders.pictures", "PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.ImageOps",
         "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.WebPImagePlugin",
     ),
+    "compose": (
+        "gateway.media.decoders.compositions", "PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.ImageOps",
+        "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.WebPImagePlugin",
+    ),
     "clip": ("gateway.media.decoders.clip", "av", "PIL.ImageOps", "PIL.JpegImagePlugin"),
     "last_frame": ("gateway.media.decoders.video", "av", "PIL.ImageOps", "PIL.PngImagePlugin"),
     "preview": ("gateway.media.decoders.video", "av", "PIL.JpegImagePlugin", "PIL.WebPImagePlugin"),
