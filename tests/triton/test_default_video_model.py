@@ -35,6 +35,8 @@ pytestmark = [
 ]
 
 NAME = recipe.DEFAULT_VIDEO_RECIPE
+SECONDS: Any = "2"
+"""The type of the client allows 4, 8 and 12 only."""
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ async def download(gateway: RunningGateway, video: Any) -> Any:
 
 async def film(gateway: RunningGateway, prompt: str, seed: int, **fields: Any) -> Any:
     video = await gateway.client().videos.create_and_poll(
-        model=NAME, prompt=prompt, seconds="2", poll_interval_ms=200, extra_body={"seed": seed}, **fields
+        model=NAME, prompt=prompt, seconds=SECONDS, poll_interval_ms=200, extra_body={"seed": seed}, **fields
     )
     return await download(gateway, video)
 
@@ -97,7 +99,7 @@ async def test_a_remix_changes_the_colour(gateway: RunningGateway) -> None:
     client = gateway.client()
     scene = MovingScene(colour="red", shape="circle", motion="right", background="white")
     video = await client.videos.create_and_poll(
-        model=NAME, prompt=scene_prompt(scene), seconds="2", poll_interval_ms=200, extra_body={"seed": 3}
+        model=NAME, prompt=scene_prompt(scene), seconds=SECONDS, poll_interval_ms=200, extra_body={"seed": 3}
     )
     before = await download(gateway, video)
     changed = replace(scene, colour="blue")
