@@ -195,6 +195,7 @@ default-model: $(INSTALLED)
 	@$(BIN)/tritonic build chat
 	@$(BIN)/tritonic build embedding
 	@$(BIN)/tritonic build image
+	@$(BIN)/tritonic build video
 	@$(BIN)/tritonic build transcription
 	@$(BIN)/tritonic build speech
 

@@ -127,6 +127,7 @@ def up(
     build: Annotated[bool, typer.Option(help="Build the default models that the repository lacks.")] = True,
     embedding: Annotated[bool, typer.Option(help="Also build the default embedding model.")] = True,
     image: Annotated[bool, typer.Option(help="Also build the default image model.")] = True,
+    video: Annotated[bool, typer.Option(help="Also build the default video model.")] = True,
     transcription: Annotated[bool, typer.Option(help="Also build the default transcription model.")] = True,
     speech: Annotated[bool, typer.Option(help="Also build the default model that speaks.")] = True,
 ) -> None:
@@ -136,6 +137,14 @@ def up(
         from tritonic.up import UpOptions
         from tritonic.up import up as run
 
+        wanted = {
+            "embedding": embedding,
+            "image": image,
+            "video": video,
+            "transcription": transcription,
+            "speech": speech,
+        }
+        left_out = [kind for kind, build_it in wanted.items() if not build_it]
         plan = UpOptions(
             repository=repository,
             state=state,
@@ -145,11 +154,7 @@ def up(
             http_port=triton_http_port,
             grpc_port=triton_grpc_port,
             metrics_port=triton_metrics_port,
-            default_models=default_models.default_models(
-                repository, embedding=embedding, image=image, transcription=transcription, speech=speech
-            )
-            if build
-            else (),
+            default_models=default_models.default_models(repository, left_out=left_out) if build else (),
         )
         run(plan, out)
 

@@ -1,6 +1,7 @@
-"""The default models that `up` builds: one each for chat, embeddings, images, transcription and speech."""
+"""The default models that `up` builds: one each for chat, embeddings, images, videos, transcription and speech."""
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,17 @@ from builders import manifest, recipe
 from builders.build import resolve_source
 from builders.manifest import OutdatedBuild
 from builders.recipe import Recipe
+
+
+_CHAT = ("chat", recipe.DEFAULT_LLM_RECIPE)
+_OTHERS = (
+    ("embedding", recipe.DEFAULT_EMBEDDING_RECIPE),
+    ("image", recipe.DEFAULT_IMAGE_RECIPE),
+    ("video", recipe.DEFAULT_VIDEO_RECIPE),
+    ("transcription", recipe.DEFAULT_TRANSCRIPTION_RECIPE),
+    ("speech", recipe.DEFAULT_SPEECH_RECIPE),
+)
+"""What `tritonic build` calls each kind of model, and the recipe of the kind's default model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +52,9 @@ def chat_build_command(repository: Path) -> list[str]:
     return _command("chat", repository)
 
 
-def default_models(
-    repository: Path,
-    *,
-    embedding: bool = True,
-    image: bool = True,
-    transcription: bool = True,
-    speech: bool = True,
-) -> list[DefaultModel]:
-    """Return the default models, the chat model first. The flags add the others."""
-    recipes = [("chat", recipe.DEFAULT_LLM_RECIPE)]
-    if embedding:
-        recipes.append(("embedding", recipe.DEFAULT_EMBEDDING_RECIPE))
-    if image:
-        recipes.append(("image", recipe.DEFAULT_IMAGE_RECIPE))
-    if transcription:
-        recipes.append(("transcription", recipe.DEFAULT_TRANSCRIPTION_RECIPE))
-    if speech:
-        recipes.append(("speech", recipe.DEFAULT_SPEECH_RECIPE))
+def default_models(repository: Path, *, left_out: Collection[str] = ()) -> list[DefaultModel]:
+    """Return the default models, the chat model first. `left_out` are kinds of models to leave out, `video` for one."""
+    recipes = [_CHAT, *(other for other in _OTHERS if other[0] not in left_out)]
     loaded = [(kind, recipe.load(path)) for kind, path in recipes]
     return [DefaultModel(model.name, _command(kind, repository), model) for kind, model in loaded]
 

@@ -76,6 +76,13 @@ curl {url}/v1/images/generations {header}-H 'Content-Type: application/json' \\
   -d '{{"model": "{model}", "prompt": "a large red circle on a blue background"}}'
 """
 
+_VIDEO = """
+# A video is a task: ask for its status with the id of the answer, then for the file.
+curl {url}/v1/videos {header}-H 'Content-Type: application/json' \\
+  -d '{{"model": "{model}", "prompt": "a red circle moves to the left", "seconds": "2"}}'
+curl {url}/v1/videos/ID/content {header}-o video.mp4
+"""
+
 _SPEECH_FILE = "speech.wav"
 """The file that the example of speech writes and that of transcription reads."""
 
@@ -88,5 +95,10 @@ _TRANSCRIPTION = """
 curl {url}/v1/audio/transcriptions {header}-F model={model} -F file=@{file}
 """
 
-_CURL_EXAMPLES = {"generate_image": _PICTURE, "speak": _SPEECH, "transcribe": _TRANSCRIPTION}
+_CURL_EXAMPLES = {
+    "generate_image": _PICTURE,
+    "generate_video": _VIDEO,
+    "speak": _SPEECH,
+    "transcribe": _TRANSCRIPTION,
+}
 """An example of each operation but chat."""

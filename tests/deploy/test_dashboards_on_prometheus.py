@@ -94,7 +94,7 @@ async def _load(gateway: RunningGateway, seconds: float) -> None:
     end = time.monotonic() + seconds
     models = {model["id"]: model for model in (await gateway.http.get("/v1/models")).json()["data"]}
     names = [model.name for model in default_models.default_models(ROOT / "model_repository")]
-    chat, embedding, image, transcription, speech = names
+    chat, embedding, image, video, transcription, speech = names
     assert set(names) <= set(models)
 
     async def post(path: str, body: dict[str, object]) -> None:
@@ -120,6 +120,12 @@ async def _load(gateway: RunningGateway, seconds: float) -> None:
             assert answer.status_code == 200
             await asyncio.sleep(0.2)
 
+    async def create_videos() -> None:
+        while time.monotonic() < end:
+            created = await gateway.http.post("/v1/videos", json={"model": video, "prompt": "a red circle grows"})
+            assert created.status_code == 200
+            await asyncio.sleep(5)
+
     question = [{"role": "user", "content": "Tell me about the sea, its waves and its storms. " * 8}]
     async with asyncio.TaskGroup() as group:
         for _ in range(3):
@@ -128,6 +134,7 @@ async def _load(gateway: RunningGateway, seconds: float) -> None:
         group.create_task(post("/v1/embeddings", {"model": embedding, "input": texts}))
         group.create_task(post("/v1/images/generations", {"model": image, "prompt": "a red circle"}))
         group.create_task(post("/v1/chat/completions", {"model": "none", "messages": question}))
+        group.create_task(create_videos())
         group.create_task(speak_and_transcribe())
         group.create_task(disconnect())
 

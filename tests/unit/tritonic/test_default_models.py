@@ -44,7 +44,7 @@ class Setting:
         return output.getvalue()
 
 
-@pytest.fixture(params=[0, 1, 2, 3, 4], ids=["chat", "embedding", "image", "transcription", "speech"])
+@pytest.fixture(params=range(6), ids=["chat", "embedding", "image", "video", "transcription", "speech"])
 def setting(tmp_path: Path, request: pytest.FixtureRequest) -> Setting:
     return Setting(tmp_path, default_models.default_models(tmp_path / "repository")[request.param])
 
@@ -134,5 +134,5 @@ def test_foreign_models_are_left_alone(setting: Setting, text: str | None) -> No
 
 def test_the_default_models_are_known_without_their_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITONIC_CACHE", str(tmp_path / "none"))
-    assert [one.why_outdated(tmp_path) for one in default_models.default_models(tmp_path)] == [None] * 5
+    assert [one.why_outdated(tmp_path) for one in default_models.default_models(tmp_path)] == [None] * 6
     assert not (tmp_path / "none").exists()
