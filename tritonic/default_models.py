@@ -10,7 +10,6 @@ from builders.build import resolve_source
 from builders.manifest import OutdatedBuild
 from builders.recipe import Recipe
 
-
 _CHAT = ("chat", recipe.DEFAULT_LLM_RECIPE)
 _OTHERS = (
     ("embedding", recipe.DEFAULT_EMBEDDING_RECIPE),

@@ -14,13 +14,15 @@ from builders.recipe import DEFAULT_VIDEO_RECIPE, SizeOptions
 
 
 class VideoOptions(SizeOptions):
-    """Options of video requests. The numbers of frames of a Wan model are multiples of 4 plus 1."""
+    """Options of video requests."""
 
     max_steps: Annotated[int, Field(ge=1, le=1000)] = 100
-    default_num_frames: Annotated[int, Field(ge=1, le=4097)] = 81
+    default_num_frames: Annotated[int, Field(ge=1, le=4097)] = 80
     """Frames of a video for requests that name no length. AnimateDiff's default is 16."""
     max_num_frames: Annotated[int, Field(ge=1, le=4097)] | None = None
-    """Largest number of frames. Default: `default_num_frames`, usually the length that the model was trained at."""
+    """Largest number of frames, usually the length that the model was trained at. Of a Wan model it is a multiple of 4
+    plus 1. Default: the least such number from `default_num_frames` on.
+    """
     default_fps: Annotated[int, Field(ge=1, le=120)] = 16
     """Frames per second at which the model's motion looks natural. AnimateDiff's default is 8."""
     max_fps: Annotated[int, Field(ge=1, le=120)] = 60
@@ -31,11 +33,6 @@ class VideoOptions(SizeOptions):
         if self.max_fps < self.default_fps:
             raise ValueError("max_fps is below default_fps")
         return self
-
-    @property
-    def most_frames(self) -> int:
-        """The largest number of frames of a video."""
-        return self.max_num_frames or self.default_num_frames
 
 
 class VideoRecipe(DiffusionRecipe):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from builders.diffusion.parts import Dimension, PipelinePart, concrete_size, example_inputs
@@ -59,7 +60,7 @@ def plan_sizes(recipe: VideoRecipe, pipeline: VideoPipeline) -> VideoPlanSizes:
     options, batch = size_options(recipe, pipeline), max_part_batch(recipe)
     lengths = length_options(recipe, pipeline)
     counts = (1, lengths["default_num_frames"], lengths["max_num_frames"])
-    frames_one, frames_usual, frames_most = (1 + (count - 1) // pipeline.temporal_factor for count in counts)
+    frames_one, frames_usual, frames_most = (1 + ceil((count - 1) / pipeline.temporal_factor) for count in counts)
     width, height = (_cells(options, axis, pipeline.vae_scale_factor) for axis in (0, 1))
     return VideoPlanSizes(
         (1, min(2, batch), batch), height, width, (frames_one, frames_usual, frames_most), pipeline.num_tokens

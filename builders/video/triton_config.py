@@ -1,6 +1,7 @@
 """Render the `config.pbtxt` of a video pipeline. Its parts are rendered by `builders.diffusion.triton_config`."""
 
 import time
+from math import ceil
 from typing import Any
 
 from builders import config_pbtxt
@@ -46,10 +47,10 @@ def numbers_of_frames(recipe: VideoRecipe, family: str) -> tuple[int, int]:
         frames = options.default_num_frames
     elif options.max_num_frames is not None:
         frames = min(frames, options.max_num_frames)
-    most = options.max_num_frames or frames
-    for name, count in (("default_num_frames", frames), ("max_num_frames", most)):
-        if (count - 1) % factor:
-            raise RecipeError(f"{name} must be a multiple of {factor} plus 1, not {count}.")
+    # The model generates whole latent frames; the backend drops the frames beyond the length that was asked for.
+    most = options.max_num_frames or 1 + ceil((frames - 1) / factor) * factor
+    if (most - 1) % factor:
+        raise RecipeError(f"max_num_frames must be a multiple of {factor} plus 1, not {most}.")
     if most < frames:
         raise RecipeError("max_num_frames is below default_num_frames.")
     return frames, most

@@ -95,7 +95,7 @@ def test_an_unknown_preparation_of_pictures_is_refused(wan: Wan, tmp_path: Path)
         ({"context_length": 77}, RecipeError, "context_length is not an option of video models"),
         ({"videos": {"sizes": [[64, 40]]}}, RecipeError, "64x40 does not suit this model.*multiples of 16"),
         ({"videos": {"max_num_frames": 257}}, RecipeError, "positions for 64 latent frames"),
-        ({"videos": {"default_num_frames": 10}}, RecipeError, "default_num_frames must be a multiple of 4 plus 1"),
+        ({"videos": {"max_num_frames": 82}}, RecipeError, "max_num_frames must be a multiple of 4 plus 1"),
         ({"videos": {"max_num_frames": 5}}, RecipeError, "max_num_frames is below default_num_frames"),
         ({"videos": {"default_fps": 30, "max_fps": 24}}, RecipeError, "max_fps is below default_fps"),
         ({"pictures": {"default_steps": 3}}, RecipeError, "pictures is an option of the family diffusion"),

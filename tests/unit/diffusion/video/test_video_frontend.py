@@ -130,7 +130,8 @@ def test_the_number_of_frames_and_the_size_follow_the_video_that_was_sent(tiny: 
 @pytest.mark.parametrize("reference", ["", "images", "frames"])
 def test_a_video_has_as_many_frames_as_were_asked_for(tiny: TinyVideoPipeline, num_frames: int, reference: str) -> None:
     """The frames are the first of those of the model, which generates whole latent frames."""
-    references = {reference: (FRAME,) * (num_frames if reference == "frames" else 1)} if reference else {}
+    files = (FRAME,) * (num_frames if reference == "frames" else 1)
+    references: dict[str, Any] = {reference: files} if reference else {}
     sender = tiny.ask(num_frames=num_frames, seed=5, steps=2, fps=8, **references).outcome()
     frames, seconds, _ = read_video(sender.video)
     assert (sender.num_frames, len(frames), seconds) == (num_frames, num_frames, num_frames / 8)
