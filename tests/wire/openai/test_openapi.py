@@ -13,6 +13,7 @@ from gateway.settings import Settings
 
 ASKING = {"200", "400", "404", "408", "413", "415", "429", "500", "502", "503", "504"}
 DRAWING = ASKING | {"507"}
+READING = {"200", "400", "404", "500", "503"}
 STATUSES = {
     "/v1/chat/completions": DRAWING,
     "/v1/completions": ASKING,
@@ -27,10 +28,10 @@ STATUSES = {
     "/v1/audio/transcriptions": DRAWING,
     "/v1/audio/translations": DRAWING,
     "post /v1/videos": DRAWING,
-    "get /v1/videos": {"200", "400", "404", "500", "503"},
+    "get /v1/videos": READING,
     "/v1/videos/edits": DRAWING,
     "/v1/videos/extensions": DRAWING,
-    "/v1/videos/{video_id}": {"200", "400", "404", "500", "503"},
+    "/v1/videos/{video_id}": READING,
     "/v1/videos/{video_id}/remix": DRAWING,
     "/v1/videos/{video_id}/content": {"200", "206", "304", "400", "404", "416", "500", "502", "503", "507"},
     "/v1/models": {"200", "500"},
@@ -44,15 +45,45 @@ STATUSES = {
     "/{platform}/v1/images/upscales": DRAWING,
     "/{platform}/v1/audio/transcriptions": DRAWING,
     "/{platform}/v1/audio/translations": DRAWING,
-    "/{platform}/v1/audio/tasks": {"200", "400", "404", "500", "503"},
-    "/{platform}/v1/audio/tasks/{task_id}": {"200", "400", "404", "500", "503"},
-    "/{platform}/v1/images": {"200", "400", "404", "500", "503"},
-    "/{platform}/v1/images/{task_id}": {"200", "400", "404", "500", "503"},
+    "/{platform}/v1/audio/tasks": READING,
+    "/{platform}/v1/audio/tasks/{task_id}": READING,
+    "/{platform}/v1/images": READING,
+    "/{platform}/v1/images/{task_id}": READING,
     "post /{platform}/v1/videos": DRAWING,
-    "get /{platform}/v1/videos": {"200", "400", "404", "500", "503"},
-    "/{platform}/v1/videos/{task_id}": {"200", "400", "404", "500", "503"},
+    "get /{platform}/v1/videos": READING,
+    "/{platform}/v1/videos/{task_id}": READING,
     "/{platform}/v1/videos/{task_id}/remix": DRAWING,
     "/{platform}/v1/videos/{task_id}/content": {"200", "206", "304", "400", "404", "416", "500", "502", "503", "507"},
+    **dict.fromkeys(
+        (
+            "/mj/insight-face/swap",
+            "/mj/submit/action",
+            "/mj/submit/blend",
+            "/mj/submit/change",
+            "/mj/submit/describe",
+            "/mj/submit/edits",
+            "/mj/submit/imagine",
+            "/mj/submit/modal",
+            "/mj/submit/shorten",
+            "/mj/submit/simple-change",
+            "/mj/submit/upload-discord-images",
+            "/mj/submit/video",
+        ),
+        DRAWING,
+    ),
+    **dict.fromkeys(
+        (
+            "/mj/task/list",
+            "/mj/task/list-by-condition",
+            "/mj/task/list-by-ids",
+            "/mj/task/queue",
+            "/mj/task/{task_id}/cancel",
+            "/mj/task/{task_id}/fetch",
+            "/mj/task/{task_id}/image-seed",
+        ),
+        READING,
+    ),
+    "/mj/image/{task_id}": {"200", "403", "404"},
     "/files/{file}": {"200", "206", "304", "403", "404", "416", "503"},
     "/health/live": {"200"},
     "/health/ready": {"200", "503"},
@@ -108,7 +139,7 @@ def test_keys_are_asked_for_where_they_are_set() -> None:
     (scheme,) = GUARDED["components"]["securitySchemes"].values()
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     for path, operation in operations(GUARDED):
-        guarded = path.startswith(("/v1", "/{platform}"))
+        guarded = path.startswith(("/v1", "/{platform}", "/mj")) and path != "/mj/image/{task_id}"  # it has a signature
         assert ("security" in operation) == ("401" in operation["responses"]) == guarded, path
 
 

@@ -160,7 +160,7 @@ async def test_a_video_as_reference(gateway: RunningGateway, filming: FakeTriton
     files = {"input_reference": ("a.mp4", video_file((64, 64), 9, 8), "video/mp4")}
     response = await post(gateway, data={"prompt": PROMPT, "model": "film", "strength": "0.5"}, files=files)
     assert (await finished(gateway, task_of(response)))["status"] == "completed"
-    assert len(filming.calls[-1].tensors["frames"]) == 8 and filming.calls[-1].tensors["strength"] == [0.5]
+    assert len(filming.calls[-1].tensors["frames"]) == 9 and filming.calls[-1].tensors["strength"] == [0.5]
 
 
 async def test_failed_and_cancelled_tasks(gateway: RunningGateway, filming: FakeTriton) -> None:
