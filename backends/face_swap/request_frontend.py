@@ -11,7 +11,7 @@ from backends.face_swap.stats import Stats
 from backends.face_swap.swapping import FaceSwapper
 from backends.serving.active_request import ActiveRequest, ResponseSender
 from backends.serving.errors import Cancelled, InvalidValue, Overloaded
-from backends.serving.images import OUTPUT_FORMATS, DecodedImage, encode_image, read_image
+from backends.serving.images import OUTPUT_FORMATS, DecodedImage, check_encodable, encode_image, read_image
 from backends.serving.request_frontend import RequestFrontend
 
 
@@ -89,6 +89,7 @@ class ActiveFaceSwap(ActiveRequest[FaceSwapFrontend, FaceSwapSender]):
             raise InvalidValue(f"This must be from 0 to 100, not {request.quality}.", "quality")
         source = self._read(request.source, "source")
         target = self._read(request.target, "target")
+        check_encodable(target.size, output_format)
         pixels, num_faces = self._frontend.swapper.swap(
             source.pixels, target.pixels, self._frontend.options.max_faces, self._send_progress, self._check
         )

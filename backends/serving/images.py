@@ -22,6 +22,9 @@ INPUT_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 OUTPUT_FORMATS = ("png", "jpeg", "webp")
 """Formats of generated files, as the input `output_format` names them."""
 
+_MAX_ENCODED_SIDES = {"jpeg": 65_500, "webp": 16_383}
+"""The longest side in pixels of the formats that have a limit."""
+
 Pixels = npt.NDArray[np.uint8]
 """uint8[height, width, 3]"""
 Floats = npt.NDArray[np.float32]
@@ -55,6 +58,17 @@ class DecodedImage:
         # In RGBA Pillow weights colours by alpha, so that transparent pixels do not affect the colours of opaque ones.
         rgba = Image.fromarray(np.dstack([self.pixels, alpha]), "RGBA")
         return _from_rgba(rgba.resize(size, Image.Resampling.LANCZOS))
+
+
+def check_encodable(size: tuple[int, int], output_format: str) -> None:
+    """Raise `InvalidValue`, naming `output_format`, if a picture of `size` is too long for the format."""
+    longest = _MAX_ENCODED_SIDES.get(output_format)
+    if longest is not None and max(size) > longest:
+        raise InvalidValue(
+            f"A picture of {size[0]} x {size[1]} pixels cannot be {output_format}, whose sides have at most {longest}"
+            " pixels: ask for png.",
+            "output_format",
+        )
 
 
 def read_image(data: bytes, name: str = "image") -> DecodedImage:

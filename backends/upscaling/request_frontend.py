@@ -18,7 +18,7 @@ from backends.serving.errors import (
     Overloaded,
     UnsupportedOption,
 )
-from backends.serving.images import OUTPUT_FORMATS, DecodedImage, Pixels, encode_image, read_image
+from backends.serving.images import OUTPUT_FORMATS, DecodedImage, Pixels, check_encodable, encode_image, read_image
 from backends.serving.request_frontend import RequestFrontend
 from backends.upscaling.options import Options
 from backends.upscaling.scheduler import UpscaleJob, UpscaleScheduler
@@ -142,9 +142,12 @@ class ActiveUpscale(ActiveRequest[UpscalingFrontend, UpscalingSender]):
         file, scale = self._frontend.check(request)
         image = read_image(file)
         self._frontend.check_size(image, scale)
+        check_encodable((scale * image.size[0], scale * image.size[1]), request.output_format)
         pixels, alpha = split_alpha(image)
         options = self._frontend.options
-        tiles = split(*image.size, options.tile, options.overlap, options.feather)
+        size = image.size
+        del file, image  # they would stay until the end
+        tiles = split(*size, options.tile, options.overlap, options.feather)
         job = self._job = UpscaleJob(pixels, scale, tiles, self._on_progress)
         self._frontend.scheduler.submit(job)
         if self.stopped:  # meanwhile, and `release` has not seen the job

@@ -87,6 +87,10 @@ class TaskQueue:
         if self._runtime is not None:
             await self._runtime.close()
 
+    def check_webhook(self, url: str, param: str = "webhook_url") -> None:
+        """Raise `InvalidRequest` with `param` if no event can ever be sent to `url`."""
+        self._webhooks.check(url, param)
+
     async def submit(
         self,
         request: TaskOperation,
@@ -106,7 +110,7 @@ class TaskQueue:
         """
         self._check(request)
         if webhook_url is not None:
-            self._webhooks.check(webhook_url, webhook_param)
+            self.check_webhook(webhook_url, webhook_param)
         store = (await self._get_runtime()).store
         id = new_task_id()
         if idempotency_key is not None:

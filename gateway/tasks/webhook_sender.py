@@ -83,7 +83,7 @@ class WebhookSender:
         task = await _persist(lambda: store.find(id, None))
         sent, wait = -1, _REPORT_SECONDS
         while task is not None:
-            current = percent()
+            current = max(task.progress, percent())  # a task that goes on after a crash begins at 0 here
             if current != sent:
                 body = orjson.dumps(render(replace(task, state="running", progress=current)))
                 event = f"{id.replace('task_', 'evt_')}_{current}"
@@ -107,14 +107,14 @@ class WebhookSender:
         if task is None:
             return "deleted"
         event, began_at = event_of(task), delivery.began or time.time()
-        if render := self._renderers.get(task.labels.get("dialect", "")):
-            body = orjson.dumps(render(task))
-            headers = headers_of(event["id"], body, self._secrets, int(time.time()))
-        else:
-            headers, body = encode(event, self._secrets, int(time.time()))
         began = time.monotonic()
         status, reason = None, None
         try:
+            if render := self._renderers.get(task.labels.get("dialect", "")):
+                body = orjson.dumps(render(task))
+                headers = headers_of(event["id"], body, self._secrets, int(time.time()))
+            else:
+                headers, body = encode(event, self._secrets, int(time.time()))
             status = await self._fetcher.post(delivery.url, headers, body, caller=delivery.owner)
             if not 200 <= status < 300:
                 reason = f"the receiver returned the HTTP status {status}"

@@ -75,6 +75,8 @@ async def modal(body: ModalRequest, request: Request) -> Response:
     waiting = await tasks.find(request, id)
     if waiting.kind == KeepImage.operation and view.status(waiting) == "SUCCESS":
         return answer(Code.SUCCESS, "Submit success", id)  # some clients confirm every 21, also that of a second U1
+    if waiting.labels.get("id") == id and not waiting.labels.get("cancelled"):
+        return answer(Code.SUCCESS, "Submit success", id)  # a client that has lost the first response asks again
     if not waiting.labels.get("modal"):
         raise refuse(f"The task {id} waits for no input: its status is {view.status(waiting)}.")
     parent = await tasks.find(request, waiting.labels["parent"])
@@ -152,8 +154,13 @@ async def _draw_text(request: Request, parent: Task, action: Action, body: Submi
     texts = view.texts_of(parent)
     if not 1 <= action.index <= len(texts):
         raise refuse(f"The task {view.shown_id(parent)} has {len(texts)} texts, no number {action.index}.")
-    text = texts[action.index - 1].replace("--", "-")
+    text = _as_plain_text(texts[action.index - 1])
     return await drafts.imagine(request, text, [], body.botType, custom_id=custom_id, more={"parent": parent.id})
+
+
+def _as_plain_text(text: str) -> str:
+    """Return a text of a model without what a prompt takes for parameters, weights and picture URLs."""
+    return re.sub(r"::+", ":", re.sub(r"--+|—", "-", text)).replace("://", ":")
 
 
 async def _keep(request: Request, parent: Task, index: int, body: Submission, custom_id: str | None) -> Response:
@@ -192,6 +199,7 @@ async def _wait_for_input(
         more={"parent": parent.id, "index": action.index, "modal": True},
         **{name: parent.labels.get(name, "") for name in ("prompt", "final", "text")},
     )
-    task = await submission.create(request, draft, body)
+    # The task that continues it sends the hooks: one of this task could arrive after them.
+    task = await submission.create(request, draft, body, reports_end=False)
     properties = {"finalPrompt": task.labels.get("final", ""), "remix": True}
     return answer(Code.EXISTED, "Waiting for window confirm", task.id, properties)

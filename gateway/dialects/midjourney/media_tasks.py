@@ -47,14 +47,17 @@ async def video(request: Request, body: MotionRequest) -> Draft:
     notes = [f"No effect: {name}." for name in ("motion", "endImage", "loop") if getattr(body, name)]
     shown = {"prompt": body.prompt or "", "final": prompt.final, "text": prompt.text, "view": "video"}
     model = models.find(request, GenerateVideo, body.botType)
-    fields: dict[str, Any] = {"prompt": prompt.text or _VIDEO_PROMPT, "model": model.name}
+    fields: dict[str, Any] = {"prompt": prompt.text} if prompt.text else {}
     fields |= {name: prompt.parameters[name] for name in ("seed",) if name in prompt.parameters}
     fields |= {"negative_prompt": prompt.negative} if prompt.negative else {}
-    if body.taskId is not None:
+    if body.taskId:
         parent = await tasks.find(request, str(body.taskId))
         if parent.labels.get("view") != "video":
             picture = await pictures.read(request, parent, (body.index or 0) + 1)
-            return await animate(request, parent, picture, fields, notes=tuple(notes), **shown)
+            own = shown if prompt.text else {}
+            return await animate(
+                request, parent, picture, fields, notes=tuple(notes), more={"parent": parent.id}, **own
+            )
         return await _continue(request, parent, model, fields, tuple(notes), shown)
     reference = body.image or next(iter(prompt.images), None)
     if not prompt.text and not reference:
@@ -62,7 +65,7 @@ async def video(request: Request, body: MotionRequest) -> Draft:
     if reference:
         image = await pictures.load_one(request, reference, "image" if body.image else "prompt")
         fields["input_reference"] = base64.b64encode(image).decode()
-    asked = CreateVideoRequest.model_validate(fields)
+    asked = CreateVideoRequest.model_validate({"prompt": _VIDEO_PROMPT, **fields, "model": model.name})
     operation = await video_tasks.generation(asked, model, model.name, request)
     return Draft(operation=operation, action="VIDEO", notes=tuple(notes), **shown)  # type: ignore[arg-type]
 
@@ -104,7 +107,8 @@ async def _continue(
 ) -> Draft:
     if view.status(parent) != "SUCCESS" or not parent.outputs:
         raise refuse(f"The task {view.shown_id(parent)} has no video: its status is {view.status(parent)}.")
-    operation = video_tasks.parse(CreateVideoRequest.model_validate(fields), model, model.name, request)
+    asked = CreateVideoRequest.model_validate({"prompt": _VIDEO_PROMPT, **fields, "model": model.name})
+    operation = video_tasks.parse(asked, model, model.name, request)
     spool = await video_inputs.receive_stored(parent.outputs[0].file, request)
     continued = await video_inputs.add_last_frame(operation, spool, request, model, param="taskId")
     return Draft(operation=continued, action="VIDEO_EXTEND", notes=notes, more={"parent": parent.id}, **shown)

@@ -48,7 +48,10 @@ async def size_of(data: bytes) -> tuple[int, int]:
 async def read(request: Request, task: Task, index: int = 1) -> bytes:
     """Return picture `index` of a task, from 1. Raises `Refusal`, `FileNotFound` and `Overloaded`."""
     files: FileStore = request.app.state.files
-    return await files.read(file_of(task, index))
+    file = file_of(task, index)
+    if reservation := request.state.trace.reservation:
+        reservation.acquire(await files.size(file))
+    return await files.read(file)
 
 
 def file_of(task: Task, index: int = 1) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 _PARAMETER = re.compile(r"(?:^|(?<=\s))(?:--|—)([A-Za-z][A-Za-z0-9_]*)(?=\s|$)")
 _URL = re.compile(r"https?://\S+|<https?://\S+>", re.IGNORECASE)
-_WEIGHT = re.compile(r"::\s?(-?(?:\d+\.?\d*|\.\d+))?(?=\s|$|[^\s\d.-])")
+# Bounded repetitions: the search of a long text of digits takes linear time.
+_WEIGHT = re.compile(r"::\s?(-?(?:\d{1,6}(?:\.\d{0,6})?|\.\d{1,6}))?(?=\s|$|[^\s\d.-])")
 _RATIO = re.compile(r"(\d{1,4}):(\d{1,4})")
 _MAX_RATIO = 14
 """Longest side of a picture as a multiple of the other."""
@@ -75,7 +76,7 @@ def _leading_urls(text: str) -> tuple[tuple[str, ...], str]:
     """Return the URLs that a text begins with, and the rest. Raises `PromptError` for too many."""
     images = []
     while found := _URL.match(text):
-        images.append(found[0].strip("<>"))
+        images.append(found[0].strip("<>,"))
         text = text[found.end() :].lstrip(" ,\n\t")
     if len(images) > _MAX_IMAGES:
         raise PromptError(f"The prompt begins with {len(images)} pictures; the limit is {_MAX_IMAGES}.")

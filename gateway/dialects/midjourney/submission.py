@@ -58,8 +58,24 @@ async def submit(request: Request, draft: Draft, body: Submission, key: str | No
     return answer(Code.SUCCESS, "Submit success", id)
 
 
-async def create(request: Request, draft: Draft, body: Submission, key: str | None = None) -> Task:
-    """Queue the task of a draft, and return it. Raises as `submit` does."""
+def check(request: Request, body: Submission, prompt: str | None = None) -> None:
+    """Check the words of a prompt and `notifyHook`: before pictures are loaded or a model is asked.
+
+    Raises `Refusal` and `InvalidRequest`.
+    """
+    _check_words(prompt or "", request.app.state.settings)
+    queue: TaskQueue = request.app.state.tasks
+    if body.notifyHook:
+        queue.check_webhook(body.notifyHook, "notifyHook")
+
+
+async def create(
+    request: Request, draft: Draft, body: Submission, key: str | None = None, *, reports_end: bool = True
+) -> Task:
+    """Queue the task of a draft, and return it. With `reports_end`, its end is sent to `notifyHook`.
+
+    Raises as `submit` does.
+    """
     _check_words(draft.prompt, request.app.state.settings)
     queue: TaskQueue = request.app.state.tasks
     try:
@@ -67,7 +83,7 @@ async def create(request: Request, draft: Draft, body: Submission, key: str | No
             draft.operation,
             access.task_owner(request),
             key,
-            body.notifyHook or None,
+            (body.notifyHook or None) if reports_end else None,
             webhook_param="notifyHook",
             labels=_labels(request, draft, body),
         )

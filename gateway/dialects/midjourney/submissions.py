@@ -32,6 +32,7 @@ _MIN_BLENDED, _MAX_BLENDED = 2, 5
 @post(router, "/submit/imagine", summary="Draw a grid of pictures", responses=SUBMIT_RESPONSES)
 async def imagine(body: ImagineRequest, request: Request) -> Response:
     """Queue a grid of four pictures of what `prompt` describes, optionally from the pictures of `base64Array`."""
+    submission.check(request, body, body.prompt)
     given = [*(body.base64Array or []), *([body.base64] if body.base64 else [])]
     draft = await drafts.imagine(request, body.prompt, given, body.botType)
     return await submission.submit(request, draft, body)
@@ -40,6 +41,7 @@ async def imagine(body: ImagineRequest, request: Request) -> Response:
 @post(router, "/submit/blend", summary="Blend pictures", responses=SUBMIT_RESPONSES)
 async def blend(body: BlendRequest, request: Request) -> Response:
     """Queue a grid between two to five pictures."""
+    submission.check(request, body)
     given = body.base64Array or []
     if not _MIN_BLENDED <= len(given) <= _MAX_BLENDED:
         raise refuse(f"'base64Array' must have {_MIN_BLENDED} to {_MAX_BLENDED} pictures, not {len(given)}.")
@@ -50,6 +52,7 @@ async def blend(body: BlendRequest, request: Request) -> Response:
 @post(router, "/submit/describe", summary="Describe a picture", responses=SUBMIT_RESPONSES)
 async def describe(body: DescribeRequest, request: Request) -> Response:
     """Queue four descriptions of a picture. They are in `properties.finalPrompt` of the task."""
+    submission.check(request, body)
     model = models.find_seeing(request)
     picture = await pictures.load_one(request, body.base64 or body.link, "base64")
     return await submission.submit(request, media_tasks.describe(picture, model, body.language), body)
@@ -58,6 +61,7 @@ async def describe(body: DescribeRequest, request: Request) -> Response:
 @post(router, "/submit/shorten", summary="Analyse a prompt", responses=SUBMIT_RESPONSES)
 async def shorten(body: ShortenRequest, request: Request) -> Response:
     """Weigh the words of a prompt, and return a task that has them, and up to five shorter prompts."""
+    submission.check(request, body, body.prompt)
     draft = await shortening.shorten(request, body.prompt)
     return await submission.submit(request, draft, body)
 
@@ -65,6 +69,7 @@ async def shorten(body: ShortenRequest, request: Request) -> Response:
 @post(router, "/submit/edits", summary="Edit a picture", responses=SUBMIT_RESPONSES)
 async def edits(body: EditsRequest, request: Request) -> Response:
     """Queue a grid that changes `image` by `prompt`, with `maskBase64` only where it is white or transparent."""
+    submission.check(request, body, body.prompt)
     given = [body.image] if isinstance(body.image, str) else body.image or body.base64Array or []
     if len(given) != 1 or not given[0]:
         raise refuse(f"'image' must be one picture, not {len(given)}.")
@@ -75,6 +80,7 @@ async def edits(body: EditsRequest, request: Request) -> Response:
 @post(router, "/submit/video", summary="Make a video", responses=SUBMIT_RESPONSES)
 async def video(body: MotionRequest, request: Request) -> Response:
     """Queue a video of what `prompt` describes that begins with `image`, or that continues another one."""
+    submission.check(request, body, body.prompt)
     return await submission.submit(request, await media_tasks.video(request, body), body)
 
 
@@ -92,6 +98,7 @@ async def upload(body: UploadRequest, request: Request) -> Response:
 @post(router, "/insight-face/swap", summary="Swap faces", responses=SUBMIT_RESPONSES)
 async def swap(body: SwapRequest, request: Request) -> Response:
     """Queue the picture `targetBase64` with the face of `sourceBase64`."""
+    submission.check(request, body)
     operation, model = models.find_named(request, "swap_face")
     source = await pictures.load_one(request, body.sourceBase64 or body.sourceUrl, "sourceBase64")
     target = await pictures.load_one(request, body.targetBase64 or body.targetUrl, "targetBase64")

@@ -12,7 +12,7 @@ from gateway.dialects.midjourney.bodies import ListRequest
 from gateway.dialects.midjourney.errors import MIDJOURNEY_DOCS, Code, Refusal, SubmitResult, answer
 from gateway.dialects.midjourney.routing import LOOKUP_STATUSES, get, head, midjourney_route, picture_route, post
 from gateway.dialects.midjourney.view import MidjourneyTask
-from gateway.errors import TaskNotFound
+from gateway.errors import InvalidRequest, RateLimited, TaskNotFound
 from gateway.http import stored_files
 from gateway.operations.keep_image import KeepImage
 from gateway.settings import Settings
@@ -145,7 +145,13 @@ async def cancel(task_id: str, request: Request) -> Response:
     owner = access.task_owner(request)
     if task.labels.get("modal"):
         labels = {**task.labels, "modal": False, "cancelled": True, "id": task.id}
-        await queue.submit(KeepImage(model=task.model), owner, modal_key(task.id), labels=labels)
+        hook = task.labels.get("webhook_url")
+        try:
+            await queue.submit(KeepImage(model=task.model), owner, modal_key(task.id), hook, labels=labels)
+        except InvalidRequest:  # `submit/modal` came first
+            raise Refusal(Code.VALIDATION_ERROR, f"The task {task.id} has been continued.") from None
+        except RateLimited as error:
+            raise Refusal(Code.QUEUE_REJECTED, error.message) from None
     elif view.status(task) not in ("SUBMITTED", "IN_PROGRESS"):
         raise Refusal(Code.VALIDATION_ERROR, f"The task {view.shown_id(task)} has ended: {view.status(task)}.")
     else:

@@ -103,7 +103,7 @@ def render(task: Task, state: State) -> dict[str, Any]:
     labels = task.labels
     shown = status(task)
     view = labels.get("view", "none")
-    done = shown == "SUCCESS"
+    done, waits = shown == "SUCCESS", shown == "MODAL"
     texts = texts_of(task)
     count = len(texts) or len(task.outputs)
     videos = [_video_url(task, state)] if done and view == "video" and task.outputs else []
@@ -121,9 +121,10 @@ def render(task: Task, state: State) -> dict[str, Any]:
         "description": labels.get("description"),
         "state": labels.get("state"),
         "submitTime": int(task.created * 1000),
-        "startTime": _milliseconds(task.started or (task.created if done else None)),
-        "finishTime": _milliseconds(task.finished or (task.created if done else None)),
-        "progress": "100%" if done else "" if shown in ("FAILURE", "CANCEL") else f"{task.progress}%",
+        # Relays ask no more about a task that has 100 %. One in the status MODAL waits for its prompt.
+        "startTime": None if waits else _milliseconds(task.started or (task.created if done else None)),
+        "finishTime": None if waits else _milliseconds(task.finished or (task.created if done else None)),
+        "progress": _progress(task, shown),
         "imageUrl": image_url(task, state),
         "videoUrl": videos[0] if videos else None,
         "videoUrls": [{"url": url} for url in videos] or None,
@@ -134,6 +135,18 @@ def render(task: Task, state: State) -> dict[str, Any]:
         "buttons": buttons.mint(shown_id(task), view, count, _operations(state)) if done else [],
         "properties": properties,
     }
+
+
+def _progress(task: Task, shown: str) -> str:
+    match shown:
+        case "SUCCESS":
+            return "100%"
+        case "FAILURE" | "CANCEL":
+            return ""
+        case "MODAL":
+            return "0%"
+        case _:
+            return f"{task.progress}%"
 
 
 def _video_url(task: Task, state: State) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from backends.diffusion.images import composite, pixels_to_tensor, read_mask, resize_mask, tensor_to_pixels
 from backends.serving.errors import InvalidValue
-from backends.serving.images import OUTPUT_FORMATS, encode_image, read_image
+from backends.serving.images import OUTPUT_FORMATS, check_encodable, encode_image, read_image
 
 
 def photo(width=37, height=23, seed=1):
@@ -302,3 +302,13 @@ def test_a_jpeg_with_thousands_of_scans_is_not_decoded():
     assert read_image(progressive_jpeg(100)).size == (64, 64)
     for count in (101, 6000):
         assert "more than the 100 scans" in refusal(progressive_jpeg(count))
+
+
+@pytest.mark.parametrize(("output_format", "longest"), [("webp", 16_383), ("jpeg", 65_500)])
+def test_a_picture_that_is_too_long_for_its_format_is_refused(output_format, longest):
+    """Pillow refuses it only when everything is done."""
+    encode_image(np.zeros((1, longest, 3), np.uint8), output_format)
+    check_encodable((longest, 1), output_format)
+    with pytest.raises(InvalidValue, match="ask for png"):
+        check_encodable((1, longest + 1), output_format)
+    check_encodable((1, longest + 1), "png")

@@ -119,7 +119,8 @@ async def test_every_button_of_a_picture_works(drawing: Drawing, grid: dict[str,
         result = await post(gateway, "/mj/submit/action", body)
         if result["code"] == 21:
             assert result["description"] == "Waiting for window confirm" and result["properties"]["remix"] is True
-            assert (await fetch(gateway, result["result"]))["status"] == "MODAL"
+            waiting = await fetch(gateway, result["result"])
+            assert (waiting["status"], waiting["progress"], waiting["finishTime"]) == ("MODAL", "0%", None)
             confirm = {
                 "taskId": result["result"],
                 "prompt": "a blue circle --zoom 1.5",
@@ -127,6 +128,7 @@ async def test_every_button_of_a_picture_works(drawing: Drawing, grid: dict[str,
             }
             continued = await post(gateway, "/mj/submit/modal", confirm)
             assert (continued["code"], continued["result"]) == (1, result["result"])
+            assert (await post(gateway, "/mj/submit/modal", confirm))["code"] == 1, "a repeated request is no failure"
         else:
             assert result["code"] == 1, (pressed, result)
         if result["result"] == single["id"]:

@@ -1,5 +1,6 @@
 """The grammar of prompts."""
 
+import time
 from fractions import Fraction
 
 import pytest
@@ -46,3 +47,13 @@ def test_weights(text: str, positive: str, negative: str, weighted: bool) -> Non
 def test_invalid_parameters(text: str) -> None:
     with pytest.raises(PromptError):
         parse(text)
+
+
+def test_long_numbers_take_linear_time() -> None:
+    began = time.thread_time()
+    parse("x::" + "1" * 15_990 + "-")
+    assert time.thread_time() - began < 1, "a search that goes back over the digits takes minutes"
+
+
+def test_a_comma_after_a_picture_is_none_of_its_url() -> None:
+    assert parse("https://a/x.png, https://b/y.png, a circle").images == ("https://a/x.png", "https://b/y.png")
