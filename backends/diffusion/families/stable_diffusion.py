@@ -1,4 +1,4 @@
-"""Stable Diffusion 1 and 2, and models distilled from them (LCM): one CLIP text encoder and a UNet.
+"""Stable Diffusion 1 and 2, models distilled from them (LCM), and AnimateDiff: one CLIP text encoder and a UNet.
 
 The rules are those of diffusers' `StableDiffusionPipeline`.
 """
