@@ -63,7 +63,7 @@ class TaskQueue:
         self._catalog = catalog
         self._files = files
         self._executor = TaskExecutor(catalog, files, metrics, settings.tasks_patience, tracing, recordings)
-        self._webhooks = WebhookSender(settings, metrics, renderers)
+        self.webhooks = WebhookSender(settings, metrics, renderers)
         self._runtime: TaskRuntime | None = None
         self._open_task: asyncio.Task[None] | None = None
         self._open_attempted = asyncio.Event()
@@ -87,10 +87,6 @@ class TaskQueue:
         if self._runtime is not None:
             await self._runtime.close()
 
-    def check_webhook(self, url: str, param: str = "webhook_url") -> None:
-        """Raise `InvalidRequest` with `param` if no event can ever be sent to `url`."""
-        self._webhooks.check(url, param)
-
     async def submit(
         self,
         request: TaskOperation,
@@ -110,7 +106,7 @@ class TaskQueue:
         """
         self._check(request)
         if webhook_url is not None:
-            self.check_webhook(webhook_url, webhook_param)
+            self.webhooks.check(webhook_url, webhook_param)
         store = (await self._get_runtime()).store
         id = new_task_id()
         if idempotency_key is not None:
@@ -265,7 +261,7 @@ class TaskQueue:
         runtime_class = await asyncio.to_thread(_import_runtime)
         while True:
             try:
-                self._runtime = await runtime_class.open(self._database, self._settings, self._executor, self._webhooks)
+                self._runtime = await runtime_class.open(self._database, self._settings, self._executor, self.webhooks)
             except Exception as error:  # whatever the error, the database may be available later
                 self._problem = await asyncio.to_thread(self._database.explain, error)
                 reason = self._problem or str(error)[:500]

@@ -66,7 +66,7 @@ def check(request: Request, body: Submission, prompt: str | None = None) -> None
     _check_words(prompt or "", request.app.state.settings)
     queue: TaskQueue = request.app.state.tasks
     if body.notifyHook:
-        queue.check_webhook(body.notifyHook, "notifyHook")
+        queue.webhooks.check(body.notifyHook, "notifyHook")
 
 
 async def create(
