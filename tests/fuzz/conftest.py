@@ -30,7 +30,7 @@ async def _submit(
     """
     self._check(request)
     if webhook_url is not None:
-        self._webhooks.check(webhook_url, webhook_param)
+        self.webhooks.check(webhook_url, webhook_param)
     stored = await serialize(request, owner, self._files)
     return Task(
         id=new_task_id(),

@@ -113,7 +113,7 @@ async def test_attempts_end_when_the_receiver_is_gone_and_after_the_limit(
         await home.tasks.submit(image_request(), OWNER, webhook_url=receiver.url())
         await receiver.until(1)
         receiver.responses += [web.Response(status=500)] * 50
-        home.tasks._webhooks._retry_seconds = 0.01
+        home.tasks.webhooks._retry_seconds = 0.01
         await home.tasks.submit(image_request(), OWNER, webhook_url=receiver.url())
         await receiver.until(2)
         await asyncio.sleep(2.5)
