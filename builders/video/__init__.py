@@ -1,1 +1,1 @@
-"""The family `video`: diffusers' Wan and AnimateDiff pipelines, split into parts that Triton serves as models of their own."""
+"""The family `video`: pipelines of Wan and AnimateDiff, split into parts that Triton serves as models of their own."""
