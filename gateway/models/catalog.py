@@ -120,6 +120,18 @@ class Catalog:
         """Return the first model, by name, that offers an operation and is no adapter; None where there is none."""
         return next((m for m in self.models() if operation.operation in m.operations and m.card.adapter is None), None)
 
+    def get_or_first(
+        self, name: str | None, operation: type[Operation], missing: str = "No model supports this operation."
+    ) -> Model:
+        """Return the model `name`, or without a name the first one for an operation.
+
+        Raises as `get` does, and `ModelNotFound` with the message `missing` if no model offers the operation.
+        """
+        model = self.get(name, operation) if name else self.first_model_for(operation)
+        if model is None:
+            raise ModelNotFound(missing, param="model")
+        return model
+
     async def run(self, model: Model, request: Operation, trace: Trace) -> AsyncGenerator[Any]:
         """Send a request to a model that `get` returned, and yield the events of its answer.
 

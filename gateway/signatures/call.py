@@ -67,6 +67,20 @@ class Call:
     """Requests that are sent one after another: the next one is made when all events of the last have been read."""
 
 
+def rename_params(names: Mapping[str, str]) -> Callable[[GatewayError], GatewayError]:
+    """Return the explanation of failures that replaces a tensor in `error.param` by the caller's field.
+
+    `names` are the fields, by the tensors that have other names.
+    """
+
+    def explain(error: GatewayError) -> GatewayError:
+        if error.param:
+            error.param = names.get(error.param, error.param)
+        return error
+
+    return explain
+
+
 class Codec(Protocol):
     """Encodes the requests of one operation as tensors of a signature, and decodes the responses."""
 

@@ -3,13 +3,13 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from itertools import count
 
-from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
+from gateway.errors import ModelFailed, UnsupportedOption
 from gateway.media import resize
 from gateway.model_card.card import ModelCard
 from gateway.model_card.image_limits import ImageLimits, format_size
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, Image, ImageEvent, PartialImage, Progress
-from gateway.signatures.call import Events, Responses, Signature, SingleRequestCodec
+from gateway.signatures.call import Events, Responses, Signature, SingleRequestCodec, rename_params
 from gateway.triton.tensors import (
     InferResponse,
     Tensor,
@@ -25,6 +25,7 @@ OUTPUTS: Mapping[str, str] = {"image": "BYTES"}
 
 _PARAM_NAMES = {"num_images": "n", "width": "size", "height": "size", "quality": "output_compression"}
 """Fields of the request, by the tensors that have other names."""
+explain = rename_params(_PARAM_NAMES)
 
 _MIN_SIDE = 64
 _MAX_PIXELS = 3840 * 2160
@@ -93,13 +94,6 @@ def _size(request: GenerateImage, limits: ImageLimits) -> tuple[int | None, int 
 
 def _can_be_scaled(width: int, height: int) -> bool:
     return min(width, height) >= _MIN_SIDE and width * height <= _MAX_PIXELS
-
-
-def explain(error: GatewayError) -> GatewayError:
-    """Replace the name of a tensor in `error.param` by that of the caller's field, and return the error."""
-    if error.param:
-        error.param = _PARAM_NAMES.get(error.param, error.param)
-    return error
 
 
 async def decode(

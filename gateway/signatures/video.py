@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
-from gateway.errors import GatewayError, InvalidRequest, ModelFailed, UnsupportedOption
+from gateway.errors import InvalidRequest, ModelFailed, UnsupportedOption
 from gateway.model_card.card import ModelCard
 from gateway.model_card.image_limits import format_size
 from gateway.operations.generate_video import SIZE_AND_LENGTH, GenerateVideo, Video, VideoEvent
 from gateway.operations.operation import Progress
 from gateway.operations.recording import Attachment
-from gateway.signatures.call import Signature, SingleRequestCodec
+from gateway.signatures.call import Signature, SingleRequestCodec, rename_params
 from gateway.triton.tensors import (
     InferResponse,
     Tensor,
@@ -30,6 +30,7 @@ _PARAM_NAMES = {
     "frames": "input_reference",
 }
 """Fields of the request, by the tensors that have other names."""
+explain = rename_params(_PARAM_NAMES)
 _DEFAULT_STRENGTH = 0.8
 """The strength of the signature where a request with `frames` names none."""
 _ROUNDING = 1e-6
@@ -128,13 +129,6 @@ def _count_frames(frames: bytes) -> int:
     if at != len(frames):
         raise InvalidRequest("The frames of the video are damaged.", param="frames")
     return count
-
-
-def explain(error: GatewayError) -> GatewayError:
-    """Replace the name of a tensor in `error.param` by that of the caller's field, and return the error."""
-    if error.param:
-        error.param = _PARAM_NAMES.get(error.param, error.param)
-    return error
 
 
 async def decode(

@@ -19,7 +19,6 @@ from gateway.dialects.openai.wire.images import (
     CreateImageVariationRequest,
     ImageFields,
 )
-from gateway.errors import ModelNotFound
 from gateway.http import delivery
 from gateway.http.openapi_responses import STORED_OUTPUT_FAILURES, Responses
 from gateway.http.request_images import RequestImages
@@ -75,7 +74,8 @@ def _responses(kind: Literal["image_generation", "image_edit"]) -> Responses:
 )
 async def create_image(body: CreateImageRequest, request: Request) -> Response:
     """Generate images from `prompt`. With `image`, edit that one."""
-    model = _model(request, body, EditImage if body.is_edit else GenerateImage)
+    catalog: Catalog = request.app.state.catalog
+    model = catalog.get_or_first(body.model, EditImage if body.is_edit else GenerateImage)
     operation = await image_inputs.parse_generation(body, model.name, request)
     return await _answer(request, body, model, operation, "image_generation")
 
@@ -88,7 +88,8 @@ async def create_image(body: CreateImageRequest, request: Request) -> Response:
 )
 async def create_image_edit(body: CreateImageEditRequest, request: Request) -> Response:
     """Edit an image by `prompt`, where `mask` is transparent or everywhere."""
-    model = _model(request, body, EditImage)
+    catalog: Catalog = request.app.state.catalog
+    model = catalog.get_or_first(body.model, EditImage)
     return await _answer(request, body, model, await image_inputs.parse_edit(body, model.name, request), "image_edit")
 
 
@@ -100,21 +101,11 @@ async def create_image_edit(body: CreateImageEditRequest, request: Request) -> R
 )
 async def create_image_variation(body: CreateImageVariationRequest, request: Request) -> Response:
     """Generate images that start from another one, without a prompt."""
-    model = _model(request, body, EditImage)
+    catalog: Catalog = request.app.state.catalog
+    model = catalog.get_or_first(body.model, EditImage)
     return await _answer(
         request, body, model, await image_inputs.parse_variation(body, model.name, request), "image_edit"
     )
-
-
-def _model(request: Request, body: ImageFields, operation: type[GenerateImage]) -> Model:
-    """Return the model of `body`, or the first by name that offers `operation`. Raises as the catalog does."""
-    catalog: Catalog = request.app.state.catalog
-    if body.model:
-        return catalog.get(body.model, operation)
-    model = catalog.first_model_for(operation)
-    if model is None:
-        raise ModelNotFound("No model supports this operation.", param="model")
-    return model
 
 
 async def _answer(

@@ -17,11 +17,9 @@ from gateway.dialects.openai.wire.transcriptions import (
     CreateTranslationRequest,
     SpeechFields,
 )
-from gateway.errors import ModelNotFound
 from gateway.http.openapi_responses import STORED_OUTPUT_FAILURES, Responses
 from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
-from gateway.models.servers import Model
 from gateway.operations.transcribe import Transcribe
 from gateway.operations.transcript import SpeechTask
 
@@ -82,18 +80,8 @@ async def create_translation(body: CreateTranslationRequest, request: Request) -
 
 async def _answer(request: Request, body: SpeechFields, task: SpeechTask) -> Response:
     catalog: Catalog = request.app.state.catalog
-    model = _find_model(catalog, body.model)
+    model = catalog.get_or_first(body.model, Transcribe, "No model transcribes speech.")
     operation = await transcriptions.parse_request(body, task, model.name, request)
     events = catalog.run(model, operation, request.state.trace)
     success: dict[str, Any] = SUCCESS
     return await transcript_answers.answer(request, body, operation, events, success=success)
-
-
-def _find_model(catalog: Catalog, name: str | None) -> Model:
-    """Return the model, or the first by name that transcribes. Raises as the catalog does."""
-    if name:
-        return catalog.get(name, Transcribe)
-    model = catalog.first_model_for(Transcribe)
-    if model is None:
-        raise ModelNotFound("No model transcribes speech.", param="model")
-    return model

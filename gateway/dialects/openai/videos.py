@@ -23,7 +23,7 @@ from gateway.dialects.openai.wire.videos import (
     RemixVideoRequest,
     VideoFields,
 )
-from gateway.errors import InvalidRequest, ModelNotFound
+from gateway.errors import InvalidRequest
 from gateway.http.api_keys import match_api_key
 from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
@@ -157,12 +157,7 @@ def _owner(request: Request) -> str:
 def _find_model(name: str | None, request: Request) -> Model:
     """Return the model `name`, or the first by name that generates videos. Raises as the catalog does."""
     catalog: Catalog = request.app.state.catalog
-    if name:
-        return catalog.get(name, GenerateVideo)
-    model = catalog.first_model_for(GenerateVideo)
-    if model is None:
-        raise ModelNotFound("No model generates videos.", param="model")
-    return model
+    return catalog.get_or_first(name, GenerateVideo, "No model generates videos.")
 
 
 def _parse(body: VideoFields, request: Request, source: Task | None = None) -> tuple[Model, GenerateVideo]:
