@@ -2,15 +2,16 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from gateway.errors import GatewayError, ModelFailed
+from gateway.errors import ModelFailed
 from gateway.model_card.card import ModelCard
 from gateway.operations.operation import Progress
-from gateway.operations.swap_face import SwapFace, SwapFaceEvent, SwappedImage
-from gateway.signatures.call import Signature, SingleRequestCodec
+from gateway.operations.swap_face import SwapFace, SwappedImage
+from gateway.signatures.call import Signature, SingleRequestCodec, rename_params
 from gateway.triton.tensors import InferResponse, Tensor, bytes_tensor, int32_tensor, string_tensor
 
 _PARAM_NAMES = {"quality": "output_compression"}
 """Fields of the request, by the tensors that have other names."""
+explain = rename_params(_PARAM_NAMES)
 _NUMBERS = ("width", "height", "num_faces")
 
 
@@ -26,16 +27,9 @@ def encode(request: SwapFace, card: ModelCard) -> list[Tensor]:
     return tensors
 
 
-def explain(error: GatewayError) -> GatewayError:
-    """Replace the name of a tensor in `error.param` by that of the caller's field, and return the error."""
-    if error.param:
-        error.param = _PARAM_NAMES.get(error.param, error.param)
-    return error
-
-
 async def decode(
     request: SwapFace, responses: AsyncIterator[InferResponse], card: ModelCard
-) -> AsyncGenerator[SwapFaceEvent]:
+) -> AsyncGenerator[Progress | SwappedImage]:
     """Yield progress and the picture. Raises `ModelFailed` unless there is one, with its three numbers."""
     found = False
     async for response in responses:

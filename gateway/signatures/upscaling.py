@@ -2,16 +2,18 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from gateway.errors import GatewayError, InvalidRequest, ModelFailed, UnsupportedOption
+from gateway.errors import InvalidRequest, ModelFailed, UnsupportedOption
 from gateway.media import encoded_image
 from gateway.model_card.card import ModelCard
+from gateway.operations.made_image import MadeImage
 from gateway.operations.operation import Progress
-from gateway.operations.upscale_image import UpscaledImage, UpscaleEvent, UpscaleImage
-from gateway.signatures.call import Signature, SingleRequestCodec
+from gateway.operations.upscale_image import UpscaleImage
+from gateway.signatures.call import Signature, SingleRequestCodec, rename_params
 from gateway.triton.tensors import InferResponse, Tensor, bytes_tensor, int32_tensor, string_tensor
 
 _PARAM_NAMES = {"quality": "output_compression"}
 """Fields of the request, by the tensors that have other names."""
+explain = rename_params(_PARAM_NAMES)
 
 
 def encode(request: UpscaleImage, card: ModelCard) -> list[Tensor]:
@@ -49,16 +51,9 @@ def _check_size(request: UpscaleImage, limit: int | None) -> None:
         )
 
 
-def explain(error: GatewayError) -> GatewayError:
-    """Replace the name of a tensor in `error.param` by that of the caller's field, and return the error."""
-    if error.param:
-        error.param = _PARAM_NAMES.get(error.param, error.param)
-    return error
-
-
 async def decode(
     request: UpscaleImage, responses: AsyncIterator[InferResponse], card: ModelCard
-) -> AsyncGenerator[UpscaleEvent]:
+) -> AsyncGenerator[Progress | MadeImage]:
     """Yield progress and the picture. Raises `ModelFailed` unless there is one."""
     found = False
     async for response in responses:
@@ -72,7 +67,7 @@ async def decode(
                 width, height = encoded_image.image_size(data)
             except ValueError:
                 raise ModelFailed("The model returned data that is not an image.") from None
-            yield UpscaledImage(data=data, width=width, height=height)
+            yield MadeImage(data=data, width=width, height=height)
     if not found:
         raise ModelFailed("The model returned no picture.")
 

@@ -3,13 +3,9 @@
 Seed: the all-platform document, 图片生成接口 and 图片编辑接口.
 """
 
-import asyncio
-import base64
-import time
-from typing import Annotated, Any
+from typing import Annotated
 
-import orjson
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
@@ -17,17 +13,13 @@ from gateway.dialects.openai.wire import image_inputs, images
 from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.openai.wire.images import CreateImageEditRequest, CreateImageRequest
-from gateway.dialects.platform import access, tasks
+from gateway.dialects.platform import access, image_answers, tasks
 from gateway.dialects.platform.response_models import Images, ImageTask
-from gateway.errors import Overloaded, UnsupportedOption
-from gateway.http import delivery
+from gateway.errors import UnsupportedOption
 from gateway.http.openapi_responses import STORED_OUTPUT_FAILURES
-from gateway.http.request_images import RequestImages
 from gateway.http.routes import route_class
-from gateway.models.catalog import Catalog
-from gateway.models.servers import Model
 from gateway.operations.edit_image import EditImage
-from gateway.operations.generate_image import GenerateImage, Image, gather
+from gateway.operations.generate_image import GenerateImage, gather
 
 router = APIRouter(
     route_class=route_class(
@@ -37,7 +29,6 @@ router = APIRouter(
 )
 
 _ASYNC = Field(alias="async", description="Answer at once with a task, and generate in the background.")
-Async = Annotated[bool | None, Query(alias="async", description="The same as the field of this name.")]
 
 
 class CreatePlatformImageRequest(CreateImageRequest):
@@ -77,14 +68,14 @@ _RESPONSES = OPENAI_DOCS.responses(
     openapi_extra=images.form_request_body(CreatePlatformImageRequest, "image", "mask"),
 )
 async def create_image(
-    platform: str, body: CreatePlatformImageRequest, request: Request, in_query: Async = None
+    platform: str, body: CreatePlatformImageRequest, request: Request, in_query: image_answers.AsyncQuery = None
 ) -> Response:
     """Generate images from `prompt`. With `image`, edit that one."""
     later = bool(body.async_ or in_query)
     _check(body, later=later)
-    model = _model(request, body.model, EditImage if body.is_edit else GenerateImage, later=later)
+    model = image_answers.find_model(request, body.model, EditImage if body.is_edit else GenerateImage, later=later)
     operation = await image_inputs.parse_generation(body, model.name if model else body.model, request)
-    return await _answer(request, body, model, operation, later=later)
+    return await image_answers.answer(request, body, model, operation, gather, later=later)
 
 
 @router.post(
@@ -94,14 +85,14 @@ async def create_image(
     openapi_extra=images.form_request_body(CreatePlatformImageEditRequest, "image", "mask"),
 )
 async def create_image_edit(
-    platform: str, body: CreatePlatformImageEditRequest, request: Request, in_query: Async = None
+    platform: str, body: CreatePlatformImageEditRequest, request: Request, in_query: image_answers.AsyncQuery = None
 ) -> Response:
     """Edit an image by `prompt`. The image is a URL, a data URL, base64, or a file of the form."""
     later = bool(body.async_ or in_query)
     _check(body, later=later)
-    model = _model(request, body.model, EditImage, later=later)
+    model = image_answers.find_model(request, body.model, EditImage, later=later)
     operation = await image_inputs.parse_edit(body, model.name if model else body.model, request)
-    return await _answer(request, body, model, operation, later=later)
+    return await image_answers.answer(request, body, model, operation, gather, later=later)
 
 
 def _check(body: CreatePlatformImageRequest | CreatePlatformImageEditRequest, *, later: bool) -> None:
@@ -109,46 +100,3 @@ def _check(body: CreatePlatformImageRequest | CreatePlatformImageEditRequest, *,
         tasks.reject_webhook(body.webhook_url)
     if body.stream:
         raise UnsupportedOption("'stream' is not supported on this route. Omit it, or use 'async'.", param="stream")
-
-
-def _model(request: Request, name: str, operation: type[GenerateImage], *, later: bool) -> Model | None:
-    """Return the model; None where its server is unavailable and the request is `later`, as a task can wait for it.
-
-    Raises as `access.find_model` does.
-    """
-    try:
-        return access.find_model(request, name, operation)
-    except Overloaded:
-        if later:
-            return None
-        raise
-
-
-async def _answer(
-    request: Request,
-    body: CreatePlatformImageRequest | CreatePlatformImageEditRequest,
-    model: Model | None,
-    operation: GenerateImage,
-    *,
-    later: bool,
-) -> Response:
-    if later or model is None:
-        return await tasks.submit(request, operation, body.webhook_url)
-    catalog: Catalog = request.app.state.catalog
-    generated = await delivery.whole(request, gather(catalog.run(model, operation, request.state.trace)))
-    if body.response_format == "url":
-        urls = await RequestImages(request).store_all((image.data for image in generated), operation.output_format)
-        return Response(_render([{"url": url} for url in urls]), media_type="application/json")
-    # Encoding ten large images in base64 would block the event loop.
-    answer = await asyncio.to_thread(
-        lambda: _render([_data_url(image, operation.output_format) for image in generated])
-    )
-    return Response(answer, media_type="application/json")
-
-
-def _data_url(image: Image, output_format: str) -> dict[str, str]:
-    return {"b64_json": f"data:image/{output_format};base64,{base64.b64encode(image.data).decode()}"}
-
-
-def _render(data: list[dict[str, Any]]) -> bytes:
-    return orjson.dumps({"created": int(time.time()), "data": data})

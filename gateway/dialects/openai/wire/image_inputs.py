@@ -65,15 +65,6 @@ async def parse_variation(body: CreateImageVariationRequest, model: str, request
     )
 
 
-async def load_single(request: Request, value: Any, name: str) -> bytes:
-    """Return the encoded image that the field `name` refers to, which must be one. Raises as `parse_edit` does."""
-    references = _list_references(value, name)
-    if len(references) > 1:
-        raise InvalidRequest(f"'{name}' must be one image.", param=name)
-    (image,) = await _load(request, references)
-    return image
-
-
 def _allows_resize(body: ImageFields, request: Request) -> bool:
     """Return whether images may be scaled: a client that uses an alias expects the sizes of that other model."""
     catalog: Catalog = request.app.state.catalog
