@@ -145,7 +145,7 @@ async def _again(request: Request, parent: Task, custom_id: str | None) -> Draft
         view=labels.get("view", "none"),
         custom_id=custom_id,
         more={"parent": parent.id},
-        **{name: labels.get(name, "") for name in ("prompt", "final", "text")},
+        **submission.prompts_of(parent),
     )
 
 
@@ -180,7 +180,7 @@ async def _keep(request: Request, parent: Task, index: int, body: Submission, cu
         view="single",
         custom_id=custom_id or f"MJ::JOB::upsample::{index}::{view.shown_id(parent)}",
         more={"parent": parent.id, "source": source, "index": index, "negative": negative},
-        **{name: parent.labels.get(name, "") for name in ("prompt", "final", "text")},
+        **submission.prompts_of(parent),
     )
     return answer(Code.SUCCESS, "Submit success", (await submission.create(request, draft, body, key)).id)
 
@@ -197,7 +197,7 @@ async def _wait_for_input(
         view="none",
         custom_id=custom_id,
         more={"parent": parent.id, "index": action.index, "modal": True},
-        **{name: parent.labels.get(name, "") for name in ("prompt", "final", "text")},
+        **submission.prompts_of(parent),
     )
     # The task that continues it sends the hooks: one of this task could arrive after them.
     task = await submission.create(request, draft, body, reports_end=False)

@@ -8,12 +8,11 @@ from typing import Any, Literal, TypeAlias
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage
 from gateway.operations.generate_video import GenerateVideo
+from gateway.operations.upscale_image import UpscaleImage
 
 View: TypeAlias = Literal["grid", "single", "describe", "shorten", "video", "none"]
 """The kind of a task's result, which decides about its buttons."""
 
-UPSCALE = "upscale_image"
-"""The operation that the buttons `Upscale (2x)` and `Upscale (4x)` need."""
 DIRECTIONS = ("left", "right", "up", "down")
 _ARROWS = {"left": "⬅️", "right": "➡️", "up": "⬆️", "down": "⬇️"}
 _DIGITS = ("1️⃣", "2️⃣", "3️⃣", "4️⃣", "5️⃣")
@@ -84,7 +83,7 @@ def mint(task: str, view: View, count: int, operations: Collection[str]) -> list
             return [*upsample, again, *(vary if can_edit else [])]
         case "single":
             found = []
-            if UPSCALE in operations:
+            if UpscaleImage.operation in operations:
                 found += [
                     _button(f"MJ::JOB::upsample_v5_{scale}x::1::{task}::SOLO", "⏫", f"Upscale ({scale}x)")
                     for scale in (2, 4)

@@ -8,12 +8,13 @@ from fastapi import Request
 from gateway.dialects.midjourney import drafts, models, pictures, tasks, view
 from gateway.dialects.midjourney.bodies import MotionRequest
 from gateway.dialects.midjourney.errors import refuse
-from gateway.dialects.midjourney.submission import Draft
+from gateway.dialects.midjourney.submission import Draft, prompts_of
 from gateway.dialects.openai.wire import video_inputs, video_tasks
 from gateway.dialects.openai.wire.videos import CreateVideoRequest
 from gateway.models.servers import Model
 from gateway.operations.describe_image import DescribeImage
 from gateway.operations.generate_video import GenerateVideo
+from gateway.operations.upscale_image import UpscaleImage
 from gateway.tasks.task import Task
 
 NUM_TEXTS = 4
@@ -79,26 +80,20 @@ async def animate(request: Request, parent: Task, picture: bytes, fields: dict[s
         {**fields, "prompt": text, "model": model.name, "input_reference": reference}
     )
     operation = await video_tasks.generation(asked, model, model.name, request)
-    shown = {name: parent.labels.get(name, "") for name in ("prompt", "final", "text")}
-    return Draft(operation=operation, action="VIDEO", **{**shown, "view": "video", **more})
+    return Draft(operation=operation, action="VIDEO", **{**prompts_of(parent), "view": "video", **more})
 
 
 async def upscale(request: Request, parent: Task, index: int, scale: int, custom_id: str) -> Draft:
     """Return the draft of a picture with `scale` times the width and height. Raises as `video` does."""
-    operation, model = models.find_named(request, "upscale_image")
-    fields: dict[str, Any] = {
-        "model": model.name,
-        "image": await pictures.read(request, parent, index),
-        "scale": scale,
-    }
-    shown = {name: parent.labels.get(name, "") for name in ("prompt", "final", "text")}
+    model = models.find(request, UpscaleImage)
+    picture = await pictures.read(request, parent, index)
     return Draft(
-        operation=operation(**fields),  # type: ignore[arg-type]
+        operation=UpscaleImage(model=model.name, image=picture, scale=scale),
         action="UPSCALE",
         view="single",
         custom_id=custom_id,
         more={"parent": parent.id},
-        **shown,
+        **prompts_of(parent),
     )
 
 

@@ -12,7 +12,6 @@ from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
 from gateway.operations.chat import Chat
 from gateway.operations.operation import Operation
-from gateway.operations.registry import OPERATIONS
 
 _NAMES = {"NIJI_JOURNEY": ("niji-journey", "midjourney")}
 """Names of models, or aliases, that draw the pictures of a bot, in the order of preference."""
@@ -36,13 +35,6 @@ def find(request: Request, operation: type[Operation], bot: str | None = None, p
         if model and model.name in offering:
             return model
     return _required(request, catalog.first_model_for(operation), operation.phrase)
-
-
-def find_named(request: Request, operation: str) -> tuple[type[Operation], Model]:
-    """Return the operation of a name, and a model for it. Raises as `find` does."""
-    if operation not in OPERATIONS:
-        raise Refusal(Code.FAILURE, "This service does not offer this action.")
-    return OPERATIONS[operation], find(request, OPERATIONS[operation])
 
 
 def find_seeing(request: Request) -> Model:

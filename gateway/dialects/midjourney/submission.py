@@ -42,6 +42,11 @@ class Draft:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
+def prompts_of(parent: Task) -> dict[str, Any]:
+    """Return the fields `prompt`, `final` and `text` of a draft that takes them from another task."""
+    return {name: parent.labels.get(name, "") for name in ("prompt", "final", "text")}
+
+
 async def submit(request: Request, draft: Draft, body: Submission, key: str | None = None) -> Response:
     """Queue the task of a draft, and return the response with its id. `key` is an idempotency key of this dialect.
 

@@ -1,7 +1,6 @@
 """The routes /mj/submit/… that begin a task from a prompt or from pictures, and /mj/insight-face/swap."""
 
 from fractions import Fraction
-from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -22,6 +21,7 @@ from gateway.dialects.midjourney.routing import SUBMIT_RESPONSES, midjourney_rou
 from gateway.dialects.midjourney.submission import Draft
 from gateway.http.request_images import RequestImages
 from gateway.media import sniffing
+from gateway.operations.swap_face import SwapFace
 
 router = APIRouter(route_class=midjourney_route, tags=["Midjourney"])
 
@@ -99,9 +99,9 @@ async def upload(body: UploadRequest, request: Request) -> Response:
 async def swap(body: SwapRequest, request: Request) -> Response:
     """Queue the picture `targetBase64` with the face of `sourceBase64`."""
     submission.check(request, body)
-    operation, model = models.find_named(request, "swap_face")
+    model = models.find(request, SwapFace)
     source = await pictures.load_one(request, body.sourceBase64 or body.sourceUrl, "sourceBase64")
     target = await pictures.load_one(request, body.targetBase64 or body.targetUrl, "targetBase64")
-    fields: dict[str, Any] = {"model": model.name, "source": source, "target": target}
-    draft = Draft(operation=operation(**fields), action="SWAP_FACE", view="single")  # type: ignore[arg-type]
+    operation = SwapFace(model=model.name, source=source, target=target)
+    draft = Draft(operation=operation, action="SWAP_FACE", view="single")
     return await submission.submit(request, draft, body)
