@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-import numpy as np
-
 from backends.face_swap.options import Options
 from backends.face_swap.stats import Stats
 from backends.face_swap.swapping import FaceSwapper
@@ -94,8 +92,7 @@ class ActiveFaceSwap(ActiveRequest[FaceSwapFrontend, FaceSwapSender]):
             source.pixels, target.pixels, self._frontend.options.max_faces, self._send_progress, self._check
         )
         self._check()
-        alpha = None if target.transparency is None else ((1 - target.transparency) * 255).round().astype(np.uint8)
-        data = encode_image(pixels, output_format, request.quality, alpha)
+        data = encode_image(pixels, output_format, request.quality, target.alpha)
         self._frontend.count(num_faces)
         self.finish(partial(self._sender.send_image, data, target.size, num_faces))
 

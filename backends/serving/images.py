@@ -48,13 +48,21 @@ class DecodedImage:
         """Width and height in pixels."""
         return self.pixels.shape[1], self.pixels.shape[0]
 
+    @property
+    def alpha(self) -> npt.NDArray[np.uint8] | None:
+        """The opacity of each pixel, uint8[height, width]; None if all are opaque."""
+        if self.transparency is None:
+            return None
+        opacity: npt.NDArray[np.uint8] = ((1 - self.transparency) * 255).round().astype(np.uint8)
+        return opacity
+
     def resize(self, size: tuple[int, int]) -> "DecodedImage":
         """Return the image in another width and height, by Lanczos resampling, as in diffusers' image processor."""
         if size == self.size:
             return self
-        if self.transparency is None:
+        alpha = self.alpha
+        if alpha is None:
             return DecodedImage(np.asarray(Image.fromarray(self.pixels).resize(size, Image.Resampling.LANCZOS)))
-        alpha = ((1 - self.transparency) * 255).round().astype(np.uint8)
         # In RGBA Pillow weights colours by alpha, so that transparent pixels do not affect the colours of opaque ones.
         rgba = Image.fromarray(np.dstack([self.pixels, alpha]), "RGBA")
         return _from_rgba(rgba.resize(size, Image.Resampling.LANCZOS))

@@ -179,9 +179,9 @@ def split_alpha(image: DecodedImage) -> tuple[Pixels, Alpha | None]:
     The colour of a transparent pixel in a file is arbitrary, and the network would spread it. It becomes that of the
     pixels around it.
     """
-    if image.transparency is None:
+    alpha = image.alpha
+    if alpha is None:
         return image.pixels, None
-    alpha = ((1 - image.transparency) * 255).round().astype(np.uint8)
     rgba = Image.fromarray(np.dstack([image.pixels, alpha]), "RGBA")
     # Pillow blurs colours that are weighted by opacity, and divides by the blurred opacity when it converts back.
     around = rgba.convert("RGBa").filter(ImageFilter.BoxBlur(_FILLED_PIXELS)).convert("RGBA")
