@@ -18,7 +18,7 @@ _OTHERS = (
     ("transcription", recipe.DEFAULT_TRANSCRIPTION_RECIPE),
     ("speech", recipe.DEFAULT_SPEECH_RECIPE),
 )
-"""What `tritonic build` calls each kind of model, and the recipe of the kind's default model."""
+"""The kinds of models, by their names in `tritonic build`, and the recipe of the default model of each."""
 
 
 @dataclass(frozen=True, slots=True)

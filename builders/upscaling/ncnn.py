@@ -16,7 +16,7 @@ from builders.errors import UnsupportedModel
 
 _MAGIC = "7767517"
 _HALF_TAG, _FLOAT_TAG = 0x01306B47, 0
-"""What stands before the weights of a convolution: fp16, or fp32."""
+"""The tag before the weights of a convolution: fp16, or fp32."""
 _RRDB_TAIL = ("conv_body", "conv_up1", "conv_up2", "conv_hr", "conv_last")
 
 Weights = dict[str, npt.NDArray[np.float32]]

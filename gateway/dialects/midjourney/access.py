@@ -1,4 +1,4 @@
-"""Who calls: the keys of the setting `api_keys`, in `mj-api-secret` or as a bearer token, and the mode of the path."""
+"""Authentication by `mj-api-secret` or a bearer token, signed URLs of pictures, and the mode in the path."""
 
 from fastapi import Request
 

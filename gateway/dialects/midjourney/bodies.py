@@ -59,7 +59,7 @@ class ShortenRequest(Submission):
 
 
 class ChangeRequest(Submission):
-    """What to do with a grid."""
+    """A change of a grid: the action, and the number of the picture."""
 
     taskId: TaskId  # noqa: N815
     action: Literal["UPSCALE", "VARIATION", "REROLL"]
@@ -67,7 +67,7 @@ class ChangeRequest(Submission):
 
 
 class SimpleChangeRequest(Submission):
-    """What to do with a grid, as a text: `ID U1`, `ID V2` or `ID R`."""
+    """A change of a grid as a text: `ID U1`, `ID V2` or `ID R`."""
 
     content: Annotated[str, Field(max_length=500)]
 

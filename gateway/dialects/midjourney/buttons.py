@@ -26,7 +26,7 @@ _UPSCALE_JOB = re.compile(r"upsample_v[0-9a-z]{1,4}_([24])x(?:_(?:subtle|creativ
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """What a button does. `index` is the number of a picture or text, from 1; `value` depends on the action.
+    """The action of a button. `index` is the number of a picture or text, from 1; `value` depends on the action.
 
     The names are `upsample`, `variation`, `reroll`, `low_variation`, `high_variation`, `pan` (`value`: the direction),
     `zoom` (`value`: 50 for twice the view, 75 for one and a half times, 100 for the same), `custom_zoom`, `inpaint`,

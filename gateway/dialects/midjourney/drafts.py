@@ -31,7 +31,7 @@ _EFFECTIVE = frozenset({"seed", "quality", "draft", "fast", "relax", "turbo"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """What every picture of a prompt has in common: keyword arguments of its operation, and remarks."""
+    """The options of a prompt: keyword arguments of the operation that all its pictures share, and remarks."""
 
     prompt: Prompt
     options: dict[str, Any]

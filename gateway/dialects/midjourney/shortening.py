@@ -20,7 +20,7 @@ from gateway.operations.text import Sampling, TokenLogprob
 MAX_WORDS = 60
 """Words of a prompt. The model reads the prompt once for each."""
 _CONTEXT = "A picture of "
-"""What stands before each prompt, so that the first word has a context, too."""
+"""Text that is put before each prompt, so that the first word has a context, too."""
 _CONCURRENCY = 16
 _SCALE = 2.0
 """Nats that the other words lose or gain, at which a word counts 73 % or 27 % of its surprise."""
