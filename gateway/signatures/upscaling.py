@@ -8,12 +8,9 @@ from gateway.model_card.card import ModelCard
 from gateway.operations.made_image import MadeImage
 from gateway.operations.operation import Progress
 from gateway.operations.upscale_image import UpscaleImage
-from gateway.signatures.call import Signature, SingleRequestCodec, rename_params
-from gateway.triton.tensors import InferResponse, Tensor, bytes_tensor, int32_tensor, string_tensor
-
-_PARAM_NAMES = {"quality": "output_compression"}
-"""Fields of the request, by the tensors that have other names."""
-explain = rename_params(_PARAM_NAMES)
+from gateway.signatures.call import Signature, SingleRequestCodec
+from gateway.signatures.made_image import encoding_tensors, explain, read_image
+from gateway.triton.tensors import InferResponse, Tensor, bytes_tensor, int32_tensor
 
 
 def encode(request: UpscaleImage, card: ModelCard) -> list[Tensor]:
@@ -27,14 +24,11 @@ def encode(request: UpscaleImage, card: ModelCard) -> list[Tensor]:
         scales = " or ".join(map(str, limits.scales))
         raise UnsupportedOption(f"This model upscales by {scales}, not by {request.scale}.", param="scale")
     _check_size(request, limits.max_pixels_at(request.scale))
-    tensors = [
+    return [
         bytes_tensor("image", request.image),
         int32_tensor("scale", request.scale),
-        string_tensor("output_format", request.output_format),
+        *encoding_tensors(request),
     ]
-    if request.quality is not None:
-        tensors.append(int32_tensor("quality", request.quality))
-    return tensors
 
 
 def _check_size(request: UpscaleImage, limit: int | None) -> None:
@@ -51,25 +45,19 @@ def _check_size(request: UpscaleImage, limit: int | None) -> None:
         )
 
 
-async def decode(
+def decode(
     request: UpscaleImage, responses: AsyncIterator[InferResponse], card: ModelCard
 ) -> AsyncGenerator[Progress | MadeImage]:
     """Yield progress and the picture. Raises `ModelFailed` unless there is one."""
-    found = False
-    async for response in responses:
-        for fraction in response.float32s("progress"):
-            yield Progress(min(max(0.0, fraction), 1.0))  # in this order, since every comparison with NaN is false
-        for data in response.bytes_values("image"):
-            if found:
-                raise ModelFailed("The model returned more than one picture.")
-            found = True
-            try:
-                width, height = encoded_image.image_size(data)
-            except ValueError:
-                raise ModelFailed("The model returned data that is not an image.") from None
-            yield MadeImage(data=data, width=width, height=height)
-    if not found:
-        raise ModelFailed("The model returned no picture.")
+    return read_image(responses, _read)
+
+
+def _read(response: InferResponse, data: bytes) -> MadeImage:
+    try:
+        width, height = encoded_image.image_size(data)
+    except ValueError:
+        raise ModelFailed("The model returned data that is not an image.") from None
+    return MadeImage(data=data, width=width, height=height)
 
 
 SIGNATURE = Signature(

@@ -51,7 +51,7 @@ class CreatePlatformFaceSwapRequest(CreateFaceSwapRequest):
     openapi_extra=form_request_body(CreatePlatformFaceSwapRequest, *face_swaps.FILES),
 )
 async def create_face_swap(
-    platform: str, body: CreatePlatformFaceSwapRequest, request: Request, in_query: image_answers.AsyncQuery = None
+    platform: str, body: CreatePlatformFaceSwapRequest, request: Request, in_query: tasks.AsyncQuery = None
 ) -> Response:
     """Put the largest face of `source` on all faces of `target`."""
     later = bool(body.async_ or in_query)

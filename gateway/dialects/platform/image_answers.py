@@ -4,10 +4,10 @@ import asyncio
 import base64
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import orjson
-from fastapi import Query, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from gateway.dialects.platform import access, tasks
@@ -18,8 +18,6 @@ from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
 from gateway.operations.made_image import MadeImage, gather
 from gateway.operations.operation import TaskOperation
-
-AsyncQuery = Annotated[bool | None, Query(alias="async", description="The same as the field of this name.")]
 
 
 class EncodedImage(Protocol):

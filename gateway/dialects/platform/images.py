@@ -68,7 +68,7 @@ _RESPONSES = OPENAI_DOCS.responses(
     openapi_extra=images.form_request_body(CreatePlatformImageRequest, "image", "mask"),
 )
 async def create_image(
-    platform: str, body: CreatePlatformImageRequest, request: Request, in_query: image_answers.AsyncQuery = None
+    platform: str, body: CreatePlatformImageRequest, request: Request, in_query: tasks.AsyncQuery = None
 ) -> Response:
     """Generate images from `prompt`. With `image`, edit that one."""
     later = bool(body.async_ or in_query)
@@ -85,7 +85,7 @@ async def create_image(
     openapi_extra=images.form_request_body(CreatePlatformImageEditRequest, "image", "mask"),
 )
 async def create_image_edit(
-    platform: str, body: CreatePlatformImageEditRequest, request: Request, in_query: image_answers.AsyncQuery = None
+    platform: str, body: CreatePlatformImageEditRequest, request: Request, in_query: tasks.AsyncQuery = None
 ) -> Response:
     """Edit an image by `prompt`. The image is a URL, a data URL, base64, or a file of the form."""
     later = bool(body.async_ or in_query)

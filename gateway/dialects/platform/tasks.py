@@ -49,6 +49,9 @@ WebhookUrl = Annotated[
 ]
 """The field `webhook_url` of requests that can become tasks."""
 
+AsyncQuery = Annotated[bool | None, Query(alias="async", description="The same as the field of this name.")]
+"""The query parameter `async` of the same requests."""
+
 PageLimit = Annotated[int, Query(ge=1, le=100, description="Length of the page.")]
 After = Annotated[str | None, Query(description="`last_id` of the page before this one.")]
 StatusFilter = Annotated[Status | None, Query(description="Only tasks in this state.")]

@@ -5,7 +5,7 @@ The all-platform document has no sound. The routes are OpenAI's, and the tasks a
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
@@ -31,7 +31,6 @@ router = APIRouter(
 )
 
 _ASYNC = Field(alias="async", description="Answer at once with a task, and transcribe in the background.")
-Async = Annotated[bool | None, Query(alias="async", description="The same as the field of this name.")]
 
 
 class CreatePlatformTranscriptionRequest(CreateTranscriptionRequest):
@@ -70,7 +69,7 @@ _RESPONSES = transcript_answers.document_texts(
     openapi_extra=transcriptions.form_request_body(CreatePlatformTranscriptionRequest),
 )
 async def create_transcription(
-    platform: str, body: CreatePlatformTranscriptionRequest, request: Request, in_query: Async = None
+    platform: str, body: CreatePlatformTranscriptionRequest, request: Request, in_query: tasks.AsyncQuery = None
 ) -> Response:
     """Return the text of a recording, in its own language."""
     return await _answer(request, body, body.model, "transcribe", later=bool(body.async_ or in_query))
@@ -83,7 +82,7 @@ async def create_transcription(
     openapi_extra=transcriptions.form_request_body(CreatePlatformTranslationRequest),
 )
 async def create_translation(
-    platform: str, body: CreatePlatformTranslationRequest, request: Request, in_query: Async = None
+    platform: str, body: CreatePlatformTranslationRequest, request: Request, in_query: tasks.AsyncQuery = None
 ) -> Response:
     """Return the text of a recording in English."""
     return await _answer(request, body, body.model, "translate", later=bool(body.async_ or in_query))

@@ -51,7 +51,7 @@ class CreatePlatformImageUpscaleRequest(CreateImageUpscaleRequest):
     openapi_extra=form_request_body(CreatePlatformImageUpscaleRequest, *upscales.FILES),
 )
 async def create_image_upscale(
-    platform: str, body: CreatePlatformImageUpscaleRequest, request: Request, in_query: image_answers.AsyncQuery = None
+    platform: str, body: CreatePlatformImageUpscaleRequest, request: Request, in_query: tasks.AsyncQuery = None
 ) -> Response:
     """Multiply the width and the height of an image by `scale`."""
     later = bool(body.async_ or in_query)
